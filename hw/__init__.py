@@ -1,0 +1,1 @@
+"""What becomes hardware: the C++ HLS spike engine, its test bench, project templates and tool runner."""

@@ -1,0 +1,426 @@
+"""The typed integer form that every backend consumes (normative rules: ``docs/semantics.md``).
+
+A `Program` is a tuple of operations in execution order. Each operation produces one signal that
+carries its name: a flat vector of integers, one value per neuron and token. Interval analysis runs
+at construction, so a `Program` that exists cannot overflow its widths.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import GraphError, IntegerOverflowError
+
+Ints = NDArray[Any]
+DECAY_BITS = 8
+MAX_WEIGHT_BITS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """External spikes: ``size`` neurons, each with a count in [0, levels] per token."""
+
+    name: str
+    size: int
+    levels: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """``(weight @ source + bias) << shift``: accumulate the weight rows of the neurons that spiked.
+
+    weight: (outputs, inputs) integers of at most 8 bits; bias: (outputs,); shift: (outputs,) >= 0.
+    """
+
+    name: str
+    source: str
+    weight: Ints
+    bias: Ints
+    shift: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """Elementwise sum of ``sources`` (fan-in of NIR edges, residual stream) plus a constant ``bias``."""
+
+    name: str
+    sources: tuple[str, ...]
+    bias: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """Spike count: the number of m in 1..levels with ``2 v > (2m - 1) step``.
+
+    ``step`` is a constant (neurons,) > 0 or the name of a signal whose interval is > 0.
+    ``signed`` subtracts the count of ``-v`` (ternary coding).
+    """
+
+    name: str
+    source: str
+    step: Ints | str
+    levels: int
+    signed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """``source`` where the binary spike ``gate`` is 1, else 0 (a selection, no product)."""
+
+    name: str
+    gate: str
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class Integrate:
+    """Leaky integrator: ``S = ((S * decay) >> 8) + (source << fraction_bits)``, output S.
+
+    decay: (neurons,) of the form 256 - 2**j, j in 0..8: a shift and a subtraction, floor rounding.
+    """
+
+    name: str
+    source: str
+    decay: Ints
+    fraction_bits: int
+
+
+@dataclass(frozen=True, eq=False)
+class Delay:
+    """Axonal delay: neuron i repeats ``source`` of ``steps[i]`` tokens ago (0 before the start).
+
+    Only where every step is >= 1 may the source be produced later in the program (recurrence).
+    """
+
+    name: str
+    source: str
+    steps: Ints
+
+
+Op = Input | Linear | Sum | Count | Gate | Integrate | Delay
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Static knowledge of one signal. low, high: (size,) int64 worst-case interval."""
+
+    size: int
+    low: Ints
+    high: Ints
+    spikes: bool
+
+    @property
+    def bits(self) -> int:
+        """Width in bits of the two's complement number that holds the interval."""
+        return width(int(self.low.min()), int(self.high.max()))
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Declared widths in bits: potentials and states, and the comparator of `Count`."""
+
+    potential: int = 24
+    comparator: int = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Operations in execution order, the names of the outputs, and what analysis knows of each signal.
+
+    Raises:
+        GraphError: an operation refers to a missing signal, or shapes do not agree.
+        IntegerOverflowError: a worst case exceeds the widths (names operation, neuron, interval).
+    """
+
+    ops: tuple[Op, ...]
+    outputs: tuple[str, ...]
+    widths: Widths = Widths()
+    origin: Path | None = None  # the NIR file it was lowered from
+    signals: Mapping[str, Signal] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signals", _analyse(self))
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        return tuple(op for op in self.ops if isinstance(op, Input))
+
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """Signals that a `Trace` holds: every spiking signal, then the outputs, in program order."""
+        return tuple(n for n, s in self.signals.items() if s.spikes or n in self.outputs)
+
+    def audit(self) -> dict[str, Counter[str]]:
+        """Scalar operations per token of each op, every input neuron spiking once (dense bound).
+
+        Multiplication, division, exponential and square root are counted too: `OPERATIONS_USED`
+        states for each op class which hardware operations implement it; none of those is among them.
+        """
+        return {op.name: _operations(op, self.signals) for op in self.ops}
+
+    def parameters(self) -> int:
+        """Number of stored weights, biases, shifts, steps, decays and delays."""
+        return sum(a.size for op in self.ops for a in constants(op).values())
+
+    def __str__(self) -> str:
+        return format_program(self)
+
+
+def width(low: int, high: int) -> int:
+    """Bits of the narrowest two's complement (low < 0) or unsigned number that holds [low, high]."""
+    if low >= 0:
+        return max(1, high.bit_length())
+    return 1 + max((-low - 1).bit_length(), max(high, 0).bit_length())
+
+
+def sources(op: Op) -> tuple[str, ...]:
+    """Names of the signals that ``op`` reads."""
+    match op:
+        case Input():
+            return ()
+        case Sum():
+            return op.sources
+        case Gate():
+            return (op.gate, op.source)
+        case Count():
+            return (op.source, op.step) if isinstance(op.step, str) else (op.source,)
+        case _:
+            return (op.source,)
+
+
+def constants(op: Op) -> dict[str, Ints]:
+    """The constant arrays of ``op`` by field name."""
+    return {k: v for k, v in vars(op).items() if isinstance(v, np.ndarray)}
+
+
+def is_recurrent(op: Op) -> bool:
+    """True for a `Delay` whose output never depends on the current token."""
+    return isinstance(op, Delay) and int(op.steps.min()) >= 1
+
+
+def _fail(op: Op, message: str) -> GraphError:
+    return GraphError(f"{type(op).__name__} {op.name!r}: {message}")
+
+
+def _analyse(program: Program) -> dict[str, Signal]:
+    sizes: dict[str, int] = {}
+    for op in program.ops:
+        if op.name in sizes:
+            raise _fail(op, "this name is used twice; names must be unique")
+        sizes[op.name] = _size(op)
+    signals: dict[str, Signal] = {}
+    pending: dict[str, Signal] = {}
+    for op in program.ops:
+        for name in sources(op):
+            if name not in sizes:
+                raise _fail(op, f"reads the signal {name!r}, which no operation produces")
+            if name not in signals and not is_recurrent(op):
+                raise _fail(op, f"reads {name!r} before it is produced; order the operations, or put a delay of at least one token into the loop")
+        if is_recurrent(op) and sources(op)[0] not in signals:
+            signals[op.name] = pending[op.name] = _declared_loop(program, op)
+        else:
+            signals[op.name] = _interval(op, sizes, signals)
+        _check_width(program, op, signals)
+    for name, declared in pending.items():
+        source = next(sources(op)[0] for op in program.ops if op.name == name)
+        actual = signals[source]
+        if (actual.low < declared.low).any() or (actual.high > declared.high).any():
+            raise IntegerOverflowError(f"Delay {name!r}: the loop through {source!r} is not bounded; only spikes may recur")
+    for name in program.outputs:
+        if name not in signals:
+            raise GraphError(f"output {name!r} is not a signal of the program")
+    return signals
+
+
+def _size(op: Op) -> int:
+    match op:
+        case Input():
+            return op.size
+        case Linear():
+            return int(op.weight.shape[0])
+        case Sum():
+            return int(op.bias.size)
+        case Integrate():
+            return int(op.decay.size)
+        case Delay():
+            return int(op.steps.size)
+        case _:
+            return -1  # same as the source
+
+
+def _declared_loop(program: Program, op: Op) -> Signal:
+    """A loop is bounded by the count that closes it: only spiking signals may recur."""
+    source = next(o for o in program.ops if o.name == sources(op)[0])
+    if not isinstance(source, Count):
+        raise _fail(op, f"closes a loop through {source.name!r}, a {type(source).__name__}; only a Count may close a loop")
+    size = int(op.steps.size) if isinstance(op, Delay) else 0
+    high = np.full(size, source.levels, np.int64)
+    return Signal(size, -high if source.signed else 0 * high, high, True)
+
+
+def _interval(op: Op, sizes: dict[str, int], signals: Mapping[str, Signal]) -> Signal:
+    ins = [signals[name] for name in sources(op)]
+    match op:
+        case Input():
+            if op.size < 1 or op.levels < 1:
+                raise _fail(op, f"size and levels must be at least 1, got {op.size} and {op.levels}")
+            return Signal(op.size, np.zeros(op.size, np.int64), np.full(op.size, op.levels, np.int64), True)
+        case Linear():
+            return _linear_interval(op, ins[0])
+        case Sum():
+            _same_size(op, op.bias.size, ins)
+            low = np.sum([s.low for s in ins], axis=0) + op.bias
+            high = np.sum([s.high for s in ins], axis=0) + op.bias
+            return Signal(op.bias.size, low, high, False)
+        case Count():
+            return _count_interval(op, ins)
+        case Gate():
+            gate, source = ins
+            _same_size(op, source.size, ins)
+            if gate.low.min() < 0 or gate.high.max() > 1:
+                raise _fail(op, f"the gate {op.gate!r} must be binary, its interval is [{gate.low.min()}, {gate.high.max()}]")
+            return Signal(source.size, np.minimum(source.low, 0), np.maximum(source.high, 0), source.spikes)
+        case Integrate():
+            return _integrate_interval(op, ins[0])
+        case Delay():
+            _same_size(op, op.steps.size, ins)
+            if op.steps.min() < 0:
+                raise _fail(op, f"delays must be >= 0 tokens, got {op.steps.min()}")
+            return Signal(ins[0].size, np.minimum(ins[0].low, 0), np.maximum(ins[0].high, 0), ins[0].spikes)
+
+
+def _same_size(op: Op, size: int, ins: list[Signal]) -> None:
+    if any(s.size != size for s in ins):
+        raise _fail(op, f"expects {size} neurons, its sources have {[s.size for s in ins]}")
+
+
+def _linear_interval(op: Linear, source: Signal) -> Signal:
+    outputs, inputs = op.weight.shape
+    if inputs != source.size or op.bias.shape != (outputs,) or op.shift.shape != (outputs,):
+        raise _fail(op, f"weight {op.weight.shape}, bias {op.bias.shape}, shift {op.shift.shape} do not fit a source of {source.size} neurons")
+    if not np.issubdtype(op.weight.dtype, np.integer):
+        raise _fail(op, f"weights must be integers, got {op.weight.dtype}")
+    limit = 2 ** (MAX_WEIGHT_BITS - 1)
+    low, high = np.empty(outputs, np.int64), np.empty(outputs, np.int64)
+    for rows in range(0, outputs, 256):  # blocks keep the temporary int64 copies small
+        w = np.asarray(op.weight[rows : rows + 256], dtype=np.int64)
+        if w.size and (w.min() < -limit or w.max() >= limit):
+            raise _fail(op, f"weights must be in [{-limit}, {limit - 1}], found [{w.min()}, {w.max()}]; quantize the model first")
+        pos, neg = np.maximum(w, 0), np.minimum(w, 0)
+        high[rows : rows + 256] = pos @ source.high + neg @ source.low
+        low[rows : rows + 256] = pos @ source.low + neg @ source.high
+    if op.shift.size and (op.shift.min() < 0 or op.shift.max() > 31):
+        raise _fail(op, f"shifts must be in [0, 31], found [{op.shift.min()}, {op.shift.max()}]")
+    shift = op.shift.astype(np.int64)
+    return Signal(outputs, (low + op.bias) << shift, (high + op.bias) << shift, False)
+
+
+def _count_interval(op: Count, ins: list[Signal]) -> Signal:
+    size = ins[0].size
+    if op.levels < 1 or op.levels > 255:
+        raise _fail(op, f"levels must be in [1, 255], got {op.levels}")
+    if isinstance(op.step, str):
+        _same_size(op, size, ins)
+        smallest = int(ins[1].low.min())
+    else:
+        if op.step.shape != (size,):
+            raise _fail(op, f"step has shape {op.step.shape}, its source has {size} neurons")
+        smallest = int(op.step.min())
+    if smallest < 1:
+        raise _fail(op, f"the step must be at least 1, its smallest value is {smallest}")
+    high = np.full(size, op.levels, np.int64)
+    return Signal(size, -high if op.signed else 0 * high, high, True)
+
+
+def _integrate_interval(op: Integrate, source: Signal) -> Signal:
+    _same_size(op, op.decay.size, [source])
+    leak = (1 << DECAY_BITS) - op.decay.astype(np.int64)
+    if (leak < 1).any() or (leak > 256).any() or (leak & (leak - 1)).any():
+        raise _fail(op, "decays must be 256 - 2**j with j in 0..8 (a shift and a subtraction)")
+    low, high = source.low << op.fraction_bits, source.high << op.fraction_bits
+    # Fixed points of S = S c/256 + x; the floor adds at most one unit per step below zero.
+    high = np.where(high > 0, (high << DECAY_BITS) // leak + 1, 0)
+    low = np.where(low < 0, -((((1 - low) << DECAY_BITS) // leak) + 1), 0)
+    return Signal(source.size, low, high, False)
+
+
+def _check_width(program: Program, op: Op, signals: Mapping[str, Signal]) -> None:
+    signal = signals[op.name]
+    limit = 1 << (program.widths.potential - 1)
+    bad = np.flatnonzero((signal.low < -limit) | (signal.high >= limit))
+    if bad.size:
+        i = int(bad[0])
+        raise IntegerOverflowError(
+            f"{type(op).__name__} {op.name!r}, neuron {i}: the worst case [{signal.low[i]}, {signal.high[i]}] needs "
+            f"{width(int(signal.low[i]), int(signal.high[i]))} bits, {program.widths.potential} are declared; "
+            "use fewer weight bits, fewer levels or a smaller shift"
+        )
+    if isinstance(op, Count):
+        source = signals[op.source]
+        step = int(signals[op.step].high.max()) if isinstance(op.step, str) else int(op.step.max())
+        need = width(-1 - 2 * max(-int(source.low.min()), 0) - (2 * op.levels - 1) * step, 2 * int(source.high.max()))
+        if need > program.widths.comparator:
+            raise IntegerOverflowError(f"Count {op.name!r}: the comparison needs {need} bits, {program.widths.comparator} are declared; use a smaller step")
+
+
+# Hardware operations behind one element of each op; docs/semantics.md derives them.
+def _operations(op: Op, signals: Mapping[str, Signal]) -> Counter[str]:
+    n = signals[op.name].size
+    match op:
+        case Linear():
+            return Counter(add=int(op.weight.size) + n, shift=n)
+        case Sum():
+            return Counter(add=n * len(op.sources))
+        case Count():
+            return Counter(compare=n * op.levels * (1 + op.signed), add=n * op.levels, shift=2 * n)
+        case Gate():
+            return Counter(select=n)
+        case Integrate():
+            return Counter(shift=3 * n, add=2 * n)
+        case _:
+            return Counter(move=n)
+
+
+def _constant_text(value: Ints) -> str:
+    flat = value.reshape(-1)
+    if flat.size == 0:
+        return "[]"
+    if (flat == flat[0]).all():
+        return f"{flat[0]}"
+    return f"[{flat.min()}..{flat.max()}]#{zlib.crc32(np.ascontiguousarray(flat, dtype='<i4').tobytes()):08x}"
+
+
+def _constants_text(op: Op) -> str:
+    shown = []
+    for key, value in vars(op).items():
+        if key in ("name", "source", "sources", "gate"):
+            continue
+        if isinstance(value, np.ndarray):
+            shape = "x".join(map(str, value.shape)) if value.ndim > 1 else ""
+            shown.append(f"{key}={shape + ':' if shape else ''}{_constant_text(value)}")
+        else:
+            shown.append(f"{key}={'%' + value if isinstance(value, str) else value}")
+    return " ".join(shown)
+
+
+def format_program(program: Program) -> str:
+    """One line per op: inputs, constants (value, or range and CRC-32), interval and width. Golden text."""
+    lines = [f"program widths potential={program.widths.potential} comparator={program.widths.comparator}"]
+    for op in program.ops:
+        s = program.signals[op.name]
+        kind = "spikes" if s.spikes else "potential"
+        read = ", ".join("%" + name for name in sources(op)[: 2 if isinstance(op, Gate) else None])
+        lines.append(
+            f"%{op.name} = {type(op).__name__.lower()}({read}) {_constants_text(op)}".rstrip()
+            + f" : {kind}[{s.size}] in [{s.low.min()}, {s.high.max()}] u{s.bits}".replace(" u", " i" if s.low.min() < 0 else " u")
+        )
+    lines.append("output " + ", ".join("%" + name for name in program.outputs))
+    return "\n".join(lines) + "\n"

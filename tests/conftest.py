@@ -1,0 +1,67 @@
+"""Shared programs and random inputs; every random choice is seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum
+
+
+def build_program(seed: int, *, width: int = 8, vocabulary: int = 16, layers: int = 1, levels: int = 4) -> Program:
+    """A random NSLLM-shaped program: every op, every shape of step, signed and unsigned counts."""
+    rng = np.random.default_rng(seed)
+    zeros = np.zeros(width, np.int32)
+
+    def linear(name: str, source: str, outputs: int, inputs: int, shift: int = 0) -> Linear:
+        weight = rng.integers(-7, 8, (outputs, inputs)).astype(np.int8)
+        return Linear(name, source, weight, rng.integers(-3, 4, outputs).astype(np.int32), np.full(outputs, shift, np.uint8))
+
+    def step(size: int, low: int, high: int) -> np.ndarray:
+        return rng.integers(low, high, size).astype(np.int32)
+
+    decay = (256 - 2 ** (np.arange(width) % 6 + 2)).astype(np.int32)
+    ops: list[Op] = [Input("input", vocabulary), linear("embedding", "input", width, vocabulary)]
+    h = "embedding"
+    for i in range(layers):
+        p = f"layer_{i:02d}."
+        pooled = [
+            Count(p + "pool_spikes", h, step(width, 3, 6), levels),
+            Linear(p + "pool", p + "pool_spikes", np.ones((1, width), np.int8), np.zeros(1, np.int32), np.zeros(1, np.uint8)),
+            Linear(p + "in_step", p + "pool", np.ones((width, 1), np.int8), step(width, 2, 6), np.zeros(width, np.uint8)),
+            Count(p + "in_spikes", h, p + "in_step", levels),
+        ]
+        plain = [Count(p + "in_spikes", h, step(width, 2, 6), levels, signed=True)]
+        ops += pooled if i % 2 else plain
+        ops += [
+            Delay(p + "shift", p + "in_spikes", (np.arange(width) < width // 2).astype(np.int32) * (1 + np.arange(width) % 2)),
+            *(linear(p + n, p + "shift", width, width) for n in ("receptance", "key", "value")),
+            Count(p + "receptance_spikes", p + "receptance", step(width, 5, 12), 1),
+            Count(p + "key_spikes", p + "key", step(width, 5, 12), 1),
+            Count(p + "value_spikes", p + "value", step(width, 5, 12), levels),
+            Gate(p + "key_value", p + "key_spikes", p + "value_spikes"),
+            Integrate(p + "numerator", p + "key_value", decay, 5),
+            Integrate(p + "denominator", p + "key_spikes", decay, 5),
+            Sum(p + "read_step", (p + "denominator",), np.full(width, 8, np.int32)),
+            Count(p + "read_spikes", p + "numerator", p + "read_step", levels),
+            Gate(p + "out_spikes", p + "receptance_spikes", p + "read_spikes"),
+            linear(p + "out", p + "out_spikes", width, width, 1),
+            Sum(p + "residual", (h, p + "out"), zeros),
+        ]
+        h = p + "residual"
+    ops += [Count("final_spikes", h, step(width, 3, 8), 2 * levels), linear("logits", "final_spikes", vocabulary, width)]
+    return Program(tuple(ops), ("logits",))
+
+
+@pytest.fixture
+def random_program() -> Callable[..., Program]:
+    """`build_program(seed, ...)`."""
+    return build_program
+
+
+@pytest.fixture
+def tokens() -> np.ndarray:
+    """48 token ids below 16."""
+    return np.random.default_rng(7).integers(0, 16, 48)
