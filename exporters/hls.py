@@ -1,0 +1,180 @@
+"""Backend ``hls``: the C simulation of the spike engine; `build_vitis` writes the same engine as a Vitis HLS project."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from nsllm_nir import reference
+from nsllm_nir.errors import InputError
+from nsllm_nir.exporters import image as images
+from nsllm_nir.hw import toolchain
+from nsllm_nir.hw.simulation import EngineProcess
+from nsllm_nir.program import Linear, Program
+from nsllm_nir.trace import Trace
+
+
+@dataclass(frozen=True)
+class SynapticEvents:
+    """Work of one Linear in a run, counted by the engine.
+
+    rows: weight rows fetched, one per source neuron and token whose count is not 0; additions: accumulations of one
+    weight (a row is added once for each set bit of the count).
+    """
+
+    rows: int
+    additions: int
+
+
+class _Engine:
+    """A process with the program loaded, stepping it token by token."""
+
+    def __init__(self, program: Program, process: EngineProcess) -> None:
+        self.program, self.process = program, process
+        self.counters = np.zeros((len(program.ops), 2), np.int64)
+        self._ports = {True: program.traced, False: tuple(n for n in program.traced if n in program.outputs)}
+        self._ends = {traced: np.cumsum([program.signals[n].size for n in names]) for traced, names in self._ports.items()}
+
+    def advance(self, spikes: NDArray[np.int64], traced: bool) -> dict[str, NDArray[np.int64]]:
+        """One token: the values of the traced signals, or of the outputs only."""
+        *values, counters = np.split(self.process.step(images.events(spikes), traced), self._ends[traced])
+        self.counters += counters.reshape(-1, 2)
+        return {n: v.view(np.int32).astype(np.int64) for n, v in zip(self._ports[traced], values, strict=True)}
+
+    def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
+        row = reference.check_inputs(self.program, np.asarray(spikes)[None])[0]
+        return self.advance(row, traced=False)[self.program.outputs[0]]
+
+
+@dataclass
+class Executable:
+    """A packed program and the engine binary. counters: {Linear op: SynapticEvents} of the last `run`."""
+
+    program: Program
+    image: bytes
+    binary: Path
+    counters: dict[str, SynapticEvents] = field(default_factory=dict)
+
+    @contextmanager
+    def open(self) -> Iterator[_Engine]:
+        """A session that starts from the silent state; the engine process ends with it.
+
+        Raises:
+            BackendError: the engine refuses the image, crashed or hung.
+        """
+        with EngineProcess(self.binary) as process:
+            process.load(self.image)
+            yield _Engine(self.program, process)
+
+    def run(self, inputs: NDArray[np.integer]) -> Trace:
+        """Spikes (tokens, neurons) to the trace; fills ``counters``.
+
+        Raises:
+            InputError: the inputs do not fit the program.
+            BackendError: the engine crashed or hung.
+        """
+        spikes = reference.check_inputs(self.program, inputs)
+        with self.open() as engine:
+            steps = [engine.advance(row, traced=True) for row in spikes]
+        work = zip(self.program.ops, engine.counters.tolist(), strict=True)
+        self.counters = {op.name: SynapticEvents(*events) for op, events in work if isinstance(op, Linear)}
+        shape = {n: (len(steps), self.program.signals[n].size) for n in self.program.traced}
+        return Trace({n: np.array([x[n] for x in steps], dtype=np.int64).reshape(shape[n]) for n in self.program.traced})
+
+
+@dataclass(frozen=True)
+class _Hls:
+    name: str = "hls"
+
+    def version(self) -> str:
+        """The compiler behind the C simulation, and the version of the image format."""
+        return f"{toolchain.compiler_version(toolchain.find_compiler())}, image format {images.VERSION}"
+
+    def compile(self, program: Program) -> Executable:
+        """Pack the program; the engine itself is compiled only if the cache does not hold it.
+
+        Raises:
+            LossyConversionError: the program does not fit the engine (names the memory or op).
+            ToolNotFoundError: no g++.
+        """
+        image = images.pack_image(program)
+        images.needs(image).check(toolchain.SIMULATION)
+        return Executable(program, image, toolchain.build_engine())
+
+
+backend = _Hls()
+
+
+def build_vitis(
+    program: Program, inputs: NDArray[np.integer], trace: Trace, out_dir: str | Path, *, part: str = "xcvc1902-vsva2197-2MP-e-S", clock_ns: float = 4.0
+) -> Path:
+    """Write a self-contained project: engine, image, golden vectors, test bench, Makefile (g++) and tcl (Vitis HLS).
+
+    inputs: spikes (tokens, neurons); trace: what the reference returns for them. The folder appears complete or not
+    at all. Returns its path.
+
+    Raises:
+        InputError: ``out_dir`` exists and is not empty, or the inputs do not fit the program.
+        LossyConversionError: the engine cannot hold the program.
+    """
+    target = Path(out_dir)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"{target} exists and is not an empty folder; choose another or remove it first")
+    image, vectors = images.pack_image(program), images.pack_vectors(program, inputs, trace)
+    depths = _hardware_depths(images.needs(image))
+    facts = {
+        "part": part,
+        "clock_ns": clock_ns,
+        "flags": [*depths.flags(), *_port_depths(program, image)],
+        "ops": len(program.ops),
+        "parameters": program.parameters(),
+        "image_bytes": len(image),
+        "tokens": len(inputs),
+        "nodes": len(program.traced),
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
+        project = Path(folder) / "project"
+        _write_project(project, image, vectors, facts)
+        os.replace(project, target)
+    return target
+
+
+def _hardware_depths(need: images.Needs) -> toolchain.Depths:
+    """The default build, with each memory that is too small for the program raised to the next power of two."""
+    default = toolchain.Depths()
+    raised = {f.name: max(getattr(default, f.name), 1 << (getattr(need, f.name) - 1).bit_length()) for f in fields(need)}
+    return toolchain.Depths(**raised)
+
+
+def _port_depths(program: Program, image: bytes) -> list[str]:
+    """Flags with the lengths of the memory ports, which co-simulation copies."""
+    words = {
+        "IMAGE": len(image) // 4,
+        "EVENT": 2 * program.inputs[0].size,
+        "OUT": sum(program.signals[n].size for n in program.traced),
+        "COUNTER": 2 * len(program.ops),
+    }
+    return [f"-DNSLLM_{port}_DEPTH={depth}" for port, depth in words.items()]
+
+
+def _write_project(project: Path, image: bytes, vectors: bytes, facts: dict[str, object]) -> None:
+    (project / "hls").mkdir(parents=True)
+    for source in sorted(toolchain.SOURCES.iterdir()):
+        if source.name != "server.cpp":  # the pipe server belongs to the hls backend
+            shutil.copyfile(source, project / "hls" / source.name)
+    (project / "image.bin").write_bytes(image)
+    (project / "vectors.bin").write_bytes(vectors)
+    loader = jinja2.FileSystemLoader(toolchain.TEMPLATES)
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    for name in ("Makefile", "run_hls.tcl", "README.txt"):
+        (project / name).write_text(environment.get_template(f"{name}.j2").render(facts), encoding="utf-8")

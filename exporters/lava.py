@@ -1,0 +1,132 @@
+"""Backends ``lava`` (the whole program in one Lava Process) and ``lava-stock`` (stock Loihi 2 Processes only).
+
+Both run in Lava's multi-process runtime with its fixed-point models, in a worker process of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsllm_nir.errors import BackendError, LossyConversionError
+from nsllm_nir.exporters import lava_client, lava_constraints, lava_stock
+from nsllm_nir.exporters.lava_worker import job as jobs
+from nsllm_nir.program import Program
+from nsllm_nir.reference import check_inputs
+from nsllm_nir.trace import Trace
+
+MESSAGE_LIMIT = 31  # bits of a signed message between two Lava processes
+
+
+@dataclass
+class _Session:
+    program: Program
+    worker: lava_client.Worker
+
+    def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Advance one token; raises BackendError when the worker fails or does not answer in time."""
+        self.worker.input[0] = check_inputs(self.program, np.asarray(spikes)[None])[0]
+        self.worker.step()
+        values = _split(self.program, self.worker.output)
+        return values[self.program.outputs[0]][0]
+
+
+@dataclass(frozen=True)
+class _Fused:
+    program: Program
+    timeout_seconds: float
+
+    def run(self, inputs: NDArray[np.integer]) -> Trace:
+        spikes = check_inputs(self.program, inputs)
+        if not len(spikes):
+            return Trace({node: np.zeros((0, self.program.signals[node].size), np.int64) for node in self.program.traced})
+        with self._worker(spikes) as worker:
+            worker.step()
+            return Trace(_split(self.program, worker.output))
+
+    @contextmanager
+    def open(self) -> Iterator[_Session]:
+        with self._worker(np.zeros((1, self.program.inputs[0].size), np.int64)) as worker:
+            yield _Session(self.program, worker)
+
+    def _worker(self, spikes: NDArray[np.int64]) -> AbstractContextManager[lava_client.Worker]:
+        data, arrays = jobs.program_to_data(self.program)
+        width = sum(self.program.signals[node].size for node in self.program.traced)
+        job = {"kind": "fused", "program": data, "steps": len(spikes)}
+        return lava_client.worker(job, arrays, spikes, (len(spikes), width), self.timeout_seconds)
+
+
+def _split(program: Program, rows: NDArray[np.int32]) -> dict[str, NDArray[np.int64]]:
+    """Columns of ``rows`` (tokens, all traced neurons) by node."""
+    ends = np.cumsum([program.signals[node].size for node in program.traced])
+    parts = np.split(np.asarray(rows, np.int64), ends[:-1], axis=1)
+    return dict(zip(program.traced, parts, strict=True))
+
+
+@dataclass(frozen=True)
+class _FusedBackend:
+    """timeout_seconds: longest wait for the start of the worker, and for one run or session step."""
+
+    name: str = "lava"
+    timeout_seconds: float = 600.0
+
+    def version(self) -> str:
+        return lava_client.version()
+
+    def compile(self, program: Program) -> _Fused:
+        lava_client.version()
+        for node in program.traced:
+            if program.signals[node].bits > MESSAGE_LIMIT:
+                raise LossyConversionError(f"node {node!r} needs {program.signals[node].bits} bits, a Lava message holds {MESSAGE_LIMIT}; quantize further")
+        return _Fused(program, self.timeout_seconds)
+
+
+@dataclass(frozen=True)
+class _Stock:
+    network: lava_stock.Network
+    timeout_seconds: float
+
+    def run(self, inputs: NDArray[np.integer]) -> Trace:
+        network = self.network
+        spikes = check_inputs(network.program, inputs)
+        tokens, steps = len(spikes), len(spikes) + network.latency
+        data = np.zeros((steps, network.sizes["input"]), np.int32)
+        data[:tokens, : spikes.shape[1]] = spikes
+        data[:tokens, spikes.shape[1] :] = lava_stock.PAYLOADS
+        job, arrays = lava_stock.job(network)
+        lava_client.check_shared_memory(lava_stock.channel_bytes(network))
+        with lava_client.worker({**job, "steps": steps}, arrays, data, (steps, arrays["traced"].size), self.timeout_seconds) as worker:
+            worker.step()
+            rows = _split(network.program, worker.output)
+        return Trace({node: rows[node][lag : lag + tokens] for node, (_, lag) in network.traced.items()})
+
+    def open(self) -> AbstractContextManager[_Session]:
+        raise BackendError(
+            f"lava-stock is a pipeline: a token leaves it {self.network.latency} Lava steps after it entered, when later tokens are under way, "
+            "so it cannot wait for the next token; use the backend 'lava' to generate"
+        )
+
+
+@dataclass(frozen=True)
+class _StockBackend:
+    """timeout_seconds: longest wait for the start of the worker, and for one run."""
+
+    name: str = "lava-stock"
+    timeout_seconds: float = 600.0
+
+    def version(self) -> str:
+        return lava_client.version()
+
+    def compile(self, program: Program) -> _Stock:
+        lava_client.version()
+        network = lava_stock.lower(program)
+        lava_constraints.check(network)
+        return _Stock(network, self.timeout_seconds)
+
+
+fused = _FusedBackend()
+stock = _StockBackend()

@@ -1,0 +1,1 @@
+"""The worker process of the Lava backends: the only place where Lava is imported."""

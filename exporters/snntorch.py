@@ -1,0 +1,113 @@
+"""Backend ``snntorch``: the torch model rebuilt from the NIR file, in binary mode, timesteps unrolled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, LossyConversionError, ToolNotFoundError
+from ..program import Program
+from ..reference import check_inputs
+from ..trace import Trace
+
+if TYPE_CHECKING:
+    from ..model import NSLLMCache, NSLLMForCausalLM
+
+INSTALL = "pip install 'nsllm-nir[torch]'"
+
+
+def _module_of(node: str) -> str:
+    """Path of the torch module that computes a program node."""
+    return re.sub(r"^layer_(\d+)\.", lambda m: f"layers.{int(m[1])}.", node)
+
+
+def _tokens(program: Program, inputs: NDArray[np.integer]) -> NDArray[np.int64]:
+    spikes = check_inputs(program, inputs)
+    if (spikes.sum(1) != 1).any():
+        raise InputError("a language model reads exactly one token spike per step; use the reference, lava or hls backend for other inputs")
+    return spikes.argmax(1)
+
+
+def trace_model(model: NSLLMForCausalLM, program: Program, inputs: NDArray[np.integer]) -> Trace:
+    """Run a torch model on token spikes (tokens, vocabulary) and record what its modules emitted, in program nodes."""
+    import torch
+
+    recorded: dict[str, NDArray[np.int64]] = {program.inputs[0].name: check_inputs(program, inputs)}
+    modules = dict(model.named_modules())
+
+    def record(node: str) -> Any:
+        def hook(_module: Any, _inputs: Any, out: Any) -> None:
+            spikes = out[0] if isinstance(out, tuple) else out
+            recorded[node] = spikes.sum(0)[0].round().to(torch.int64).numpy()
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for node in program.traced:
+            if program.signals[node].spikes and node not in recorded:
+                stack.callback(modules[_module_of(node)].register_forward_hook(record(node)).remove)
+        logits = model(torch.from_numpy(_tokens(program, inputs))[None]).logits[0]
+    recorded[program.outputs[0]] = _integer_logits(model, logits)
+    return Trace({node: recorded[node] for node in program.traced})
+
+
+def _integer_logits(model: NSLLMForCausalLM, logits: Any) -> NDArray[np.int64]:
+    scaled: NDArray[np.int64] = (logits.double().numpy() * 2.0**model.config.logit_fraction_bits).round().astype(np.int64)
+    return scaled
+
+
+@dataclass
+class _Session:
+    model: NSLLMForCausalLM
+    program: Program
+    cache: NSLLMCache | None = None
+
+    def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
+        import torch
+
+        with torch.no_grad():
+            out = self.model(torch.from_numpy(_tokens(self.program, np.asarray(spikes)[None]))[None], past_key_values=self.cache, use_cache=True)
+        self.cache = out.past_key_values
+        return _integer_logits(self.model, out.logits[0, -1])
+
+
+@dataclass(frozen=True)
+class _Executable:
+    model: NSLLMForCausalLM
+    program: Program
+
+    def run(self, inputs: NDArray[np.integer]) -> Trace:
+        return trace_model(self.model, self.program, inputs)
+
+    @contextmanager
+    def open(self) -> Iterator[_Session]:
+        yield _Session(self.model, self.program)
+
+
+@dataclass(frozen=True)
+class _SnnTorch:
+    name: str = "snntorch"
+
+    def version(self) -> str:
+        try:
+            return f"snntorch {metadata.version('snntorch')}, torch {metadata.version('torch')}"
+        except metadata.PackageNotFoundError as error:
+            raise ToolNotFoundError(f"the snntorch backend needs the package {error.name!r}; install it with: {INSTALL}") from error
+
+    def compile(self, program: Program) -> _Executable:
+        self.version()
+        if program.origin is None:
+            raise LossyConversionError("the snntorch backend rebuilds the model from a NIR file; lower the program from a file")
+        from ..nir_import import from_nir
+
+        return _Executable(from_nir(program.origin).set_binary_mode(), program)
+
+
+backend = _SnnTorch()

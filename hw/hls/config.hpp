@@ -1,0 +1,84 @@
+// Sizes that are fixed when the engine is built. A build script overrides them with -D; a model never does.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#ifndef NSLLM_LANES
+#define NSLLM_LANES 16
+#endif
+#ifndef NSLLM_SIGNAL_WORDS
+#define NSLLM_SIGNAL_WORDS 65536
+#endif
+#ifndef NSLLM_STATE_WORDS
+#define NSLLM_STATE_WORDS 65536
+#endif
+#ifndef NSLLM_ROW_WORDS
+#define NSLLM_ROW_WORDS 4096
+#endif
+#ifndef NSLLM_ACCUMULATORS
+#define NSLLM_ACCUMULATORS 16384
+#endif
+#ifndef NSLLM_QUEUE_WORDS
+#define NSLLM_QUEUE_WORDS 1024
+#endif
+
+// Depths of the memory ports; only C/RTL co-simulation reads them.
+#ifndef NSLLM_IMAGE_DEPTH
+#define NSLLM_IMAGE_DEPTH 1048576
+#endif
+#ifndef NSLLM_EVENT_DEPTH
+#define NSLLM_EVENT_DEPTH 1024
+#endif
+#ifndef NSLLM_OUT_DEPTH
+#define NSLLM_OUT_DEPTH 65536
+#endif
+#ifndef NSLLM_COUNTER_DEPTH
+#define NSLLM_COUNTER_DEPTH 1024
+#endif
+
+// HLS(pipeline II=1) becomes "#pragma HLS pipeline II=1" in Vitis HLS and nothing elsewhere:
+// other compilers would warn about a pragma they do not know.
+#if defined(__SYNTHESIS__) || defined(__VITIS_HLS__)
+#define NSLLM_PRAGMA(text) _Pragma(#text)
+#define HLS(...) NSLLM_PRAGMA(HLS __VA_ARGS__)
+#else
+#define HLS(...)
+#endif
+
+// Before a loop over lanes: GCC then turns it into vector instructions instead of unrolling it to scalar ones.
+#if defined(__GNUC__) && !defined(__clang__)
+#define NSLLM_LANE_LOOP _Pragma("GCC unroll 1")
+#else
+#define NSLLM_LANE_LOOP
+#endif
+
+namespace nsllm {
+
+using Word = std::uint32_t;
+using Value = std::int32_t;
+
+// Index into an on-chip memory. On a 64-bit host a 32-bit index could wrap, which keeps a compiler from vectorising.
+#if defined(__SYNTHESIS__)
+using Index = Word;
+#else
+using Index = std::size_t;
+#endif
+
+// Words to which signals, states and sections are aligned; every permitted number of lanes divides it.
+constexpr Word ALIGNMENT = 64;
+
+struct Build {
+    static constexpr Word LANES = NSLLM_LANES;                // accumulators that work in parallel
+    static constexpr Word SIGNAL_WORDS = NSLLM_SIGNAL_WORDS;  // values of the current token, 32 bits each
+    static constexpr Word STATE_WORDS = NSLLM_STATE_WORDS;    // integrators and delay lines
+    static constexpr Word ROW_WORDS = NSLLM_ROW_WORDS;        // the longest packed weight row
+    static constexpr Word ACCUMULATORS = NSLLM_ACCUMULATORS;  // outputs of the widest Linear
+    static constexpr Word QUEUE_WORDS = NSLLM_QUEUE_WORDS;    // source neurons queued at a time
+};
+
+static_assert(Build::LANES == 16 || Build::LANES == 32 || Build::LANES == 64, "lanes must be 16, 32 or 64");
+static_assert((Build::SIGNAL_WORDS & (ALIGNMENT - 1)) == 0, "signal memory must be a whole number of aligned blocks");
+static_assert((Build::ACCUMULATORS & (ALIGNMENT - 1)) == 0, "accumulators must be a whole number of aligned blocks");
+
+}  // namespace nsllm

@@ -1,0 +1,65 @@
+// The program image as the engine sees it: 32-bit words, specified in docs/image_format.md.
+#pragma once
+
+#include "config.hpp"
+
+namespace nsllm {
+
+constexpr Word MAGIC = 0x494C534EU;  // the bytes 'N' 'S' 'L' 'I'
+constexpr Word VERSION = 1;
+constexpr Word HEADER_WORDS = 32;
+constexpr Word OP_WORDS = 16;
+constexpr Word PORT_WORDS = 4;
+
+enum HeaderField : Word {
+    HEADER_MAGIC, HEADER_VERSION, HEADER_IMAGE_WORDS, HEADER_CRC,
+    HEADER_OPS, HEADER_OPS_START, HEADER_PORTS, HEADER_PORTS_START, HEADER_NAMES_START, HEADER_NAMES_WORDS,
+    HEADER_SIGNAL_WORDS, HEADER_STATE_WORDS, HEADER_ROW_WORDS, HEADER_ACCUMULATORS,
+    HEADER_INPUT_SIZE, HEADER_INPUT_LEVELS, HEADER_TRACE_WORDS, HEADER_OUTPUT_WORDS, HEADER_RESERVED
+};
+
+enum Kind : Word { INPUT = 1, LINEAR, SUM, COUNT, GATE, INTEGRATE, DELAY };
+
+enum Flag : Word { SIGNED_COUNT = 1, SIGNAL_STEP = 2 };
+
+enum PortField : Word { PORT_SIGNAL, PORT_SIZE, PORT_FLAGS, PORT_NAME };
+
+enum PortFlag : Word { PORT_OUTPUT = 1, PORT_SPIKES = 2 };
+
+enum Command : Word { LOAD = 1, RESET, STEP, STEP_TRACED };
+
+enum Status : Word {
+    OK, UNKNOWN_COMMAND, NOT_LOADED, BAD_LENGTH, BAD_MAGIC, BAD_VERSION, BAD_CHECKSUM, BAD_LAYOUT,
+    SIGNALS_TOO_SMALL, STATES_TOO_SMALL, ROW_TOO_SMALL, ACCUMULATORS_TOO_SMALL,
+    BAD_DESCRIPTOR, BAD_CONSTANT, BAD_EVENT
+};
+
+// A status carries the index of the offending descriptor, port or event in its upper 24 bits.
+constexpr Word status_at(Word status, Word index) { return status | (index << 8); }
+
+// One op descriptor; addresses of signals and states are words in their memory, sections are words in the image.
+struct Op {
+    Word kind, flags, size, destination;
+    Word source, second, source_size, constants;
+    Word more, weights, stride, parameter;
+    Word state, name, reserved0, reserved1;
+};
+
+inline Op load_op(const Word image[], Word at) {
+    HLS(inline)
+    return Op{image[at], image[at + 1], image[at + 2], image[at + 3], image[at + 4], image[at + 5], image[at + 6], image[at + 7],
+              image[at + 8], image[at + 9], image[at + 10], image[at + 11], image[at + 12], image[at + 13], image[at + 14], image[at + 15]};
+}
+
+// log2 of the weight bits 2, 4, 8; 0 for anything else.
+constexpr Word weight_log(Word bits) { return bits == 2 ? 1U : bits == 4 ? 2U : bits == 8 ? 3U : 0U; }
+
+// Weights in one 32-bit word.
+constexpr Word per_word(Word log) { return 32U >> log; }
+
+// Words of one packed row of `outputs` weights, before padding.
+constexpr Word packed_words(Word outputs, Word log) { return (outputs + per_word(log) - 1U) >> (5U - log); }
+
+constexpr Word padded(Word words) { return (words + ALIGNMENT - 1U) & ~(ALIGNMENT - 1U); }
+
+}  // namespace nsllm

@@ -1,0 +1,128 @@
+// The elementwise ops: sums, spike counts, gates, leaky integrators and delays. Adds, compares, shifts, selections.
+#pragma once
+
+#include "image.hpp"
+#include "integer.hpp"
+
+namespace nsllm {
+
+template <class C>
+void sum(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS]) {
+    for (Index i = 0; i < op.size; ++i) {
+        HLS(pipeline II=1)
+        HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
+        signals[op.destination + i] = value(image[op.constants + i]);
+    }
+    for (Word s = 0; s < op.source_size; ++s) {
+        HLS(loop_tripcount max=16)
+        const Index source = image[op.more + s];
+        for (Index i = 0; i < op.size; ++i) {
+            HLS(pipeline II=1)
+            HLS(dependence variable=signals type=inter false)
+            HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
+            signals[op.destination + i] = add(signals[op.destination + i], signals[source + i]);
+        }
+    }
+}
+
+// LANES neurons at a time: compare 2v (and -2v) with step, 3 step, 5 step ... by adding 2 step each time.
+template <class C>
+void count_lanes(const Op& op, Index first, const Value (&step)[C::LANES], Value (&signals)[C::SIGNAL_WORDS]) {
+    Value doubled[C::LANES], threshold[C::LANES], spikes[C::LANES];
+    HLS(array_partition variable=doubled type=complete)
+    HLS(array_partition variable=threshold type=complete)
+    HLS(array_partition variable=spikes type=complete)
+    NSLLM_LANE_LOOP
+    for (Index k = 0; k < C::LANES; ++k) {
+        HLS(unroll)
+        doubled[k] = shift_left(signals[op.source + first + k], 1);
+        threshold[k] = step[k];
+        spikes[k] = 0;
+    }
+    const bool two_sided = (op.flags & SIGNED_COUNT) != 0;
+    for (Word m = 0; m < op.parameter; ++m) {
+        HLS(pipeline II=1)
+        HLS(loop_tripcount max=8)
+        NSLLM_LANE_LOOP
+        for (Index k = 0; k < C::LANES; ++k) {
+            HLS(unroll)
+            const Value up = doubled[k] > threshold[k] ? 1 : 0;
+            const Value down = two_sided && negate(doubled[k]) > threshold[k] ? 1 : 0;
+            spikes[k] += up - down;
+            threshold[k] = add(threshold[k], shift_left(step[k], 1));
+        }
+    }
+    NSLLM_LANE_LOOP
+    for (Index k = 0; k < C::LANES; ++k) {
+        HLS(unroll)
+        signals[op.destination + first + k] = spikes[k];
+    }
+}
+
+template <class C>
+void count(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS]) {
+    const bool from_signal = (op.flags & SIGNAL_STEP) != 0;
+    for (Index first = 0; first < op.size; first += C::LANES) {
+        HLS(loop_tripcount max=1024)
+        Value step[C::LANES];
+        HLS(array_partition variable=step type=complete)
+        for (Index k = 0; k < C::LANES; ++k) {
+            HLS(pipeline II=1)
+            step[k] = from_signal ? signals[op.second + first + k] : value(image[op.constants + first + k]);
+        }
+        count_lanes<C>(op, first, step, signals);
+    }
+}
+
+template <class C>
+void gate(const Op& op, Value (&signals)[C::SIGNAL_WORDS]) {
+    for (Index i = 0; i < op.size; ++i) {
+        HLS(pipeline II=1)
+        HLS(dependence variable=signals type=inter false)
+        HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
+        signals[op.destination + i] = signals[op.second + i] == 1 ? signals[op.source + i] : 0;
+    }
+}
+
+template <class C>
+void integrate(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
+    for (Index i = 0; i < op.size; ++i) {
+        HLS(pipeline II=1)
+        HLS(dependence variable=signals type=inter false)
+        HLS(dependence variable=states type=inter false)
+        HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
+        const Value s = add(decay(states[op.state + i], image[op.constants + i]), shift_left(signals[op.source + i], op.parameter));
+        states[op.state + i] = s;
+        signals[op.destination + i] = s;
+    }
+}
+
+// A delay line holds, after one word with the slot of the current token, `stride` past values of each neuron.
+template <class C>
+void delay(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], const Value (&states)[C::STATE_WORDS]) {
+    const Word slot = op.stride == 0 ? 0 : bits(states[op.state]);
+    Index line = op.state + 1;
+    for (Index i = 0; i < op.size; ++i, line += op.stride) {
+        HLS(pipeline II=1)
+        HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
+        const Word steps = image[op.constants + i];
+        const Word past = steps > slot ? slot + op.stride - steps : slot - steps;
+        signals[op.destination + i] = steps == 0 ? signals[op.source + i] : states[line + past];
+    }
+}
+
+// At the end of a token, when every source is known: store this token and move on by one slot.
+template <class C>
+void advance(const Op& op, const Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
+    if (op.stride == 0) return;
+    const Word slot = bits(states[op.state]);
+    Index line = op.state + 1;
+    for (Index i = 0; i < op.size; ++i, line += op.stride) {
+        HLS(pipeline II=1)
+        HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
+        states[line + slot] = signals[op.source + i];
+    }
+    states[op.state] = slot + 1 == op.stride ? 0 : value(slot + 1);
+}
+
+}  // namespace nsllm

@@ -1,0 +1,47 @@
+#include "top.hpp"
+
+#include "check.hpp"
+#include "engine.hpp"
+
+using nsllm::Build;
+using nsllm::Value;
+using nsllm::Word;
+
+extern "C" Word spike_engine(const Word image[], Word image_words, const Word events[], Word event_count, Word command, Value out[],
+                             Word counters[]) {
+    HLS(interface mode=m_axi port=image offset=slave bundle=weights depth=NSLLM_IMAGE_DEPTH max_read_burst_length=64)
+    HLS(interface mode=m_axi port=events offset=slave bundle=tokens depth=NSLLM_EVENT_DEPTH)
+    HLS(interface mode=m_axi port=out offset=slave bundle=tokens depth=NSLLM_OUT_DEPTH)
+    HLS(interface mode=m_axi port=counters offset=slave bundle=tokens depth=NSLLM_COUNTER_DEPTH)
+    HLS(interface mode=s_axilite port=image bundle=control)
+    HLS(interface mode=s_axilite port=image_words bundle=control)
+    HLS(interface mode=s_axilite port=events bundle=control)
+    HLS(interface mode=s_axilite port=event_count bundle=control)
+    HLS(interface mode=s_axilite port=command bundle=control)
+    HLS(interface mode=s_axilite port=out bundle=control)
+    HLS(interface mode=s_axilite port=counters bundle=control)
+    HLS(interface mode=s_axilite port=return bundle=control)
+
+    static Value signals[Build::SIGNAL_WORDS];
+    static Value states[Build::STATE_WORDS];
+    static Word accumulators[Build::ACCUMULATORS];
+    static bool loaded = false;
+    HLS(array_partition variable=signals type=cyclic factor=NSLLM_LANES)
+    HLS(array_partition variable=accumulators type=cyclic factor=NSLLM_LANES)
+    HLS(bind_storage variable=states type=ram_2p impl=uram)
+
+    if (command == nsllm::LOAD) {
+        const Word status = nsllm::check_image<Build>(image, image_words);
+        loaded = status == nsllm::OK;
+        if (loaded) nsllm::clear_states<Build>(image[nsllm::HEADER_STATE_WORDS], states);
+        return status;
+    }
+    if (!loaded) return nsllm::NOT_LOADED;
+    switch (command) {
+        case nsllm::RESET: nsllm::clear_states<Build>(image[nsllm::HEADER_STATE_WORDS], states); return nsllm::OK;
+        case nsllm::STEP:
+        case nsllm::STEP_TRACED:
+            return nsllm::run_token<Build>(image, events, event_count, command == nsllm::STEP_TRACED, out, counters, signals, states, accumulators);
+        default: return nsllm::UNKNOWN_COMMAND;
+    }
+}

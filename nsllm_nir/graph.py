@@ -1,0 +1,289 @@
+"""NIR graphs as plain data, read lazily from and streamed to NIR's HDF5 layout.
+
+`Graph` mirrors `nir.NIRGraph` (nodes by name, edges, metadata) without loading arrays; the files are
+those that `nir.write` produces (checked against nir 1.0.8), so any `nir.read` opens them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import GraphError
+
+DT = float(np.float32(1e-4))  # seconds per step, the field's de-facto value (snnTorch, norse examples)
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "Input": ("shape",),
+    "Output": ("shape",),
+    "Affine": ("weight", "bias"),
+    "Linear": ("weight",),
+    "Scale": ("scale",),
+    "Conv1d": ("input_shape", "weight", "stride", "padding", "dilation", "groups", "bias"),
+    "Delay": ("delay",),
+    "Threshold": ("threshold",),
+    "LI": ("tau", "r", "v_leak"),
+    "LIF": ("tau", "r", "v_leak", "v_threshold", "v_reset"),
+}
+OPTIONAL = {("LIF", "v_reset")}
+
+
+@dataclass(frozen=True, eq=False)
+class LazyArray:
+    """A dataset of a file, loaded when numpy asks for it."""
+
+    path: Path
+    dataset: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        with h5py.File(self.path, "r") as file:
+            loaded: NDArray[Any] = file[self.dataset][()]
+        return loaded if dtype is None else loaded.astype(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One NIR primitive: its type name and parameters (arrays, LazyArrays, ints or strings)."""
+
+    type: str
+    parameters: dict[str, Any]
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A parameter as an array, loaded now."""
+        return np.asarray(self.parameters[name])
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Nodes by name, edges (source, target), metadata (nested str / int / float / array)."""
+
+    nodes: dict[str, Node | Graph]
+    edges: tuple[tuple[str, str], ...]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    origin: Path | None = None
+
+
+class GraphWriter:
+    """Streams a graph into a file: nodes one by one, then the edges. The old file stays until all is written.
+
+    Use as a context manager; an exception removes the temporary file. Equal graphs give equal bytes
+    when their nodes come in alphabetical order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if not self.path.parent.is_dir():
+            raise GraphError(f"cannot write {self.path}: the folder {self.path.parent} does not exist")
+        handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+        os.close(handle)
+        self.temporary = Path(name)
+        self.edges: list[tuple[str, str]] = []
+
+    def __enter__(self) -> GraphWriter:
+        self.file = h5py.File(self.temporary, "w")
+        self.file.create_dataset("version", data=nir.version, dtype=h5py.string_dtype())
+        self.group = self.file.create_group("node")
+        self.nodes = self.group.create_group("nodes")
+        return self
+
+    def add(self, name: str, node: Node | Graph) -> None:
+        """Write one node of the top level."""
+        _check_name(name)
+        _write_node(self.nodes, name, node)
+
+    def connect(self, *edges: tuple[str, str]) -> None:
+        self.edges += edges
+
+    def finish(self, metadata: dict[str, Any]) -> None:
+        """Write the edges (sorted) and metadata of the top level."""
+        _write_graph_tail(self.group, sorted(self.edges), metadata)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self.file.close()
+            if kind is None:
+                os.chmod(self.temporary, 0o666 & ~_umask())
+                os.replace(self.temporary, self.path)
+        finally:
+            self.temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise GraphError(f"cannot write {self.path}: {error}; the old file, if any, is unchanged") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _check_name(name: str) -> None:
+    if not name or "/" in name:
+        raise GraphError(f"node name {name!r}: NIR node names must not be empty or hold a slash")
+
+
+def write(path: Path | str, graph: Graph) -> None:
+    """Write a graph that is in memory; equal graphs give equal bytes."""
+    with GraphWriter(Path(path)) as writer:
+        for name, node in sorted(graph.nodes.items()):
+            writer.add(name, node)
+        writer.connect(*graph.edges)
+        writer.finish(graph.metadata)
+
+
+def _write_node(parent: h5py.Group, name: str, node: Node | Graph) -> None:
+    group = parent.create_group(name)
+    if isinstance(node, Graph):
+        nodes = group.create_group("nodes")
+        for child, inner in sorted(node.nodes.items()):
+            _check_name(child)
+            _write_node(nodes, child, inner)
+        _write_graph_tail(group, sorted(node.edges), node.metadata)
+        return
+    group.create_dataset("type", data=node.type, dtype=h5py.string_dtype())
+    for key, value in sorted(node.parameters.items()):
+        if isinstance(value, str):
+            group.create_dataset(key, data=value, dtype=h5py.string_dtype())
+        else:  # no compression: packing random integer weights would dominate the export
+            group.create_dataset(key, data=np.asarray(value))
+
+
+def _write_graph_tail(group: h5py.Group, edges: list[tuple[str, str]], metadata: dict[str, Any]) -> None:
+    group.create_dataset("type", data="NIRGraph", dtype=h5py.string_dtype())
+    group.create_dataset("edges", data=[list(edge) for edge in edges], dtype=h5py.string_dtype())
+    if metadata:
+        _write_metadata(group.create_group("metadata"), metadata)
+
+
+def _write_metadata(group: h5py.Group, metadata: dict[str, Any]) -> None:
+    for key, value in sorted(metadata.items()):
+        if isinstance(value, dict):
+            _write_metadata(group.create_group(key), value)
+        elif isinstance(value, str):
+            group.create_dataset(key, data=value, dtype=h5py.string_dtype())
+        else:
+            group.create_dataset(key, data=value)
+
+
+def read(path: Path | str) -> Graph:
+    """Open a NIR file lazily: names, types, shapes and edges are checked now, arrays load when used.
+
+    Raises:
+        GraphError: missing, truncated, corrupt or non-NIR file, unknown node type, missing parameter, dangling edge.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise GraphError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            if "node" not in file:
+                raise GraphError(f"{path} is an HDF5 file but not a NIR file (it has no group 'node')")
+            graph = _read_graph(path, file["node"], "graph")
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, GraphError):
+            raise
+        raise GraphError(f"{path} is not a readable NIR file ({error}); it may be truncated or corrupt, export it again") from error
+    return Graph(graph.nodes, graph.edges, graph.metadata, path)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf8") if isinstance(value, bytes) else str(value)
+
+
+def _read_graph(path: Path, group: h5py.Group, where: str) -> Graph:
+    kind = _text(group["type"][()])
+    if kind != "NIRGraph":
+        raise GraphError(f"{where}: expected a NIRGraph, found {kind!r}")
+    nodes = {name: _read_node(path, child, f"{where}.{name}") for name, child in group["nodes"].items()}
+    edges = tuple((_text(a), _text(b)) for a, b in group["edges"][()]) if group["edges"].size else ()
+    for a, b in edges:
+        for end in (a, b):
+            if end not in nodes:
+                raise GraphError(f"{where}: the edge {a!r} -> {b!r} names a node {end!r} that does not exist")
+    return Graph(nodes, edges, _read_metadata(group["metadata"]) if "metadata" in group else {})
+
+
+def _read_metadata(group: h5py.Group) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, item in group.items():
+        if isinstance(item, h5py.Group):
+            out[key] = _read_metadata(item)
+        else:
+            value = item[()]
+            out[key] = _text(value) if isinstance(value, bytes) else value
+    return out
+
+
+def _read_node(path: Path, group: h5py.Group, where: str) -> Node | Graph:
+    kind = _text(group["type"][()])
+    if kind == "NIRGraph":
+        return _read_graph(path, group, where)
+    if kind not in PARAMETERS:
+        raise GraphError(f"{where}: node type {kind!r} is not supported; supported are {', '.join(sorted(PARAMETERS))} and NIRGraph")
+    parameters: dict[str, Any] = {}
+    for name in PARAMETERS[kind]:
+        if name not in group:
+            if (kind, name) in OPTIONAL:
+                continue
+            raise GraphError(f"{where}: the {kind} node lacks the parameter {name!r}")
+        data = group[name]
+        if data.shape and data.size:
+            data[tuple(0 for _ in data.shape)]  # touch it: a truncated file fails here, not in the middle of a run
+            parameters[name] = LazyArray(path, data.name, data.shape, data.dtype)
+        else:
+            value = data[()]
+            parameters[name] = _text(value) if isinstance(value, bytes) else value
+    return Node(kind, parameters)
+
+
+def from_nir_object(graph: nir.NIRGraph) -> Graph:
+    """Take over a `nir.NIRGraph` that is in memory.
+
+    Raises:
+        GraphError: unknown node type.
+    """
+
+    def convert(name: str, node: Any) -> Node | Graph:
+        if isinstance(node, nir.NIRGraph):
+            return Graph({k: convert(f"{name}.{k}", v) for k, v in node.nodes.items()}, tuple(map(tuple, node.edges)), dict(node.metadata))
+        kind = type(node).__name__
+        if kind not in PARAMETERS:
+            raise GraphError(f"{name}: node type {kind!r} is not supported; supported are {', '.join(sorted(PARAMETERS))} and NIRGraph")
+        if kind in ("Input", "Output"):
+            return Node(kind, {"shape": np.asarray(next(iter(getattr(node, f"{kind.lower()}_type").values())))})
+        return Node(kind, {p: getattr(node, p) for p in PARAMETERS[kind]})
+
+    out = convert("graph", graph)
+    assert isinstance(out, Graph)
+    return out
+
+
+def predecessors(graph: Graph) -> dict[str, list[str]]:
+    """Sources of each node, sorted by name (fan-in is a sum, so their order carries no meaning)."""
+    found: dict[str, list[str]] = {name: [] for name in graph.nodes}
+    for a, b in sorted(graph.edges):
+        found[b].append(a)
+    return found
+
+
+def walk(graph: Graph, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    """Every primitive with its dotted name."""
+    for name, node in graph.nodes.items():
+        if isinstance(node, Graph):
+            yield from walk(node, f"{prefix}{name}.")
+        else:
+            yield prefix + name, node
+
+
+def chain(*names: str) -> Iterable[tuple[str, str]]:
+    """Edges that connect ``names`` one after the other."""
+    return list(zip(names, names[1:], strict=False))

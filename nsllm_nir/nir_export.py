@@ -1,0 +1,125 @@
+"""Model to NIR file: the structured profile, streamed block by block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .blocks import AttentionNumbers, BlockInputNumbers, FinalNumbers, MixerNumbers, Projection
+from .errors import LossyConversionError
+from .graph import Graph, GraphWriter, Node, chain, read
+from .layers import BlockInput, SpikingChannelMixer, SpikingLinearAttention
+from .model import NSLLMForCausalLM
+from .neuron import SpikeCount
+from .nir_blocks import VERSION, block_graph, linear, port, scale
+from .quantization import SpikingLinear
+
+
+def to_nir(model: NSLLMForCausalLM, path: Path | str) -> Graph:
+    """Write ``model`` as a NIR file of standard nodes (structured profile); returns the file, opened lazily.
+
+    Peak memory on top of the model stays below twice its largest layer. Equal models give equal bytes.
+
+    Raises:
+        LossyConversionError: something NIR or the integer semantics cannot hold; nothing is written.
+        GraphError: the file cannot be written; an old file stays as it was.
+    """
+    _refuse_lossy(model)
+    path = Path(path)
+    config = model.config
+    with GraphWriter(path) as writer:
+        # Nodes in alphabetical order, as every other writer of this project and the reader list them.
+        h = _add_linear(writer, "embedding", "input", model.embedding, config.residual_fraction_bits, bias=False)
+        writer.add("final", block_graph(FinalNumbers(_block_input(model.final))))
+        logits = _add_linear(writer, "head", "final", model.head, config.logit_fraction_bits, bias=True)
+        writer.add("input", port("Input", config.vocab_size))
+        for i, layer in enumerate(model.layers):
+            prefix = f"layer_{i:03d}."
+            h = _add_block(writer, h, prefix + "attention", block_graph(_attention(layer.attention, config.residual_fraction_bits)), config.hidden_size)
+            h = _add_block(writer, h, prefix + "mixer", block_graph(_mixer(layer.mixer, config.residual_fraction_bits)), config.hidden_size)
+        writer.add("output", port("Output", config.vocab_size))
+        writer.connect((h, "final"), (logits, "output"))
+        fractions = {"residual_fraction_bits": config.residual_fraction_bits, "logit_fraction_bits": config.logit_fraction_bits}
+        writer.finish({"nsllm_nir": {"model": "nsllm", "version": VERSION, "weight_bits": config.weight_bits, **fractions}})
+    return read(path)
+
+
+def _refuse_lossy(model: NSLLMForCausalLM) -> None:
+    config = model.config
+    if config.normalisation == "rms":
+        raise LossyConversionError("normalisation 'rms' needs a square root and a division, which NIR and the hardware lack; train with 'none' or 'pooled'")
+    if config.state == "matrix":
+        raise LossyConversionError("state 'matrix' gates integer states with spikes, which no NIR primitive expresses at useful sizes; train with state='vector'")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise LossyConversionError(f"parameter {name!r} holds NaN or infinity; the model cannot be exported")
+
+
+def _add_linear(writer: GraphWriter, name: str, source: str, layer: SpikingLinear, fraction_bits: int, *, bias: bool) -> str:
+    numbers = _projection(layer, fraction_bits)
+    gain = f"{name}.scale"
+    writer.add(name, linear(numbers, bias))
+    writer.add(gain, scale(numbers.shift))
+    writer.connect(*chain(source, name, gain))
+    return gain
+
+
+def _add_block(writer: GraphWriter, h: str, name: str, block: Graph, size: int) -> str:
+    """``h + block(h)``, as the implicit sum at a Scale of ones."""
+    total = name + "_residual"
+    writer.add(name, block)
+    writer.add(total, scale(np.zeros(size)))
+    writer.connect((h, name), (h, total), (name, total))
+    return total
+
+
+def _projection(layer: SpikingLinear, fraction_bits: int | None = None) -> Projection:
+    """Integers of a layer; a layer with a fixed point of ``fraction_bits`` carries its gains as shifts."""
+    numbers = layer.integers()
+    shift = np.zeros(layer.outputs, np.uint8) if fraction_bits is None else (numbers.exponent + fraction_bits).astype(np.uint8)
+    return Projection(numbers.weight, numbers.bias, shift)
+
+
+@torch.no_grad()
+def _step(neuron: SpikeCount, unit: torch.Tensor | float) -> np.ndarray:
+    return neuron.integer_step(unit).to(torch.int32).numpy()
+
+
+def _block_input(block: BlockInput) -> BlockInputNumbers:
+    pool = _step(block.pool_spikes, block.unit) if block.normalisation == "pooled" else None
+    return BlockInputNumbers(_step(block.spikes, block.unit), block.spikes.levels, block.spikes.signed, pool)
+
+
+def _delay(size: int) -> np.ndarray:
+    return (np.arange(size) < size // 2).astype(np.int32)
+
+
+@torch.no_grad()
+def _attention(a: SpikingLinearAttention, fraction_bits: int) -> AttentionNumbers:
+    size = a.key.outputs
+    read = _step(a.read_spikes, 1.0)
+    return AttentionNumbers(
+        input=_block_input(a.input),
+        delay=_delay(size),
+        receptance=_projection(a.receptance),
+        receptance_step=_step(a.receptance_spikes, a.receptance.unit()),
+        key=_projection(a.key),
+        key_step=_step(a.key_spikes, a.key.unit()),
+        value=_projection(a.value),
+        value_step=_step(a.value_spikes, a.value.unit()),
+        levels=a.value_spikes.levels,
+        decay_shift=a.integrator.integer_shift().to(torch.int32).numpy(),
+        fraction_bits=a.fraction_bits,
+        denominator=a.denominator,
+        read_step=np.full(size, 1 << a.fraction_bits, np.int32) if a.denominator else read,
+        out=_projection(a.out, fraction_bits),
+    )
+
+
+@torch.no_grad()
+def _mixer(m: SpikingChannelMixer, fraction_bits: int) -> MixerNumbers:
+    return MixerNumbers(
+        _block_input(m.input), _delay(m.up.inputs), _projection(m.up), _step(m.up_spikes, m.up.unit()), m.up_spikes.levels, _projection(m.down, fraction_bits)
+    )

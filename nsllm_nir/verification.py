@@ -1,0 +1,153 @@
+"""Run backends on the same input and compare every node, step and neuron with the reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import exporters, reference
+from .errors import InputError, NsllmNirError
+from .lowering import lower
+from .program import Linear, Program
+from .trace import Difference, NodeResult, Trace, compare, first_difference
+
+
+@dataclass(frozen=True)
+class BackendResult:
+    """One backend: comparison per node, or the error that kept it from running."""
+
+    backend: str
+    version: str
+    seconds: float
+    nodes: tuple[NodeResult, ...]
+    trace: Trace | None
+    error: str = ""
+
+    @property
+    def differences(self) -> int:
+        return sum(node.differences for node in self.nodes)
+
+    @property
+    def exact(self) -> bool:
+        """True only if the backend ran and every cell is equal."""
+        return not self.error and bool(self.nodes) and self.differences == 0
+
+    @property
+    def first(self) -> Difference | None:
+        return first_difference(list(self.nodes))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Comparison of all backends; ``exact`` only if every one ran and agrees in every cell."""
+
+    program: Program
+    reference: Trace
+    results: tuple[BackendResult, ...]
+
+    @property
+    def exact(self) -> bool:
+        return bool(self.results) and all(result.exact for result in self.results)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: per backend and node the spikes and differences, and the first difference."""
+        return {
+            "exact": self.exact,
+            "steps": len(next(iter(self.reference.values.values()))),
+            "backends": {
+                r.backend: {
+                    "version": r.version,
+                    "exact": r.exact,
+                    "seconds": round(r.seconds, 3),
+                    "error": r.error,
+                    "first_difference": vars(r.first) if r.first else None,
+                    "nodes": {n.node: {"spikes": n.spikes, "differences": n.differences} for n in r.nodes},
+                }
+                for r in self.results
+            },
+        }
+
+    def __str__(self) -> str:
+        lines = []
+        for r in self.results:
+            verdict = f"FAILED: {r.error}" if r.error else "exact" if r.exact else f"{r.differences} differences; first: {r.first}"
+            lines.append(f"{r.backend:12} {sum(n.spikes for n in r.nodes):>9} spikes in {len(r.nodes)} nodes  {verdict}")
+        return "\n".join(lines)
+
+
+def token_spikes(program: Program, tokens: NDArray[np.integer] | list[int]) -> NDArray[np.int64]:
+    """Token ids to input spikes of ``program``.
+
+    Raises:
+        InputError: ids outside the vocabulary, or no token at all.
+    """
+    if len(tokens) == 0:
+        raise InputError("there are no tokens to run; give a prompt of at least one token")
+    return reference.one_hot(tokens, program.inputs[0].size)
+
+
+def verify(
+    source: Program | str | Path,
+    inputs: NDArray[np.integer] | list[int],
+    backends: Iterable[str],
+    *,
+    progress: Callable[[str], None] = lambda message: None,
+) -> Report:
+    """Compare ``backends`` with the reference.
+
+    Args:
+        source: NIR file or program.
+        inputs: token ids (tokens,), or spikes (tokens, neurons).
+        backends: registered names.
+        progress: called with one line before each run.
+
+    A backend that cannot run is reported with its error and makes the report inexact.
+    """
+    program = source if isinstance(source, Program) else lower(source)
+    array = np.asarray(inputs)
+    spikes = token_spikes(program, array) if array.ndim == 1 else array
+    progress("reference")
+    expected = reference.run(program, spikes)
+    results = []
+    for name in backends:
+        progress(name)
+        results.append(_run(exporters.load(name), program, spikes, expected))
+    return Report(program, expected, tuple(results))
+
+
+def _run(backend: exporters.Backend, program: Program, spikes: NDArray[np.integer], expected: Trace) -> BackendResult:
+    start = time.perf_counter()
+    try:
+        version = backend.version()
+        trace = backend.compile(program).run(spikes)
+        nodes = tuple(compare(expected, trace))
+    except NsllmNirError as error:
+        return BackendResult(backend.name, "", time.perf_counter() - start, (), None, f"{type(error).__name__}: {error}")
+    return BackendResult(backend.name, version, time.perf_counter() - start, nodes, trace)
+
+
+def synaptic_operations(program: Program, trace: Trace) -> dict[str, float]:
+    """Mean synaptic operations per token of each `Linear`: spikes of its source times its fan-out (simulated)."""
+    return {
+        op.name: float(np.abs(trace.values[op.source]).sum() * op.weight.shape[0] / len(trace.values[op.source]))
+        for op in program.ops
+        if isinstance(op, Linear) and op.source in trace.values
+    }
+
+
+def generate(session: exporters.Session, program: Program, prompt: list[int], new_tokens: int) -> list[int]:
+    """Greedy continuation from integer logits (ties: the lowest id); sampling happens outside the graph."""
+    tokens, out = list(token_spikes(program, prompt)), []
+    logits = np.zeros(0, np.int64)
+    for spikes in tokens:
+        logits = session.step(spikes)
+    for _ in range(new_tokens):
+        out.append(int(np.argmax(logits)))
+        logits = session.step(token_spikes(program, [out[-1]])[0])
+    return out
