@@ -53,7 +53,7 @@ def headline() -> list[Run]:
         ("spiking, int4", {"weight_bits": 4}),
         ("spiking, ternary", {"weight_bits": 2}),
     ]
-    rates = {"float": (2e-3, 4e-3, 8e-3), "spiking": (5e-3, 1e-2, 1.5e-2)}
+    rates = {"float": (2e-3, 4e-3, 8e-3), "spiking": (5e-3, 2.5e-3, 1e-2)}
     return [
         Run("headline", row, model, SHIPPED, {"steps": 1200, "learning_rate": rate, "seed": 0})
         for i in range(3)
@@ -77,7 +77,7 @@ def ablation() -> list[Run]:
         ("pooled inhibition", {"normalisation": "pooled"}),
         ("RMSNorm put back", {"normalisation": "rms"}),
     ]
-    plan = {"steps": 600, "learning_rate": 1e-2}
+    plan = {"steps": 600, "learning_rate": 7e-3}
     return [Run("ablation", row, model, SMALL, {**plan, "seed": seed}) for seed in (0, 1) for row, model in rows]
 
 

@@ -149,12 +149,33 @@ def _write_node(parent: h5py.Group, name: str, node: Node | Graph) -> None:
             _write_node(nodes, child, inner)
         _write_graph_tail(group, sorted(node.edges), node.metadata)
         return
-    group.create_dataset("type", data=node.type, dtype=h5py.string_dtype())
+    _write_text(group, "type", node.type)
     for key, value in sorted(node.parameters.items()):
         if isinstance(value, str):
-            group.create_dataset(key, data=value, dtype=h5py.string_dtype())
+            _write_text(group, key, value)
         else:  # no compression: packing random integer weights would dominate the export
-            group.create_dataset(key, data=np.asarray(value))
+            _write_array(group, key, np.asarray(value, order="C"))
+
+
+def _untimed() -> h5py.h5p.PropDCID:
+    """Creation properties without time stamps, for equal bytes."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)
+    return properties
+
+
+def _write_array(group: h5py.Group, name: str, array: NDArray[Any]) -> None:
+    """`Group.create_dataset` without its defaults machinery, which costs more than the data of a small parameter."""
+    space = h5py.h5s.create_simple(array.shape) if array.shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    dataset = h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(array.dtype, logical=True), space, _untimed())
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
+
+
+def _write_text(group: h5py.Group, name: str, text: str) -> None:
+    """A scalar variable-length UTF-8 string, as `nir.write` stores strings."""
+    kind = h5py.h5t.py_create(h5py.string_dtype(), logical=True)
+    dataset = h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create(h5py.h5s.SCALAR), _untimed())
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(text, dtype=h5py.string_dtype()))
 
 
 def _write_graph_tail(group: h5py.Group, edges: list[tuple[str, str]], metadata: dict[str, Any]) -> None:

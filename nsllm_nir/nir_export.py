@@ -9,7 +9,7 @@ import torch
 
 from .blocks import AttentionNumbers, BlockInputNumbers, FinalNumbers, MixerNumbers, Projection
 from .errors import LossyConversionError
-from .graph import Graph, GraphWriter, Node, chain, read
+from .graph import Graph, GraphWriter, chain
 from .layers import BlockInput, SpikingChannelMixer, SpikingLinearAttention
 from .model import NSLLMForCausalLM
 from .neuron import SpikeCount
@@ -17,8 +17,8 @@ from .nir_blocks import VERSION, block_graph, linear, port, scale
 from .quantization import SpikingLinear
 
 
-def to_nir(model: NSLLMForCausalLM, path: Path | str) -> Graph:
-    """Write ``model`` as a NIR file of standard nodes (structured profile); returns the file, opened lazily.
+def to_nir(model: NSLLMForCausalLM, path: Path | str) -> Path:
+    """Write ``model`` as a NIR file of standard nodes (structured profile); returns its path.
 
     Peak memory on top of the model stays below twice its largest layer. Equal models give equal bytes.
 
@@ -43,7 +43,7 @@ def to_nir(model: NSLLMForCausalLM, path: Path | str) -> Graph:
         writer.connect((h, "final"), (logits, "output"))
         fractions = {"residual_fraction_bits": config.residual_fraction_bits, "logit_fraction_bits": config.logit_fraction_bits}
         writer.finish({"nsllm_nir": {"model": "nsllm", "version": VERSION, "weight_bits": config.weight_bits, **fractions}})
-    return read(path)
+    return path
 
 
 def _refuse_lossy(model: NSLLMForCausalLM) -> None:

@@ -1,0 +1,107 @@
+"""Time and memory of NIR export at 100 M and 1.5 B parameters beside a raw safetensors write of the same weights.
+
+    python benchmarks/export_scale.py            # writes benchmarks/export_scale.md; needs 8 GiB of memory and 4 GB of disk
+
+Random ternary weights; each size runs in a process of its own. The two writes alternate; the median ratio counts.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SIZES = {
+    "100 M": {"hidden_size": 1024, "num_hidden_layers": 8, "vocab_size": 1024, "repeats": 5},
+    "1.5 B": {"hidden_size": 2048, "num_hidden_layers": 24, "intermediate_size": 9216, "vocab_size": 50277, "repeats": 3},
+}
+
+
+def peak_mib() -> float:
+    """Largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(name: str) -> dict[str, float]:
+    """Export one size; memory is measured at the first export, before safetensors runs."""
+    import torch
+    from safetensors.torch import save_file
+
+    from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, lower, to_nir
+    from nsllm_nir.graph import read
+    from nsllm_nir.quantization import SpikingLinear
+
+    torch.set_num_threads(1)
+    size = dict(SIZES[name])
+    repeats = size.pop("repeats")
+    torch.manual_seed(0)
+    model = NSLLMForCausalLM(NSLLMConfig(**size, weight_bits=2, frozen=True))
+    for module in model.modules():
+        if isinstance(module, SpikingLinear):
+            module.weight.random_(-1, 2)
+    weights = {k: v for k, v in model.state_dict().items() if k.endswith("weight")}
+    largest = max(v.numel() for v in weights.values()) / 2**20
+    seconds: dict[str, list[float]] = {"nir": [], "safetensors": []}
+    with tempfile.TemporaryDirectory() as folder:
+        nir_path, raw_path = Path(folder) / "m.nir", Path(folder) / "m.safetensors"
+        before = peak_mib()
+        to_nir(model, nir_path)
+        export_peak = peak_mib() - before
+        for _ in range(repeats):
+            start = time.perf_counter()
+            to_nir(model, nir_path)
+            seconds["nir"].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            save_file(weights, raw_path)
+            seconds["safetensors"].append(time.perf_counter() - start)
+        result = {
+            "parameters": sum(v.numel() for v in weights.values()),
+            "nir_bytes": nir_path.stat().st_size,
+            "safetensors_bytes": raw_path.stat().st_size,
+            "ratio": statistics.median(a / b for a, b in zip(seconds["nir"], seconds["safetensors"], strict=True)),
+            "nir_seconds": statistics.median(seconds["nir"]),
+            "safetensors_seconds": statistics.median(seconds["safetensors"]),
+            "export_peak_mib": export_peak,
+            "largest_layer_mib": largest,
+        }
+        start = time.perf_counter()
+        graph = read(nir_path)
+        result["open_seconds"] = time.perf_counter() - start
+        start = time.perf_counter()
+        lower(graph, node="layer_003.attention")
+        result["lower_one_block_seconds"] = time.perf_counter() - start
+        code = "import sys, resource; from nsllm_nir import lower; a = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        code += "lower(sys.argv[1], node='layer_003.attention'); print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - a) / 1024)"
+        result["read_peak_mib"] = float(subprocess.run([sys.executable, "-c", code, str(nir_path)], capture_output=True, text=True, check=True).stdout)
+    return result
+
+
+def main() -> None:
+    """Measure every size and write the table."""
+    rows = []
+    for name in SIZES:
+        done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=True)
+        rows.append((name, json.loads(done.stdout)))
+        print(name, rows[-1][1], flush=True)
+    lines = ["# Export at scale (measured)", "", "Written by `python benchmarks/export_scale.py`. Ternary weights stored as int8; page cache included, no fsync.", ""]
+    lines += ["| size | parameters | NIR file / safetensors, bytes | export / safetensors write, time | peak memory of the export (twice the largest layer) |"]
+    lines += ["|---|---|---|---|---|"]
+    lines += [
+        f"| {n} | {r['parameters']:,} | {r['nir_bytes'] / r['safetensors_bytes']:.3f} | {r['ratio']:.2f} | {r['export_peak_mib']:.0f} MiB ({2 * r['largest_layer_mib']:.0f} MiB) |"
+        for n, r in rows
+    ]
+    lines += ["", "| size | open the file + lower one attention block: peak memory | weights of that block |", "|---|---|---|"]
+    lines += [f"| {n} | {r['read_peak_mib']:.0f} MiB | {4 * SIZES[n]['hidden_size'] ** 2 / 2**20:.0f} MiB |" for n, r in rows]
+    Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(measure(sys.argv[1])))
+    else:
+        main()
