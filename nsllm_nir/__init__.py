@@ -28,7 +28,7 @@ _HOME = {
     "Report": "verification",
     "NsllmNirError": "errors",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -79,7 +79,11 @@ class AttentionNumbers:
     def ops(self, p: str, source: str) -> list[Op]:
         """Operations named ``p + ...``; the last one is ``p + 'out'``, the residual update."""
         decay = (256 - (1 << self.decay_shift.astype(np.int64))).astype(np.int32)
-        gates = [("receptance", self.receptance, self.receptance_step, 1), ("key", self.key, self.key_step, 1), ("value", self.value, self.value_step, self.levels)]
+        gates = [
+            ("receptance", self.receptance, self.receptance_step, 1),
+            ("key", self.key, self.key_step, 1),
+            ("value", self.value, self.value_step, self.levels),
+        ]
         ops = self.input.ops(p + "input.", source)
         ops.append(Delay(p + "shift", p + "input.spikes", self.delay))
         ops += [projection.op(p + name, p + "shift") for name, projection, _, _ in gates]

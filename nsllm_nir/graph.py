@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,6 @@ def walk(graph: Graph, prefix: str = "") -> Iterator[tuple[str, Node]]:
             yield prefix + name, node
 
 
-def chain(*names: str) -> Iterable[tuple[str, str]]:
+def chain(*names: str) -> list[tuple[str, str]]:
     """Edges that connect ``names`` one after the other."""
-    return list(zip(names, names[1:], strict=False))
+    return list(pairwise(names))

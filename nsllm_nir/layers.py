@@ -43,8 +43,8 @@ class BlockInput(nn.Module):
         return self.spikes(h, self.unit)
 
 
-def _projection(config: NSLLMConfig, inputs: int, outputs: int) -> SpikingLinear:
-    return SpikingLinear(inputs, outputs, config.weight_bits, bias=True, frozen=config.frozen)
+def _projection(config: NSLLMConfig, inputs: int, outputs: int, bias: float = 0.0) -> SpikingLinear:
+    return SpikingLinear(inputs, outputs, config.weight_bits, bias=bias, frozen=config.frozen)
 
 
 def _residual_write(config: NSLLMConfig, inputs: int) -> SpikingLinear:
@@ -68,7 +68,8 @@ class SpikingLinearAttention(nn.Module):
         self.fraction_bits = config.state_fraction_bits
         self.input = BlockInput(config, levels)
         self.shift = TokenShift(c)
-        self.receptance, self.key, self.value = (_projection(config, c, c) for _ in range(3))
+        # Gates start half open and open, so that gradients pass.
+        self.receptance, self.key, self.value = (_projection(config, c, c, bias) for bias in (1.0, 0.5, 0.0))
         self.receptance_spikes = SpikeCount(c, 1, margin=config.gate_margin)
         self.key_spikes = SpikeCount(c, 1, margin=config.gate_margin)
         self.value_spikes = SpikeCount(c, levels, margin=config.margin)
@@ -77,8 +78,6 @@ class SpikingLinearAttention(nn.Module):
         self.read_spikes = SpikeCount(c, levels, margin=config.margin, learn_threshold=not self.denominator)
         self.read_gate = SpikeGate()
         self.out = _residual_write(config, c)
-        nn.init.constant_(self.receptance.bias, 1.0)
-        nn.init.constant_(self.key.bias, 0.5)
         if not self.denominator:
             # A quarter of the steady state of one spike per token.
             with torch.no_grad():

@@ -25,6 +25,7 @@ from .program import MAX_WEIGHT_BITS, Count, Delay, Input, Integrate, Linear, Op
 Ints = NDArray[Any]
 SPIKING = ("Threshold", "LIF")
 MAX_DENSE_CONV = 1 << 24
+DEFAULT_WIDTHS = Widths()
 
 
 def as_graph(source: Graph | nir.NIRGraph | str | Path) -> Graph:
@@ -34,7 +35,7 @@ def as_graph(source: Graph | nir.NIRGraph | str | Path) -> Graph:
     return nir_graph.from_nir_object(source) if isinstance(source, nir.NIRGraph) else nir_graph.read(source)
 
 
-def lower(source: Graph | nir.NIRGraph | str | Path, *, node: str | None = None, widths: Widths = Widths(), input_levels: int = 1) -> Program:
+def lower(source: Graph | nir.NIRGraph | str | Path, *, node: str | None = None, widths: Widths = DEFAULT_WIDTHS, input_levels: int = 1) -> Program:
     """Lower a NIR graph, or only its subgraph ``node``, to a program.
 
     Args:
@@ -52,7 +53,8 @@ def lower(source: Graph | nir.NIRGraph | str | Path, *, node: str | None = None,
         if not isinstance(inner, Graph):
             raise GraphError(f"{node!r} is not a subgraph; subgraphs are {', '.join(n for n, g in found.nodes.items() if isinstance(g, Graph))}")
         size = _port_size(inner, "Input")
-        found = Graph({"input": Node("Input", {"shape": [1, size]}), node: inner, "output": Node("Output", {"shape": [1, 1]})}, (("input", node), (node, "output")))
+        ports = {"input": Node("Input", {"shape": [1, size]}), "output": Node("Output", {"shape": [1, 1]})}
+        found = Graph({**ports, node: inner}, (("input", node), (node, "output")), origin=found.origin)
     state = _Lowering(input_levels)
     state.graph(found, "", [])
     return Program(tuple(state.ops), tuple(state.outputs), widths, found.origin)
@@ -126,7 +128,8 @@ class _Lowering:
         if not any(op.name == delay for op in self.ops):
             node = graph.nodes[name]
             assert isinstance(node, Node)
-            self.ops.append(Delay(delay, source, np.ones(int(np.prod(node.array("threshold" if node.type == "Threshold" else "v_threshold").shape)), np.int32)))
+            threshold = node.array("threshold" if node.type == "Threshold" else "v_threshold")
+            self.ops.append(Delay(delay, source, np.ones(threshold.size, np.int32)))
         return delay
 
     def _sum(self, where: str, reads: list[str]) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -63,16 +62,28 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _is_stateful = True
-    _no_split_modules = ["NSLLMBlock"]
+    _no_split_modules: ClassVar[list[str]] = ["NSLLMBlock"]
 
     def __init__(self, config: NSLLMConfig) -> None:
         super().__init__(config)
-        write = {"lowest_exponent": -config.residual_fraction_bits, "frozen": config.frozen}
-        self.embedding = SpikingLinear(config.vocab_size, config.hidden_size, config.embedding_bits, gain=config.vocab_size**0.5, **write)
+        self.embedding = SpikingLinear(
+            config.vocab_size,
+            config.hidden_size,
+            config.embedding_bits,
+            gain=config.vocab_size**0.5,
+            lowest_exponent=-config.residual_fraction_bits,
+            frozen=config.frozen,
+        )
         self.layers = nn.ModuleList([NSLLMBlock(config, i) for i in range(config.num_hidden_layers)])
         self.final = BlockInput(config, config.final_levels)
         self.head = SpikingLinear(
-            config.hidden_size, config.vocab_size, config.embedding_bits, bias=True, gain=0.3, lowest_exponent=-config.logit_fraction_bits, frozen=config.frozen
+            config.hidden_size,
+            config.vocab_size,
+            config.embedding_bits,
+            bias=0.0,
+            gain=0.3,
+            lowest_exponent=-config.logit_fraction_bits,
+            frozen=config.frozen,
         )
         self.gradient_checkpointing = False
         self.post_init()
@@ -139,7 +150,7 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        output = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache if use_cache else None)
+        output = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache if use_cache else None)  # type: ignore[arg-type]
         return output if return_dict is not False else output.to_tuple()
 
 

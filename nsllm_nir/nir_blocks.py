@@ -165,7 +165,7 @@ def _mixer_graph(m: MixerNumbers) -> tuple[Nodes, Edges]:
 def _final_graph(f: FinalNumbers) -> tuple[Nodes, Edges]:
     c = f.input.step.size
     nodes: Nodes = {"input": port("Input", c), "output": port("Output", c)}
-    edges: Edges = chain("spikes", "output")  # type: ignore[assignment]
+    edges: Edges = chain("spikes", "output")
     _block_input(nodes, edges, "", "input", f.input)
     return nodes, edges
 

@@ -11,7 +11,7 @@ from .blocks import AttentionNumbers, BlockInputNumbers, FinalNumbers, MixerNumb
 from .errors import LossyConversionError
 from .graph import Graph, GraphWriter, chain
 from .layers import BlockInput, SpikingChannelMixer, SpikingLinearAttention
-from .model import NSLLMForCausalLM
+from .model import NSLLMBlock, NSLLMForCausalLM
 from .neuron import SpikeCount
 from .nir_blocks import VERSION, block_graph, linear, port, scale
 from .quantization import SpikingLinear
@@ -36,6 +36,7 @@ def to_nir(model: NSLLMForCausalLM, path: Path | str) -> Path:
         logits = _add_linear(writer, "head", "final", model.head, config.logit_fraction_bits, bias=True)
         writer.add("input", port("Input", config.vocab_size))
         for i, layer in enumerate(model.layers):
+            assert isinstance(layer, NSLLMBlock)
             prefix = f"layer_{i:03d}."
             h = _add_block(writer, h, prefix + "attention", block_graph(_attention(layer.attention, config.residual_fraction_bits)), config.hidden_size)
             h = _add_block(writer, h, prefix + "mixer", block_graph(_mixer(layer.mixer, config.residual_fraction_bits)), config.hidden_size)
@@ -49,9 +50,9 @@ def to_nir(model: NSLLMForCausalLM, path: Path | str) -> Path:
 def _refuse_lossy(model: NSLLMForCausalLM) -> None:
     config = model.config
     if config.normalisation == "rms":
-        raise LossyConversionError("normalisation 'rms' needs a square root and a division, which NIR and the hardware lack; train with 'none' or 'pooled'")
+        raise LossyConversionError("normalisation 'rms' needs a square root and a division, which NIR lacks; train with 'none' or 'pooled'")
     if config.state == "matrix":
-        raise LossyConversionError("state 'matrix' gates integer states with spikes, which no NIR primitive expresses at useful sizes; train with state='vector'")
+        raise LossyConversionError("state 'matrix' gates integer states with spikes, which NIR primitives cannot express at useful sizes; train with 'vector'")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise LossyConversionError(f"parameter {name!r} holds NaN or infinity; the model cannot be exported")

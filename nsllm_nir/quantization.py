@@ -34,13 +34,25 @@ class SpikingLinear(nn.Module):
     Args:
         inputs, outputs: layer size.
         weight_bits: 2 (ternary), 4 or 8.
-        bias: learn a bias (an integer in the units of its channel).
+        bias: initial value of a learned bias (an integer in the units of its channel), or None for no bias.
         lowest_exponent: smallest allowed scale 2**e per output channel; residual writes share one fixed point.
         gain: standard deviation of the initial weights, times 1/sqrt(inputs).
     """
 
+    weight: Tensor
+    exponent: Tensor
+    bias: nn.Parameter | None
+
     def __init__(
-        self, inputs: int, outputs: int, weight_bits: int, *, bias: bool = False, lowest_exponent: int = LOWEST_EXPONENT, gain: float = 1.0, frozen: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        weight_bits: int,
+        *,
+        bias: float | None = None,
+        lowest_exponent: int = LOWEST_EXPONENT,
+        gain: float = 1.0,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         if weight_bits not in WEIGHT_LIMIT:
@@ -52,7 +64,7 @@ class SpikingLinear(nn.Module):
         else:
             self.weight = nn.Parameter(torch.empty(outputs, inputs))
             self.reset_parameters()
-        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.bias = None if bias is None else nn.Parameter(torch.full((outputs,), bias))
 
     def reset_parameters(self) -> None:
         """Draw the latent weights from N(0, gain**2 / inputs)."""

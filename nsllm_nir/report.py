@@ -1,0 +1,193 @@
+"""Results as tables (terminal), JSON and one HTML page."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from rich.table import Table
+
+from .program import Linear, Program
+from .trace import Trace
+from .verification import BackendResult, Report, synaptic_operations
+
+OPERATIONS = ("add", "compare", "shift", "select", "move")
+ABSENT_OPERATIONS = ("multiply", "divide", "exponential", "square root")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One block (or node) of a program in one run.
+
+    spikes: of its spiking nodes, None if it has none; synaptic_operations: mean per token, None without weights;
+    differences: per backend, None for a backend that failed.
+    """
+
+    name: str
+    nodes: int
+    neurons: int
+    spikes: int | None
+    synaptic_operations: float | None
+    differences: dict[str, int | None]
+
+
+def block_of(node: str) -> str:
+    """The part of the model that a node belongs to: ``layer_000.attention.key_spikes`` is in ``layer_000.attention``."""
+    parts = node.split(".")
+    return ".".join(parts[:2]) if len(parts) > 2 else parts[0]
+
+
+def rows(program: Program, trace: Trace, results: Iterable[BackendResult] = (), *, all_nodes: bool = False) -> list[Row]:
+    """The run by block, or by node, in program order: spikes, synaptic operations, differences."""
+    work = synaptic_operations(program, trace)
+    groups: dict[str, list[str]] = {}
+    for op in program.ops:
+        if op.name in trace.values or isinstance(op, Linear):
+            groups.setdefault(op.name if all_nodes else block_of(op.name), []).append(op.name)
+    found = [(result.backend, {node.node: node.differences for node in result.nodes}) for result in results]
+    return [_row(name, members, program, trace, work, found) for name, members in groups.items()]
+
+
+def _row(name: str, members: list[str], program: Program, trace: Trace, work: dict[str, float], found: list[tuple[str, dict[str, int]]]) -> Row:
+    traced = [node for node in members if node in trace.values]
+    spiking = [node for node in traced if program.signals[node].spikes]
+    synaptic = [work[node] for node in members if node in work]
+    return Row(
+        name=name,
+        nodes=len(traced),
+        neurons=sum(program.signals[node].size for node in traced),
+        spikes=sum(int(abs(trace.values[node]).sum()) for node in spiking) if spiking else None,
+        synaptic_operations=sum(synaptic) if synaptic else None,
+        differences={backend: sum(cells[node] for node in traced) if cells else None for backend, cells in found},
+    )
+
+
+def total_spikes(program: Program, trace: Trace) -> int:
+    """Spikes of all spiking nodes (outputs are potentials and do not count)."""
+    return sum(int(abs(values).sum()) for node, values in trace.values.items() if program.signals[node].spikes)
+
+
+def audit_totals(program: Program) -> dict[str, int]:
+    """Operations per token by class, every neuron spiking (dense bound); the classes that hardware must not need are listed with their 0."""
+    totals = dict.fromkeys((*OPERATIONS, *ABSENT_OPERATIONS), 0)
+    for counted in program.audit().values():
+        for operation, times in counted.items():
+            totals[operation] = totals.get(operation, 0) + times
+    return totals
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _difference(value: int | None) -> str:
+    return "[red]failed[/]" if value is None else f"[red]{value:,}[/]" if value else "0"
+
+
+def spikes_table(program: Program, trace: Trace, *, all_nodes: bool = False) -> Table:
+    """Spikes and synaptic operations of one run."""
+    steps = len(next(iter(trace.values.values())))
+    table = Table(title=f"Spikes over {steps} steps, and synaptic operations (tier: simulated)", title_justify="left")
+    table.add_column("node" if all_nodes else "block", no_wrap=True)
+    for column in ("nodes", "neurons", "spikes", "per neuron\nand step", "synaptic operations\nper step"):
+        table.add_column(column, justify="right")
+    found = rows(program, trace, all_nodes=all_nodes)
+    for row in found:
+        rate = "" if row.spikes is None else f"{row.spikes / row.neurons / steps:.3f}"
+        table.add_row(row.name, str(row.nodes or ""), _number(row.neurons or None), _number(row.spikes), rate, _number(row.synaptic_operations))
+    table.add_section()
+    work = sum(row.synaptic_operations or 0 for row in found)
+    table.add_row("total", str(sum(r.nodes for r in found)), _number(sum(r.neurons for r in found)), _number(total_spikes(program, trace)), "", _number(work))
+    return table
+
+
+def backends_table(report: Report) -> Table:
+    """One line per backend: does every cell agree with the reference?"""
+    table = Table(title="Backends against the reference, every node, step and neuron", title_justify="left")
+    for column in ("backend", "version"):
+        table.add_column(column)
+    for column in ("seconds", "cells compared", "differences", "exact"):
+        table.add_column(column, justify="right")
+    cells = sum(values.size for values in report.reference.values.values())
+    for result in report.results:
+        differences = None if result.error else result.differences
+        verdict = "[green]yes[/]" if result.exact else "[red]no[/]"
+        table.add_row(result.backend, result.version, f"{result.seconds:.1f}", "0" if result.error else f"{cells:,}", _difference(differences), verdict)
+    return table
+
+
+def differences_table(report: Report, *, all_nodes: bool = False) -> Table:
+    """Spikes of the reference, and differing cells of each backend, by block or node."""
+    steps = len(next(iter(report.reference.values.values())))
+    table = Table(title=f"Spikes over {steps} steps, and differing cells of each backend", title_justify="left")
+    table.add_column("node" if all_nodes else "block", no_wrap=True)
+    for column in ("nodes", "neurons", "spikes", *(result.backend for result in report.results)):
+        table.add_column(column, justify="right")
+    found = [row for row in rows(report.program, report.reference, report.results, all_nodes=all_nodes) if row.nodes]
+    for row in found:
+        spikes = "potentials" if row.spikes is None else _number(row.spikes)
+        table.add_row(row.name, str(row.nodes), _number(row.neurons), spikes, *map(_difference, row.differences.values()))
+    table.add_section()
+    spikes = _number(total_spikes(report.program, report.reference))
+    totals = [None if result.error else result.differences for result in report.results]
+    table.add_row("total", str(sum(r.nodes for r in found)), _number(sum(r.neurons for r in found)), spikes, *map(_difference, totals))
+    return table
+
+
+def findings(report: Report) -> list[str]:
+    """One line per backend that is not exact: its error, or where it differs first."""
+    lines = []
+    for result in report.results:
+        if result.error:
+            lines.append(f"{result.backend} did not run: {result.error}")
+        elif result.first:
+            lines.append(f"{result.backend} first differs at {result.first}")
+    return lines
+
+
+def facts_table(title: str, facts: dict[str, Any]) -> Table:
+    """Two columns: what, value."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+    return table
+
+
+def audit_table(program: Program) -> Table:
+    """Operations per token by class."""
+    return facts_table("Operations per step, every neuron spiking (bound from the program)", audit_totals(program))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: a temporary file in the same folder takes the place of the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(text)
+            file.close()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data, indented."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_html(path: Path, template: str, context: dict[str, Any]) -> None:
+    """Render a template of this package to one self-contained page."""
+    source = (files("nsllm_nir") / "templates" / template).read_text(encoding="utf-8")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    write_text(path, environment.from_string(source).render(context))
