@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from .errors import GraphError
 
+SMALL = 4096  # elements; larger parameters are not compared
+Stored = dict[Any, tuple[h5py.h5g.GroupID, bytes]]
 DT = float(np.float32(1e-4))  # seconds per step, the field's de-facto value (snnTorch, norse examples)
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "Input": ("shape",),
@@ -89,6 +91,7 @@ class GraphWriter:
         os.close(handle)
         self.temporary = Path(name)
         self.edges: list[tuple[str, str]] = []
+        self.stored: Stored = {}
 
     def __enter__(self) -> GraphWriter:
         self.file = h5py.File(self.temporary, "w")
@@ -100,7 +103,7 @@ class GraphWriter:
     def add(self, name: str, node: Node | Graph) -> None:
         """Write one node of the top level."""
         _check_name(name)
-        _write_node(self.nodes, name, node)
+        _write_node(self.nodes, name, node, self.stored)
 
     def connect(self, *edges: tuple[str, str]) -> None:
         self.edges += edges
@@ -141,21 +144,19 @@ def write(path: Path | str, graph: Graph) -> None:
         writer.finish(graph.metadata)
 
 
-def _write_node(parent: h5py.Group, name: str, node: Node | Graph) -> None:
+def _write_node(parent: h5py.Group, name: str, node: Node | Graph, stored: Stored) -> None:
     group = parent.create_group(name)
     if isinstance(node, Graph):
         nodes = group.create_group("nodes")
         for child, inner in sorted(node.nodes.items()):
             _check_name(child)
-            _write_node(nodes, child, inner)
+            _write_node(nodes, child, inner, stored)
         _write_graph_tail(group, sorted(node.edges), node.metadata)
         return
-    _write_text(group, "type", node.type)
-    for key, value in sorted(node.parameters.items()):
-        if isinstance(value, str):
-            _write_text(group, key, value)
-        else:  # no compression: packing random integer weights would dominate the export
-            _write_array(group, key, np.asarray(value, order="C"))
+    for key, value in sorted({**node.parameters, "type": node.type}.items()):
+        # Strings as variable-length UTF-8, as `nir.write` stores them.
+        array = np.array(value, dtype=h5py.string_dtype()) if isinstance(value, str) else np.asarray(value, order="C")
+        _write_array(group, key.encode(), array, stored)
 
 
 def _untimed() -> h5py.h5p.PropDCID:
@@ -165,18 +166,21 @@ def _untimed() -> h5py.h5p.PropDCID:
     return properties
 
 
-def _write_array(group: h5py.Group, name: str, array: NDArray[Any]) -> None:
-    """`Group.create_dataset` without its defaults machinery, which costs more than the data of a small parameter."""
+def _write_array(group: h5py.Group, name: bytes, array: NDArray[Any], stored: Stored) -> None:
+    """One dataset; small equal ones are stored once and linked, which spares most of a file's objects.
+
+    The low-level calls do what `Group.create_dataset` does, without its search for defaults. There is no
+    compression: packing random integer weights would dominate the export.
+    """
+    content = (array.dtype.str, array.shape, str(array) if array.dtype == object else array.tobytes()) if array.size <= SMALL else None
+    if content in stored:
+        group.id.links.create_hard(name, *stored[content])
+        return
     space = h5py.h5s.create_simple(array.shape) if array.shape else h5py.h5s.create(h5py.h5s.SCALAR)
-    dataset = h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(array.dtype, logical=True), space, _untimed())
+    dataset = h5py.h5d.create(group.id, name, h5py.h5t.py_create(array.dtype, logical=True), space, _untimed())
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
-
-
-def _write_text(group: h5py.Group, name: str, text: str) -> None:
-    """A scalar variable-length UTF-8 string, as `nir.write` stores strings."""
-    kind = h5py.h5t.py_create(h5py.string_dtype(), logical=True)
-    dataset = h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create(h5py.h5s.SCALAR), _untimed())
-    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(text, dtype=h5py.string_dtype()))
+    if content is not None:
+        stored[content] = (group.id, name)
 
 
 def _write_graph_tail(group: h5py.Group, edges: list[tuple[str, str]], metadata: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def lower(source: Graph | nir.NIRGraph | str | Path, *, node: str | None = None,
     Args:
         source: file path (arrays load when their node is lowered), `nir.NIRGraph` or `Graph`.
         node: name of one subgraph to lower alone; the rest of the file is not loaded.
-        input_levels: largest input value per step.
+        input_levels: largest input value per step; with ``node``, of the values that enter the subgraph.
 
     Raises:
         GraphError: unknown or inconsistent node, non-integer or non-finite numbers, a loop without a spiking node.
@@ -54,7 +54,7 @@ def lower(source: Graph | nir.NIRGraph | str | Path, *, node: str | None = None,
             raise GraphError(f"{node!r} is not a subgraph; subgraphs are {', '.join(n for n, g in found.nodes.items() if isinstance(g, Graph))}")
         size = _port_size(inner, "Input")
         ports = {"input": Node("Input", {"shape": [1, size]}), "output": Node("Output", {"shape": [1, 1]})}
-        found = Graph({**ports, node: inner}, (("input", node), (node, "output")), origin=found.origin)
+        found = Graph({**ports, node: inner}, (("input", node), (node, "output")))
     state = _Lowering(input_levels)
     state.graph(found, "", [])
     return Program(tuple(state.ops), tuple(state.outputs), widths, found.origin)
@@ -199,8 +199,9 @@ def _conv1d(node: Node, where: str, source: str) -> list[Op]:
     length = int(node.parameters["input_shape"])
     if weight.shape[2] != 1 or [int(node.parameters[k]) for k in ("stride", "dilation", "groups")] != [1, 1, 1] or int(node.parameters["padding"]):
         raise GraphError(f"{where}: only Conv1d of kernel 1, stride 1, dilation 1, groups 1 without padding is supported, got weight {weight.shape}")
-    if weight.shape[0] * weight.shape[1] * length * length > MAX_DENSE_CONV:
-        raise GraphError(f"{where}: as a dense matrix this Conv1d needs {weight.shape[0] * weight.shape[1] * length**2:,} weights; keep the composite's metadata")
+    dense_size = weight.shape[0] * weight.shape[1] * length * length
+    if dense_size > MAX_DENSE_CONV:
+        raise GraphError(f"{where}: as a dense matrix this Conv1d needs {dense_size:,} weights; keep the composite's metadata")
     bias = _integers(node.array("bias"), where, "the bias", -(2**31), 2**31 - 1).astype(np.int32)
     dense = np.kron(weight[:, :, 0], np.eye(length, dtype=np.int8)).astype(np.int8)
     return [Linear(where, source, dense, np.repeat(bias, length), np.zeros(dense.shape[0], np.uint8))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
@@ -62,7 +62,7 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _is_stateful = True
-    _no_split_modules: ClassVar[list[str]] = ["NSLLMBlock"]
+    _no_split_modules = ["NSLLMBlock"]  # noqa: RUF012
 
     def __init__(self, config: NSLLMConfig) -> None:
         super().__init__(config)

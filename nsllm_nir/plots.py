@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from .report import Row
+from .report import Row, write_bytes
 from .verification import Report
 
 INK, NEGATIVE, MARK = "#17365d", "#d98200", "#d00000"
@@ -37,7 +36,7 @@ def layers(report: Report) -> dict[str, list[str]]:
 
 def raster_figure(report: Report, nodes: dict[str, list[str]], title: str = "") -> Figure:
     """One panel per entry: all its nodes stacked, a dot per spike (timesteps within the token), a cross per differing cell."""
-    figure = Figure(figsize=(9, 3.4 * len(nodes) + 0.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.2 * len(nodes) + 0.5), layout="constrained")
     panels = figure.subplots(len(nodes), 1, squeeze=False)[:, 0]
     for axes, (name, members) in zip(panels, nodes.items(), strict=True):
         _raster(axes, report, members)
@@ -56,21 +55,22 @@ def _raster(axes: Axes, report: Report, nodes: list[str]) -> None:
             levels = max(int(signal.high.max()), -int(signal.low.min()), 1)
             for sign, colour in ((1, INK), (-1, NEGATIVE)):
                 x, y = _events(values * sign, levels)
-                axes.plot(x, y + base, ".", markersize=1.0, color=colour, markeredgewidth=0, rasterized=True)
+                axes.plot(x, y + base, ".", markersize=1.4, color=colour, markeredgewidth=0, rasterized=True)
         for cells in _differing(report, node):
             axes.plot(cells[:, 0] + 0.5, cells[:, 1] + base, "x", markersize=6, color=MARK)
         centres.append(base + signal.size / 2)
         base += signal.size
         axes.axhline(base - 0.5, color="0.8", linewidth=0.5)
-    axes.set_yticks(centres, [_short(node) for node in nodes], fontsize=7)
+    axes.set_yticks(centres, [_short(report, node) for node in nodes], fontsize=7)
     axes.set_xlim(0, steps)
     axes.set_ylim(base - 0.5, -0.5)
     axes.set_xlabel("token (its timesteps side by side)", fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
 
 
-def _short(node: str) -> str:
-    return node.split(".", 1)[1] if node.startswith("layer_") else node
+def _short(report: Report, node: str) -> str:
+    name = node.split(".", 1)[1] if node.startswith("layer_") else node
+    return name if report.program.signals[node].spikes else f"{name} (potentials)"
 
 
 def _events(counts: NDArray[Any], levels: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -97,12 +97,7 @@ def picture(report: Report, path: Path) -> None:
     title = f"reference spikes; {cells} differing cells in {ran or 'no backend'}" + (f"; did not run: {', '.join(failed)}" if failed else "")
     if len(shown) < len(found):
         title += f"; {len(shown)} of {len(found)} panels"
-    data = png(raster_figure(report, shown, title))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        file = Path(folder) / "picture.png"
-        file.write_bytes(data)
-        os.replace(file, path)
+    write_bytes(path, png(raster_figure(report, shown, title)))
 
 
 def spikes_figure(rows: list[Row], steps: int) -> Figure:
@@ -127,7 +122,7 @@ def differences_figure(rows: list[Row]) -> Figure:
     values = np.array([[np.nan if row.differences[b] is None else row.differences[b] for b in backends] for row in compared], dtype=float)
     figure = Figure(figsize=(9, 0.28 * len(compared) + 1.0), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(np.where(values > 0, 1.0, 0.0), cmap="Reds", vmin=0, vmax=1.5, aspect="auto")
+    axes.imshow(values != 0, cmap=ListedColormap(["white", "#f2a0a0"]), vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         axes.text(j, i, "failed" if np.isnan(value) else f"{value:.0f}", ha="center", va="center", fontsize=8)
     axes.set_xticks(range(len(backends)), backends, fontsize=8)
@@ -139,7 +134,7 @@ def differences_figure(rows: list[Row]) -> Figure:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
 
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
+import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 
 from .program import Linear, Program
 from .trace import Trace
 from .verification import BackendResult, Report, synaptic_operations
+
+if TYPE_CHECKING:
+    from .demo import Generation
 
 OPERATIONS = ("add", "compare", "shift", "select", "move")
 ABSENT_OPERATIONS = ("multiply", "divide", "exponential", "square root")
@@ -94,7 +101,7 @@ def _difference(value: int | None) -> str:
 def spikes_table(program: Program, trace: Trace, *, all_nodes: bool = False) -> Table:
     """Spikes and synaptic operations of one run."""
     steps = len(next(iter(trace.values.values())))
-    table = Table(title=f"Spikes over {steps} steps, and synaptic operations (tier: simulated)", title_justify="left")
+    table = Table(title=f"Spikes over {steps} steps, and synaptic operations (tier: simulated)")
     table.add_column("node" if all_nodes else "block", no_wrap=True)
     for column in ("nodes", "neurons", "spikes", "per neuron\nand step", "synaptic operations\nper step"):
         table.add_column(column, justify="right")
@@ -110,7 +117,7 @@ def spikes_table(program: Program, trace: Trace, *, all_nodes: bool = False) -> 
 
 def backends_table(report: Report) -> Table:
     """One line per backend: does every cell agree with the reference?"""
-    table = Table(title="Backends against the reference, every node, step and neuron", title_justify="left")
+    table = Table(title="Backends against the reference, every node, step and neuron")
     for column in ("backend", "version"):
         table.add_column(column)
     for column in ("seconds", "cells compared", "differences", "exact"):
@@ -126,7 +133,7 @@ def backends_table(report: Report) -> Table:
 def differences_table(report: Report, *, all_nodes: bool = False) -> Table:
     """Spikes of the reference, and differing cells of each backend, by block or node."""
     steps = len(next(iter(report.reference.values.values())))
-    table = Table(title=f"Spikes over {steps} steps, and differing cells of each backend", title_justify="left")
+    table = Table(title=f"Spikes over {steps} steps, and differing cells of each backend")
     table.add_column("node" if all_nodes else "block", no_wrap=True)
     for column in ("nodes", "neurons", "spikes", *(result.backend for result in report.results)):
         table.add_column(column, justify="right")
@@ -153,12 +160,12 @@ def findings(report: Report) -> list[str]:
 
 
 def facts_table(title: str, facts: dict[str, Any]) -> Table:
-    """Two columns: what, value."""
-    table = Table(title=title, title_justify="left", show_header=False)
+    """Two columns: what (underscores shown as spaces), value."""
+    table = Table(title=title, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
     return table
 
 
@@ -167,27 +174,57 @@ def audit_table(program: Program) -> Table:
     return facts_table("Operations per step, every neuron spiking (bound from the program)", audit_totals(program))
 
 
-def write_text(path: Path, text: str) -> None:
+def constraints_table(constraints: Sequence[dict[str, Any]], cores: int) -> Table:
+    """Summary of the Loihi 2 constraint report (`lava_constraints.as_rows`)."""
+    refused = [row for row in constraints if row["status"] != "ok"]
+    facts = {
+        "populations": len(constraints),
+        "outside a documented limit": len(refused),
+        "neurons": sum(row["neurons"] for row in constraints),
+        "synapses": sum(row["synapses"] for row in constraints),
+        "weights as stored": f"[{min(row['weight_low'] for row in constraints)}, {max(row['weight_high'] for row in constraints)}]",
+        "states": f"[{min(row['state_low'] for row in constraints):,}, {max(row['state_high'] for row in constraints):,}]",
+        "longest delay (steps)": max(row["delay"] for row in constraints),
+        "neuro cores (tier: modelled)": cores,
+    }
+    return facts_table("Loihi 2 constraints of the stock form", {**facts, **{f"{row['node']} ({row['role']})": row["reason"] for row in refused}})
+
+
+def generations_table(prompt: str, generations: Iterable[Generation]) -> Table:
+    """Prompt, and what each engine wrote after it."""
+    table = Table(title="Greedy continuation of the same prompt")
+    table.add_column("engine", no_wrap=True)
+    table.add_column("seconds", justify="right")
+    table.add_column("text", overflow="fold")
+    table.add_row("(prompt)", "", Text(prompt))
+    for g in generations:
+        table.add_row(g.engine, f"{g.seconds:.2f}", Text(g.error or g.text, style="red" if g.error else ""))
+    return table
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file or nothing: a temporary file in the same folder takes the place of the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(text)
-            file.close()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        file = Path(folder) / "new"
+        file.write_bytes(data)
+        os.replace(file, path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as ``.npz``, as a whole or not at all."""
+    with io.BytesIO() as buffer:
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        write_bytes(path, buffer.getvalue())
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write plain data, indented."""
-    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    write_bytes(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def write_html(path: Path, template: str, context: dict[str, Any]) -> None:
     """Render a template of this package to one self-contained page."""
     source = (files("nsllm_nir") / "templates" / template).read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    write_text(path, environment.from_string(source).render(context))
+    write_bytes(path, environment.from_string(source).render(context).encode())

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
 from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum
+
+hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("seeded")
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite the files of tests/golden instead of comparing with them")
 
 
 def build_program(seed: int, *, width: int = 8, vocabulary: int = 16, layers: int = 1, levels: int = 4) -> Program:
@@ -55,7 +66,7 @@ def build_program(seed: int, *, width: int = 8, vocabulary: int = 16, layers: in
     return Program(tuple(ops), ("logits",))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def random_program() -> Callable[..., Program]:
     """`build_program(seed, ...)`."""
     return build_program
@@ -65,3 +76,48 @@ def random_program() -> Callable[..., Program]:
 def tokens() -> np.ndarray:
     """48 token ids below 16."""
     return np.random.default_rng(7).integers(0, 16, 48)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(name, text)`: ``text`` equals tests/golden/name, or replaces it under ``--update-golden``."""
+
+    def check(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            path.write_text(text, encoding="utf-8")
+        assert text == path.read_text(encoding="utf-8"), f"{name} differs; after checking the change run: pytest --update-golden"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> None:
+    """Torch on one thread: these tensors are too small to share."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny_model(one_thread: None) -> Callable[..., Any]:
+    """`tiny_model(seed=0, **config)`: a model of random weights in evaluation mode, 24 tokens, 16 channels, all of whose neurons fire."""
+    import torch
+
+    from nsllm_nir import NSLLMConfig, NSLLMForCausalLM
+
+    def build(seed: int = 0, **config: Any) -> NSLLMForCausalLM:
+        sizes = {"vocab_size": 24, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, **config}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return NSLLMForCausalLM(NSLLMConfig(**sizes)).eval()
+
+    return build
+
+
+@pytest.fixture
+def nir_file(tiny_model: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
+    """`nir_file(seed=0, **config)`: the exported file of that `tiny_model`."""
+    from nsllm_nir import to_nir
+
+    return lambda seed=0, **config: to_nir(tiny_model(seed, **config), tmp_path / "model.nir")
