@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError
-from ..program import Program
-from ..trace import Trace
+from nsllm_nir.errors import BackendError
+from nsllm_nir.program import Program
+from nsllm_nir.trace import Trace
 
 GROUP = "nsllm_nir.backends"
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import reference
-from ..program import Program
-from ..trace import Trace
+from nsllm_nir import reference
+from nsllm_nir.program import Program
+from nsllm_nir.trace import Trace
 
 
 @dataclass

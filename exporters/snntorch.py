@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, LossyConversionError, ToolNotFoundError
-from ..program import Program
-from ..reference import check_inputs
-from ..trace import Trace
+from nsllm_nir.errors import InputError, LossyConversionError, ToolNotFoundError
+from nsllm_nir.program import Program
+from nsllm_nir.reference import check_inputs
+from nsllm_nir.trace import Trace
 
 if TYPE_CHECKING:
-    from ..model import NSLLMCache, NSLLMForCausalLM
+    from nsllm_nir.model import NSLLMCache, NSLLMForCausalLM
 
 INSTALL = "pip install 'nsllm-nir[torch]'"
 
@@ -105,7 +105,7 @@ class _SnnTorch:
         self.version()
         if program.origin is None:
             raise LossyConversionError("the snntorch backend rebuilds the model from a NIR file; lower the program from a file")
-        from ..nir_import import from_nir
+        from nsllm_nir.nir_import import from_nir
 
         return _Executable(from_nir(program.origin).set_binary_mode(), program)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,18 +130,21 @@ def train(
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
     model = NSLLMForCausalLM(config)
-    show(facts_table("Training", {**vars(plan), **{k: v for k, v in config.to_diff_dict().items() if k not in ("transformers_version", "architectures")}}))
+    choices = {**vars(plan), **{k: v for k, v in config.to_diff_dict().items() if k not in ("transformers_version", "architectures")}}
+    show(facts_table("Training", choices))
+    start = time.perf_counter()
     metrics = run_training(model, content, out, plan, resume=resume)
     facts = {
         "held_out_loss_in_nats_per_token": round(metrics["eval_loss"], 4),
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": plan.steps,
+        "seconds": round(time.perf_counter() - start, 1),
         "model": str(out),
         "log": str(out / "trainer_state.json"),
     }
     show(facts_table("Trained", facts))
     if json_file:
-        write_json(json_file, facts)
+        write_json(json_file, {**facts, "command": f"nsllm-nir {shlex.join(sys.argv[1:])}", "choices": choices})
 
 
 def _check_out(out: Path, config: Any, resume: bool) -> None:

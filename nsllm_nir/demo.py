@@ -102,6 +102,7 @@ def load_model(checkpoint: Path) -> NSLLMForCausalLM:
     Raises:
         InputError: the folder holds no NSLLM checkpoint.
     """
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     from .model import NSLLMForCausalLM
@@ -116,7 +117,7 @@ def load_model(checkpoint: Path) -> NSLLMForCausalLM:
         if kind != "nsllm":
             raise InputError(f"{checkpoint} holds a model of type {kind!r}, an NSLLM model is needed")
         return NSLLMForCausalLM.from_pretrained(checkpoint, local_files_only=True).eval()
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise error if isinstance(error, NsllmNirError) else InputError(f"the checkpoint in {checkpoint} cannot be loaded: {error}") from error
 
 
@@ -141,7 +142,7 @@ def run_demo(out: Path, checkpoint: Path | None, tokens: int, new_tokens: int, p
     progress("Loihi 2 constraints")
     rows = lava_constraints.constraints(program)
     size = _size(source, path, program)
-    result = Demo(report, decode(prompt.tolist()), generations, tuple(lava_constraints.as_rows(rows)), lava_constraints.estimated_cores(rows), size)
+    result = Demo(report, decode(prompt), generations, tuple(lava_constraints.as_rows(rows)), lava_constraints.estimated_cores(rows), size)
     progress("write the report")
     _write(result, out)
     return result

@@ -22,7 +22,7 @@ def encode(text: str) -> NDArray[np.int64]:
 
 def decode(tokens: Iterable[int]) -> str:
     """Text of byte tokens; bytes that are not UTF-8 become the replacement character."""
-    return bytes(tokens).decode("utf-8", errors="replace")
+    return bytes(int(token) for token in tokens).decode("utf-8", errors="replace")
 
 
 def held_out(source: str, tokens: int) -> NDArray[np.int64]:

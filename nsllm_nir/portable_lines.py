@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import LossyConversionError
-from .program import Count, Delay, Gate, Input, Integrate, Linear, Program, Sum
+from .program import Count, Delay, Gate, Input, Integrate, Linear, Program, Sum, is_recurrent
 
 Ints = NDArray[Any]
 
@@ -198,17 +198,15 @@ class Lines:
         return Form(2 * lines, state, np.zeros(high.size, np.int64))
 
     def _delay(self, op: Delay) -> Form:
-        recurrent = op.source not in self.forms
-        source = self._reserve(op.source) if recurrent else self.forms[op.source]
+        source = self.forms[op.source] if op.source in self.forms else self._reserve(op.source)
+        late = is_recurrent(op)  # its reader takes the lines of one step ago: a loop has no earlier stage that could remember them
         parts, rows = [], []
         for steps in np.unique(op.steps):
             rows.append(np.flatnonzero(op.steps == steps))
             part = source.rows(rows[-1]).trim()
             if steps > 0:
                 part = self.with_one(part)  # a constant starts with the first step, too
-                lines = self._now(op.name, part.terms)
-                # A loop has no earlier stage to put the memory in: its reader takes the line of one step ago.
-                part = part.rename(2 * self._past(op.name, lines, int(steps) - 1) + 1 if recurrent else 2 * self._past(op.name, lines, int(steps)))
+                part = part.rename(2 * self._past(op.name, self._now(op.name, part.terms), int(steps) - late) + late)
             parts.append(part)
         return stack(parts).rows(np.argsort(np.concatenate(rows), kind="stable"))
 

@@ -20,7 +20,7 @@ class TrainingPlan:
     steps: int = 1200
     batch_size: int = 16
     context: int = 128
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     warmup_steps: int = 100
     weight_decay: float = 0.1
     seed: int = 0

@@ -121,3 +121,19 @@ def nir_file(tiny_model: Callable[..., Any], tmp_path: Path) -> Callable[..., Pa
     from nsllm_nir import to_nir
 
     return lambda seed=0, **config: to_nir(tiny_model(seed, **config), tmp_path / "model.nir")
+
+
+@pytest.fixture(scope="session")
+def edit_file() -> Callable[..., None]:
+    """`edit_file(path, "node/nodes/parameter", change)`: replace one array of a NIR file by ``change(array)``, in the file itself."""
+    import h5py
+
+    def edit(path: Path, dataset: str, change: Callable[[np.ndarray], Any]) -> None:
+        with h5py.File(path, "r+") as file:
+            found = file["node/nodes/" + dataset]
+            old = found[()]
+            new = np.asarray(change(old.copy()), old.dtype)
+            assert new.shape == old.shape and not np.array_equal(new, old, equal_nan=new.dtype.kind == "f"), "the edit changes nothing"
+            found[...] = new
+
+    return edit

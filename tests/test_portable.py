@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import nir
 import numpy as np
@@ -11,10 +12,10 @@ import pytest
 
 from nsllm_nir import reference
 from nsllm_nir.errors import BackendError, GraphError, InputError, LossyConversionError
-from nsllm_nir.graph import DT, Graph, Node, write
+from nsllm_nir.graph import DT, Graph, Node
 from nsllm_nir.lowering import lower
 from nsllm_nir.portable import decode, to_portable
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum
+from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths
 from nsllm_nir.trace import compare
 
 WIDTH, VOCABULARY = 3, 5
@@ -45,16 +46,31 @@ def program(*ops: Op, output: str) -> Program:
     return Program((Input("input", VOCABULARY), linear("v", "input", VOCABULARY, low=-5, high=5), *ops), (output,))
 
 
-def one_hot(seed: int = 1, size: int = VOCABULARY, steps: int = 60) -> np.ndarray:
-    return reference.one_hot(np.random.default_rng(seed).integers(0, size, steps), size)
+def simulate(graph: Graph, spikes: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The chain by hand, in float64: rasters of the LIF nodes and the Output, both (steps, ...). No sum comes close to the threshold."""
+    loops = {b for a, b in graph.edges if a.endswith("loop_2")}
+    primitives = {name: node for name, node in graph.nodes.items() if isinstance(node, Node)}
+    values = {name: {key: np.asarray(value, np.float64) for key, value in node.parameters.items()} for name, node in primitives.items()}
+    stages = sorted(name for name in graph.nodes if name.endswith("_lif"))
+    rasters: dict[str, list[np.ndarray]] = {name: [] for name in stages}
+    outputs = []
+    for x in spikes.astype(np.float64):
+        for lif in stages:
+            prefix = lif.removesuffix("lif")
+            v = values[prefix + "affine"]["weight"] @ x + values[prefix + "affine"]["bias"]
+            if lif in loops and rasters[lif]:
+                v += values[prefix + "loop_2"]["weight"] @ values[prefix + "loop_1"]["weight"] @ rasters[lif][-1]
+            assert (np.abs(v - 3) >= 1).all()
+            x = (v > values[lif]["v_threshold"]).astype(np.float64)
+            rasters[lif].append(x)
+        outputs.append(values[max(values)]["weight"] @ x)
+    return {name: np.array(rows) for name, rows in rasters.items()}, np.array(outputs)
 
 
-def differences(found: Program, path: object, spikes: np.ndarray, **options: bool) -> int:
-    """Cells that differ between the reference and the portable file, which is lowered and run again."""
-    graph = to_portable(found, path, **options)  # type: ignore[arg-type]
-    again = lower(graph)
-    outputs = reference.run(again, spikes).values[again.outputs[0]]
-    results = compare(reference.run(found, spikes), decode(graph, outputs))
+def differences(found: Program, path: Path, spikes: np.ndarray, *, one_hot: bool = True) -> int:
+    """Cells that differ between the reference and the portable file."""
+    graph = to_portable(found, path, one_hot=one_hot)
+    results = compare(reference.run(found, spikes), decode(graph, simulate(graph, spikes)[1]))
     assert sum(r.spikes for r in results) > 0
     return sum(r.differences for r in results)
 
@@ -74,7 +90,11 @@ PROGRAMS = {
         Count("c", "v", integers(1, 2, 3), 2), Delay("d", "c", integers(1, 2, 0)), linear("w", "d"), Delay("y", "w", integers(1, 1, 2)), output="y"
     ),
     "recurrent": program(
-        Delay("d", "c", integers(1, 2, 3)), linear("w", "d"), Sum("x", ("v", "w"), integers(0, 1, 0)), Count("c", "x", integers(2, 2, 2), 2, signed=True), output="c"
+        Delay("d", "c", integers(1, 2, 3)),
+        linear("w", "d"),
+        Sum("x", ("v", "w"), integers(0, 1, 0)),
+        Count("c", "x", integers(2, 2, 2), 2, signed=True),
+        output="c",
     ),
     "two layers in a delayed loop": program(
         Delay("b_late", "b", integers(1, 1, 1)),
@@ -87,6 +107,10 @@ PROGRAMS = {
         output="b",
     ),
 }
+
+
+def one_hot(seed: int = 1, size: int = VOCABULARY, steps: int = 60) -> np.ndarray:
+    return reference.one_hot(np.random.default_rng(seed).integers(0, size, steps), size)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -108,15 +132,13 @@ def test_random_programs_are_exact(random_program, seed, layers, levels, tmp_pat
 
 
 def test_silent_steps_are_silent_and_refused_where_constants_need_a_spike(tmp_path):
-    found = PROGRAMS["signed"]
-    graph = to_portable(found, tmp_path / "p.nir")
-    again = lower(graph)
+    graph = to_portable(PROGRAMS["signed"], tmp_path / "p.nir")
     spikes = one_hot()
     spikes[30:] = 0
-    trace = reference.run(again, spikes)
-    assert not any(trace.values[name][30:].any() for name in trace.values)
+    rasters, outputs = simulate(graph, spikes)
+    assert all(raster[:30].any() and not raster[30:].any() for raster in rasters.values())
     with pytest.raises(InputError, match="step 30 holds no input spike"):
-        decode(graph, trace.values[again.outputs[0]])
+        decode(graph, outputs)
 
 
 @pytest.fixture
@@ -131,7 +153,8 @@ def test_the_file_is_one_chain_of_affine_and_memoryless_lif(portable):
     assert {type(node).__name__ for node in back.nodes.values()} == {"Input", "Output", "Affine", "LIF"}
     for node in back.nodes.values():
         if isinstance(node, nir.LIF):
-            assert all((getattr(node, key) == value).all() for key, value in {"tau": np.float32(DT), "r": 1, "v_leak": 0, "v_reset": 0, "v_threshold": 3}.items())
+            assert (node.tau == np.float32(DT)).all() and (node.r == 1).all() and (node.v_threshold == 3).all()
+            assert not node.v_leak.any() and not node.v_reset.any()
         elif isinstance(node, nir.Affine):
             assert node.weight.dtype == node.bias.dtype == np.float32 and not node.bias.any()
             assert np.array_equal(node.weight, np.rint(node.weight))
@@ -166,26 +189,15 @@ def test_the_size_limit_is_exact(portable, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_mutants_of_the_file_are_found(portable, tmp_path):
-    """One weight, threshold or bias of the file changed: the lowered file differs from the reference."""
+def test_lowered_again_it_has_the_same_rasters(portable):
     found, graph = portable
     spikes = one_hot(3, 8)
-    expected = reference.run(found, spikes)
-    for node, parameter, index, change in [
-        ("stage_01_affine", "weight", (0, 0), -4),
-        ("stage_02_affine", "weight", (-1, 0), 60),
-        ("stage_03_affine", "bias", (0,), -4),
-        ("stage_04_lif", "v_threshold", (2,), 2),
-        ("stage_04_loop_1", "weight", (0, 0), 60),
-        ("stage_09_readout", "weight", (-1, 0), 1),
-    ]:
-        values = graph.nodes[node].array(parameter).copy()
-        values[index] += change
-        nodes = {**graph.nodes, node: replace(graph.nodes[node], parameters={**graph.nodes[node].parameters, parameter: values})}
-        write(tmp_path / "mutant.nir", replace(graph, nodes=nodes))
-        mutant = lower(tmp_path / "mutant.nir")
-        outputs = reference.run(mutant, spikes).values[mutant.outputs[0]]
-        assert any(r.differences for r in compare(expected, decode(graph, outputs))), node
+    again = lower(graph.origin)
+    trace = reference.run(again, spikes)
+    rasters, outputs = simulate(graph, spikes)
+    for name, raster in {**rasters, again.outputs[0]: outputs}.items():
+        assert np.array_equal(trace.values[name], raster), name
+    assert not any(r.differences for r in compare(reference.run(found, spikes), decode(graph, trace.values[again.outputs[0]])))
 
 
 LARGE = {
@@ -193,17 +205,14 @@ LARGE = {
     "c": program(Count("c", "v", integers(1, 1, 1), 255, signed=True), output="c"),
     "d": program(Delay("d", "v", integers(400, 0, 0)), output="d"),
     "g": program(Count("b", "v", integers(1, 1, 1), 255), Count("a", "v", integers(1, 1, 1), 1), Gate("g", "a", "b"), output="g"),
-    "y": Program(
-        (Input("input", 60), Linear("y", "input", np.ones((200, 60), np.int8), np.zeros(200, np.int32), np.zeros(200, np.uint8)), Count("z", "y", np.ones(200, np.int32), 1)),
-        ("z",),
-    ),
+    "y": Program((Input("input", 60), Linear("y", "input", np.ones((200, 60), np.int8), np.zeros(200, np.int32), np.zeros(200, np.uint8))), ("y",)),
     "input": Program((Input("input", 200), Count("y", "input", np.ones(200, np.int32), 1)), ("y",)),
 }
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_what_explodes_is_refused_by_name(name, tmp_path):
-    with pytest.raises(LossyConversionError, match=rf"'{name}'.* [\d,]+ dense weights .*limit is 10,000"):
+    with pytest.raises(LossyConversionError, match=rf"(?s)(?=.*'{name}').* [\d,]+ dense weights .*limit is 10,000"):
         to_portable(LARGE[name], tmp_path / "p.nir", max_weights=10_000)
     assert not list(tmp_path.iterdir())
 
@@ -223,9 +232,9 @@ def test_what_cannot_be_held_is_refused_by_name(tmp_path):
     two = Program((Input("a", 2), Input("b", 2), Sum("s", ("a", "b"), integers(0, 0))), ("s",))
     with pytest.raises(LossyConversionError, match="'a' with levels 1, 'b' with levels 1"):
         to_portable(two, path)
-    wide = program(linear("y", "v", shift=16, low=100, high=127), Sum("z", ("y", "v"), integers(0, 0, 0)), Count("c", "z", integers(1, 1, 1), 1), output="c")
+    wide = [linear("y", "v", shift=16, low=100, high=127), Sum("z", ("y", "v"), integers(0, 0, 0)), Count("c", "z", integers(1, 1, 1), 1)]
     with pytest.raises(LossyConversionError, match="'c': weighted sums up to"):
-        to_portable(Program(wide.ops, wide.outputs, replace(wide.widths, potential=32, comparator=40)), path)
+        to_portable(Program((*program(output="v").ops, *wide), ("c",), Widths(32, 40)), path)
     loop = program(
         Delay("late", "b", integers(1, 1, 1)),
         Sum("x", ("v", "late"), integers(0, 0, 0)),
@@ -240,14 +249,14 @@ def test_what_cannot_be_held_is_refused_by_name(tmp_path):
 
 def test_decode_refuses_foreign_graphs_and_values(portable, tmp_path):
     found, graph = portable
-    again = lower(graph)
-    outputs = reference.run(again, one_hot(4, 8)).values[again.outputs[0]].astype(np.float64)
+    outputs = simulate(graph, one_hot(4, 8))[1]
     assert list(decode(graph, outputs).values) == list(found.traced)
     with pytest.raises(GraphError, match="not a portable file"):
         decode(replace(graph, metadata={}), outputs)
     with pytest.raises(BackendError, match=r"shape \(steps, "):
         decode(graph, outputs[:, 1:])
-    for column, value, message in ((3, 0.5, "node 'input', step 7, neuron 3: .* not a binary spike"), (-1, 0.25, "node 'logits', step 7, neuron 7: .* not an integer")):
+    cases = [(3, 0.5, "node 'input', step 7, neuron 3: .* not a binary spike"), (-1, 0.25, "node 'logits', step 7, neuron 7: .* not an integer")]
+    for column, value, message in cases:
         wrong = outputs.copy()
         wrong[7, column] += value
         with pytest.raises(BackendError, match=message):

@@ -1,0 +1,166 @@
+"""Rules of the repository: packages, direction of imports, what the README promises."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from nsllm_nir import cli, exporters
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+README = (ROOT / "README.md").read_text()
+FOLDERS = {"nsllm_nir": "nsllm_nir", "exporters": "nsllm_nir.exporters", "hw": "nsllm_nir.hw"}
+USES_TORCH = {"neuron", "quantization", "layers", "model", "configuration", "training", "text", "nir_export", "nir_import"}
+TORCH = {"torch", "snntorch", "transformers", "tokenizers", "safetensors", "accelerate", "datasets"}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the package by its import name."""
+    for folder, package in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            if "exporters" not in parts and "hw" not in parts:
+                yield ".".join([package, *(part for part in parts if part != "__init__")]), path
+
+
+MODULES = dict(modules())
+
+
+def imported(path: Path, module: str, *, inside: bool) -> set[str]:
+    """Full names that a module imports when it loads, or (``inside``) anywhere, type checking left out."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found: set[str] = set()
+    pending: list[ast.AST] = [ast.parse(path.read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not inside:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{origin}.{alias.name}" for alias in node.names}
+        pending.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def roots(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def test_the_scan_sees_the_package() -> None:
+    assert len(MODULES) > 30
+    assert {"nsllm_nir.cli", "nsllm_nir.exporters.lava_worker.engine", "nsllm_nir.hw.toolchain"} <= set(MODULES)
+    assert "torch" in roots(imported(MODULES["nsllm_nir.model"], "nsllm_nir.model", inside=False))
+    assert "torch" not in roots(imported(MODULES["nsllm_nir.cli"], "nsllm_nir.cli", inside=False))
+    assert "torch" in roots(imported(MODULES["nsllm_nir.cli"], "nsllm_nir.cli", inside=True))
+    assert "nsllm_nir.errors.InputError" in imported(MODULES["nsllm_nir.exporters.snntorch"], "nsllm_nir.exporters.snntorch", inside=False)
+
+
+def test_packages_are_those_that_exist() -> None:
+    found = {name if path.name == "__init__.py" else "" for name, path in MODULES.items()} - {""}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+
+
+def test_every_file_of_the_package_is_packed() -> None:
+    """What is no Python module is in the package data."""
+    data = PROJECT["tool"]["setuptools"]["package-data"]
+    for folder, package in FOLDERS.items():
+        packed = {path for pattern in data.get(package, []) for path in (ROOT / folder).glob(pattern)}
+        other = {path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+        assert other == packed, f"{package}: add to package-data {sorted(map(str, other - packed))}"
+
+
+def test_layout_links() -> None:
+    for name in ("exporters", "hw"):
+        link = ROOT / "nsllm_nir" / name
+        assert link.is_symlink() and link.readlink() == Path("..") / name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_torch_only_where_models_are(module: str) -> None:
+    if module.removeprefix("nsllm_nir.") not in USES_TORCH:
+        assert not roots(imported(MODULES[module], module, inside=False)) & TORCH
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_lava_only_in_its_worker(module: str) -> None:
+    if not module.startswith("nsllm_nir.exporters.lava_worker"):
+        assert "lava" not in roots(imported(MODULES[module], module, inside=True))
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("nsllm_nir.hw")])
+def test_hw_imports_no_exporter(module: str) -> None:
+    assert not [name for name in imported(MODULES[module], module, inside=True) if name.startswith("nsllm_nir.exporters")]
+
+
+@pytest.mark.parametrize("module", ["program", "reference", "trace", "errors", "graph", "lowering", "blocks", "nir_blocks"])
+def test_the_core_imports_neither_backends_nor_commands(module: str) -> None:
+    names = imported(MODULES[f"nsllm_nir.{module}"], f"nsllm_nir.{module}", inside=True)
+    above = ("exporters", "verification", "cli", "demo", "doctor", "report", "plots", "inputs", "terminal")
+    assert not [name for name in names if name.startswith(tuple(f"nsllm_nir.{each}" for each in above))]
+
+
+@pytest.mark.parametrize("statement", ["import nsllm_nir", "import nsllm_nir.cli", "from nsllm_nir import lower, verify, Program"])
+def test_import_is_light(statement: str) -> None:
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert "nsllm_nir" in loaded
+    assert not loaded & {"torch", "snntorch", "transformers", "lava", "matplotlib"}
+
+
+def test_every_command_and_option_has_help() -> None:
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    assert set(commands) == {"train", "quantize", "export", "run", "verify", "generate", "build", "doctor", "demo"}
+    for name, command in commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            assert parameter.name == "help" or parameter.help, f"{name} {parameter.name}"
+
+
+def test_readme_links_and_files_exist() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    table = re.findall(r"^\| `([^`]+)` \|", README.split("## Files")[1], re.MULTILINE)
+    assert len(links) >= 5 and len(table) >= 7
+    for name in (*links, *table):
+        assert (ROOT / name).exists(), name
+
+
+def test_readme_names_every_backend() -> None:
+    table = README.split("## Backends")[1].split("##")[0]
+    assert set(re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)) == set(exporters.names())
+
+
+def test_readme_python_example_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("exact") == 4
+
+
+def test_readme_commands_exist() -> None:
+    """Every command line of the README parses (with its options; nothing runs)."""
+    app = typer.main.get_command(cli.app)
+    lines = re.findall(r"^nsllm-nir ([^#\n]+)", README, re.MULTILINE)
+    assert len(lines) >= 7
+    for line in lines:
+        name, *arguments = (word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line))
+        app.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_examples_run(script: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
