@@ -23,6 +23,7 @@ _HOME = {
     "lower": "lowering",
     "Program": "program",
     "Trace": "trace",
+    "run": "verification",
     "verify": "verification",
     "generate": "verification",
     "Report": "verification",

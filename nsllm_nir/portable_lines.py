@@ -222,15 +222,15 @@ class Lines:
 
     def _past(self, op: str, lines: Ints, steps: int) -> Ints:
         """Lines that repeat ``lines`` of ``steps`` steps ago."""
-        if steps == 0:
-            return lines
         self._allow(op, lines.size * steps, lines.size * steps, f"the Delay of {steps} steps")
-        earlier = self._past(op, lines, steps - 1)
-        missing = [i for i, line in enumerate(lines) if (int(line), steps) not in self.past]
-        if missing:
-            new = self._add(op, identity(2 * earlier[missing] + 1))
-            self.past.update({(int(lines[i]), steps): int(n) for i, n in zip(missing, new, strict=True)})
-        return np.array([self.past[int(line), steps] for line in lines], np.int64)
+        late = lines
+        for ago in range(1, steps + 1):
+            missing = [i for i, line in enumerate(lines) if (int(line), ago) not in self.past]
+            if missing:
+                new = self._add(op, identity(2 * late[missing] + 1))
+                self.past.update({(int(lines[i]), ago): int(n) for i, n in zip(missing, new, strict=True)})
+            late = np.array([self.past[int(line), ago] for line in lines], np.int64)
+        return late
 
     def _now(self, op: str, terms: Ints) -> Ints:
         """The line of each term, remembered where the term is of one step ago."""

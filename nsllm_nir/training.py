@@ -39,6 +39,8 @@ def train(model: PreTrainedModel, text: str, out: Path, plan: TrainingPlan, *, r
 
     Returns the metrics of the last evaluation (``eval_loss`` in nats per token).
     """
+    if plan.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
     tokenizer = byte_tokenizer()
     tokens = torch.tensor(tokenizer(text, verbose=False).input_ids).numpy()
     training, held_out = split(tokens)
@@ -59,7 +61,6 @@ def train(model: PreTrainedModel, text: str, out: Path, plan: TrainingPlan, *, r
         eval_strategy="steps",
         eval_steps=plan.save_steps,
         logging_steps=50,
-        gradient_checkpointing=plan.gradient_checkpointing,
         disable_tqdm=not progress,
         report_to="none",
         use_cpu=not torch.cuda.is_available(),

@@ -92,6 +92,18 @@ def token_spikes(program: Program, tokens: NDArray[np.integer] | list[int]) -> N
     return reference.one_hot(tokens, program.inputs[0].size)
 
 
+def _prepare(source: Program | str | Path, inputs: NDArray[np.integer] | list[int]) -> tuple[Program, NDArray[np.integer]]:
+    program = source if isinstance(source, Program) else lower(source)
+    array = np.asarray(inputs)
+    return program, token_spikes(program, array) if array.ndim == 1 else array
+
+
+def run(source: Program | str | Path, inputs: NDArray[np.integer] | list[int], backend: str = "reference") -> Trace:
+    """Spike counts of every node on one backend; arguments as in `verify`."""
+    program, spikes = _prepare(source, inputs)
+    return exporters.load(backend).compile(program).run(spikes)
+
+
 def verify(
     source: Program | str | Path,
     inputs: NDArray[np.integer] | list[int],
@@ -109,19 +121,17 @@ def verify(
 
     A backend that cannot run is reported with its error and makes the report inexact.
     """
-    program = source if isinstance(source, Program) else lower(source)
-    array = np.asarray(inputs)
-    spikes = token_spikes(program, array) if array.ndim == 1 else array
+    program, spikes = _prepare(source, inputs)
     progress("reference")
     expected = reference.run(program, spikes)
     results = []
     for name in backends:
         progress(name)
-        results.append(_run(exporters.load(name), program, spikes, expected))
+        results.append(_check(exporters.load(name), program, spikes, expected))
     return Report(program, expected, tuple(results))
 
 
-def _run(backend: exporters.Backend, program: Program, spikes: NDArray[np.integer], expected: Trace) -> BackendResult:
+def _check(backend: exporters.Backend, program: Program, spikes: NDArray[np.integer], expected: Trace) -> BackendResult:
     start = time.perf_counter()
     try:
         version = backend.version()
