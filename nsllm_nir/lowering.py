@@ -25,6 +25,8 @@ from .program import MAX_WEIGHT_BITS, Count, Delay, Input, Integrate, Linear, Op
 Ints = NDArray[Any]
 SPIKING = ("Threshold", "LIF")
 MAX_DENSE_CONV = 1 << 24
+WEIGHT_LIMIT = 1 << (MAX_WEIGHT_BITS - 1)
+PORTABLE_WEIGHT_LIMIT = 1 << 21  # the portable profile folds thresholds of counts and states into its weights
 DEFAULT_WIDTHS = Widths()
 
 
@@ -55,7 +57,9 @@ def lower(source: Graph | nir.NIRGraph | str | Path, *, node: str | None = None,
         size = _port_size(inner, "Input")
         ports = {"input": Node("Input", {"shape": [1, size]}), "output": Node("Output", {"shape": [1, 1]})}
         found = Graph({**ports, node: inner}, (("input", node), (node, "output")))
-    state = _Lowering(input_levels)
+    info = found.metadata.get("nsllm_nir")
+    portable = isinstance(info, dict) and info.get("profile") == "portable"
+    state = _Lowering(input_levels, PORTABLE_WEIGHT_LIMIT if portable else WEIGHT_LIMIT)
     state.graph(found, "", [])
     return Program(tuple(state.ops), tuple(state.outputs), widths, found.origin)
 
@@ -65,6 +69,7 @@ class _Lowering:
     """Operations made so far, and what each NIR node's output is called."""
 
     input_levels: int
+    weight_limit: int
     ops: list[Op] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
 
@@ -92,7 +97,9 @@ class _Lowering:
                 alone = sum(a == sources[name][0] for a, _ in graph.edges) == 1
                 signals[name] = self._scale(node, where, reads, alone)
             else:
-                self.ops += _TABLE[node.type](node, where, self._sum(where, reads))
+                read = self._sum(where, reads)
+                linear = node.type in ("Affine", "Linear")
+                self.ops += _linear(node, where, read, self.weight_limit) if linear else _TABLE[node.type](node, where, read)
                 signals[name] = where
         return out
 
@@ -171,17 +178,28 @@ def _integers(values: Any, where: str, what: str, low: int, high: int) -> Ints:
     return array
 
 
-def _linear(node: Node, where: str, source: str) -> list[Op]:
-    limit = 1 << (MAX_WEIGHT_BITS - 1)
+def _linear(node: Node, where: str, source: str, limit: int = WEIGHT_LIMIT) -> list[Op]:
     weight = node.parameters["weight"]
     if int(np.prod(weight.shape[:-2])) != 1:
         raise GraphError(f"{where}: batched weights {weight.shape} are not supported; use one matrix per node")
-    weight = _integers(weight, where, "the weight", -limit, limit - 1).astype(np.int8, copy=False).reshape(weight.shape[-2:])
-    out = weight.shape[0]
-    bias = np.zeros(out, np.int32)
+    weight = _integers(weight, where, "the weight", -limit, limit - 1).reshape(weight.shape[-2:])
+    bias = np.zeros(weight.shape[0], np.int32)
     if "bias" in node.parameters:
         bias = _integers(node.parameters["bias"], where, "the bias", -(2**31), 2**31 - 1).astype(np.int32).reshape(-1)
-    return [Linear(where, source, weight, bias, np.zeros(out, np.uint8))]
+    if not weight.size or (weight.min() >= -WEIGHT_LIMIT and weight.max() < WEIGHT_LIMIT):
+        return [Linear(where, source, weight.astype(np.int8, copy=False), bias, np.zeros(bias.size, np.uint8))]
+    return _wide_linear(weight.astype(np.int64), bias, where, source)
+
+
+def _wide_linear(rest: Ints, bias: Ints, where: str, source: str) -> list[Op]:
+    """Weights beyond 8 bits as a sum of shifted 7-bit digits; all digits of a weight have its sign, so intervals stay tight."""
+    digits: list[Op] = []
+    while rest.any():
+        digit = np.sign(rest) * (np.abs(rest) & (WEIGHT_LIMIT - 1))
+        shift = np.full(bias.size, (MAX_WEIGHT_BITS - 1) * len(digits), np.uint8)
+        digits.append(Linear(f"{where}.digit_{len(digits)}", source, digit.astype(np.int8), np.zeros(bias.size, np.int32), shift))
+        rest = np.sign(rest) * (np.abs(rest) >> (MAX_WEIGHT_BITS - 1))
+    return [*digits, Sum(where, tuple(op.name for op in digits), bias)]
 
 
 def _gain_shift(node: Node, where: str) -> Ints:
@@ -249,8 +267,6 @@ def _delay(node: Node, where: str, source: str) -> list[Op]:
 
 
 _TABLE: dict[str, Callable[[Node, str, str], list[Op]]] = {
-    "Affine": _linear,
-    "Linear": _linear,
     "Conv1d": _conv1d,
     "Threshold": _threshold,
     "LIF": _lif,

@@ -125,15 +125,19 @@ def nir_file(tiny_model: Callable[..., Any], tmp_path: Path) -> Callable[..., Pa
 
 @pytest.fixture(scope="session")
 def edit_file() -> Callable[..., None]:
-    """`edit_file(path, "node/nodes/parameter", change)`: replace one array of a NIR file by ``change(array)``, in the file itself."""
+    """`edit_file(path, "node/nodes/parameter", change)`: replace one array of a NIR file by ``change(array)``, in the file itself.
+
+    The data set is replaced, not overwritten: equal arrays of a file may be one data set under several names.
+    """
     import h5py
 
     def edit(path: Path, dataset: str, change: Callable[[np.ndarray], Any]) -> None:
         with h5py.File(path, "r+") as file:
-            found = file["node/nodes/" + dataset]
-            old = found[()]
+            group, name = file["node/nodes/" + dataset.rpartition("/")[0]], dataset.rpartition("/")[2]
+            old = group[name][()]
             new = np.asarray(change(old.copy()), old.dtype)
             assert new.shape == old.shape and not np.array_equal(new, old, equal_nan=new.dtype.kind == "f"), "the edit changes nothing"
-            found[...] = new
+            del group[name]
+            group.create_dataset(name, data=new)
 
     return edit
