@@ -325,7 +325,7 @@ def generate(
     with Steps() as progress:
         progress(f"generate with {backend}")
         written = continuation(backend, program, encode(prompt), new_tokens)
-    show(prompt + decode(written))
+    print(prompt + decode(written))  # as it is: `show` would drop control characters
 
 
 @app.command()

@@ -80,7 +80,7 @@ def test_metadata_is_redundant(nir_file: Export, config: dict[str, Any]) -> None
     """A reader that knows only the primitives computes the same: every Linear, integrator, delay and count by its name."""
     composite = lower(nir_file(**config))
     primitive = lower(without_metadata(graph.read(nir_file(**config))))
-    assert len(primitive.ops) > 2 * len(composite.ops)
+    assert len(primitive.ops) > 1.5 * len(composite.ops)
     found, want = values(primitive), values(composite)
     common = [name for name in want if name in found and not name.endswith("input.step") and name != "final.step"]
     assert {"head", "layer_000.attention.key_value", "layer_000.attention.numerator", "layer_000.mixer.up_spikes", "final.spikes"} <= set(common)
@@ -189,7 +189,7 @@ def test_composites_whose_primitives_say_otherwise_are_refused(nir_file: Export,
         (lambda b: replace(b, nodes={**b.nodes, "shift": Node("Scale", {"scale": np.ones((1, 16))})}), r"^layer_000.mixer: .*lack or distort 'shift.delay'$"),
         (lambda b: replace(b, metadata={"nsllm_nir": {"op": "spiking_channel_mixer", "version": 2}}), r"^layer_000.mixer: composite 'spiking_channel_mixer' version 2 is unknown"),
         (lambda b: replace(b, metadata={"nsllm_nir": {"op": "other", "version": 1}}), r"^layer_000.mixer: composite 'other' version 1 is unknown; delete its metadata"),
-        (lambda b: replace(b, metadata={"nsllm_nir": {"op": "spiking_channel_mixer", "version": "x"}}), r"^layer_000.mixer: composite 'spiking_channel_mixer' version 'x' is unknown"),
+        (lambda b: replace(b, metadata={"nsllm_nir": {"op": "spiking_channel_mixer", "version": "x"}}), r"^layer_000.mixer: composite 'spiking_channel_mixer' version x is unknown"),
     ],
     ids=["edge", "doubled edge", "node", "extra node", "type", "version", "op", "version text"],
 )  # fmt: skip
@@ -199,10 +199,6 @@ def test_composites_of_another_structure_are_refused(nir_file: Export, change: C
     assert isinstance(block, Graph)
     with pytest.raises(GraphError, match=message):
         lower(replace(found, nodes={**found.nodes, "layer_000.mixer": change(block)}))
-
-
-def top(change: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
-    return change
 
 
 def block(name: str, change: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
@@ -236,14 +232,10 @@ def test_graphs_that_the_model_cannot_hold_are_refused(nir_file: Export, case: s
         from_nir(change(graph.read(nir_file())))
 
 
-def same_step(change: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
-    return change
-
-
 MODEL_EDITS: dict[str, tuple[tuple[str, ...], Callable[[np.ndarray], Any], str]] = {
     "two tokens of delay": (("mixer/nodes/shift/delay",), lambda d: 2 * d, r"^layer_000.mixer: the model class delays the first half of the channels by one token"),
     "decay": (("attention/nodes/numerator/tau", "attention/nodes/numerator/r", "attention/nodes/denominator/tau", "attention/nodes/denominator/r"), lambda t: 4 * t, r"^layer_000.attention: decay shifts in \[0, 5\] are outside the model's \[2, 7\]$"),
-    "read-out step": (("attention/nodes/read_spikes.lines/threshold",), lambda t: t + (2 * np.arange(1, 5) - 1)[:, None], r"^layer_000.attention: the read-out step must be one key spike"),
+    "read-out step": (("attention/nodes/read_spikes.lines/threshold",), lambda t: t + 128 * (2 * np.arange(1, 5) - 1)[:, None], r"^layer_000.attention: the read-out step must be one key spike"),
 }  # fmt: skip
 
 
@@ -266,14 +258,13 @@ def test_numbers_that_the_model_cannot_hold_are_refused_but_run_as_a_program(nir
 def test_layers_of_different_kinds_are_refused(tiny_model: Model, tmp_path: Path, other: dict[str, Any]) -> None:
     """One NSLLMConfig holds one coding, normalisation and size; a block from another model must not be bent to fit."""
     first, second = (graph.read(to_nir(tiny_model(num_hidden_layers=2, **c), tmp_path / f"{len(c)}.nir")) for c in ({}, other))
-    for name in ("layer_001.attention", "layer_001.mixer"):
-        mixed = replace(first, nodes={**first.nodes, name: second.nodes[name]})
+    key = next(iter(other))
+    names = {"intermediate_size": ["mixer"], "denominator": ["attention"], "state_fraction_bits": ["attention"]}.get(key, ["attention", "mixer"])
+    for name in names:
+        mixed = replace(first, nodes={**first.nodes, f"layer_001.{name}": second.nodes[f"layer_001.{name}"]})
         lower(mixed)
-        if name.endswith("mixer") or "intermediate_size" not in other:
-            if name.endswith("mixer") and ("denominator" in other or "state_fraction_bits" in other):
-                continue
-            with pytest.raises(GraphError, match=r"^the layers differ in .*, which one NSLLMConfig cannot hold$"):
-                from_nir(mixed)
+        with pytest.raises(GraphError, match=r"^the layers differ in .*, which one NSLLMConfig cannot hold$"):
+            from_nir(mixed)
 
 
 @contextmanager
