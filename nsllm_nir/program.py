@@ -22,6 +22,7 @@ from .errors import GraphError, IntegerOverflowError
 Ints = NDArray[Any]
 DECAY_BITS = 8
 MAX_WEIGHT_BITS = 8
+LIF_LIMIT = (1 << 23) - 1  # 24-bit states of Loihi
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +106,57 @@ class Delay:
     steps: Ints
 
 
-Op = Input | Linear | Sum | Count | Gate | Integrate | Delay
+@dataclass(frozen=True, eq=False)
+class Conv2d:
+    """``(weight * source + bias) << shift`` on signals of shape ``input_shape`` = (channels, height, width), flattened.
+
+    weight: (outputs, channels / groups, kernel height, kernel width) integers of at most 8 bits; bias, shift: (outputs,).
+    A 1-D convolution has height 1; a sum pooling has one group per channel and weights 1.
+    """
+
+    name: str
+    source: str
+    weight: Ints
+    bias: Ints
+    shift: Ints
+    input_shape: tuple[int, int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """(outputs, height, width)."""
+        high, wide = (
+            (size + 2 * pad - gap * (kernel - 1) - 1) // stride + 1
+            for size, pad, gap, kernel, stride in zip(
+                self.input_shape[1:], self.padding, self.dilation, self.weight.shape[2:], self.stride, strict=True
+            )
+        )
+        return int(self.weight.shape[0]), high, wide
+
+
+@dataclass(frozen=True, eq=False)
+class Lif:
+    """Loihi's leaky integrate-and-fire neuron, as Lava's fixed-point LIF computes it.
+
+    ``u = trunc(u (4096 - current_decay) / 4096) + (source << 6)``,
+    ``v = clip(trunc(v (4096 - voltage_decay) / 4096) + u + bias, +-(2**23 - 1))``,
+    spike where ``v > threshold << 6``, then v = 0. trunc rounds toward zero. Without ``threshold`` the output is v.
+
+    current_decay, voltage_decay: (neurons,) in 0..4096; threshold: (neurons,) in 0..2**17 - 1, or None; bias: (neurons,).
+    """
+
+    name: str
+    source: str
+    current_decay: Ints
+    voltage_decay: Ints
+    threshold: Ints | None
+    bias: Ints
+
+
+Op = Input | Linear | Conv2d | Sum | Count | Gate | Integrate | Lif | Delay
 
 
 @dataclass(frozen=True)
@@ -246,7 +297,9 @@ def _size(op: Op) -> int:
             return op.size
         case Linear():
             return int(op.weight.shape[0])
-        case Sum():
+        case Conv2d():
+            return int(np.prod(op.output_shape))
+        case Sum() | Lif():
             return int(op.bias.size)
         case Integrate():
             return int(op.decay.size)
@@ -259,11 +312,17 @@ def _size(op: Op) -> int:
 def _declared_loop(program: Program, op: Op) -> Signal:
     """A loop is bounded by the count that closes it: only spiking signals may recur."""
     source = next(o for o in program.ops if o.name == sources(op)[0])
-    if not isinstance(source, Count):
-        raise _fail(op, f"closes a loop through {source.name!r}, a {type(source).__name__}; only a Count may close a loop")
     size = int(op.steps.size) if isinstance(op, Delay) else 0
-    high = np.full(size, source.levels, np.int64)
-    return Signal(size, -high if source.signed else 0 * high, high, True)
+    if isinstance(source, Lif) and source.threshold is not None:
+        return _spikes(size, 1)
+    if not isinstance(source, Count):
+        raise _fail(op, f"closes a loop through {source.name!r}, a {type(source).__name__}; only a Count or a spiking Lif may close a loop")
+    return _spikes(size, source.levels, source.signed)
+
+
+def _spikes(size: int, levels: int, signed: bool = False) -> Signal:
+    high = np.full(size, levels, np.int64)
+    return Signal(size, -high if signed else 0 * high, high, True)
 
 
 def _interval(op: Op, sizes: dict[str, int], signals: Mapping[str, Signal]) -> Signal:
@@ -275,6 +334,10 @@ def _interval(op: Op, sizes: dict[str, int], signals: Mapping[str, Signal]) -> S
             return Signal(op.size, np.zeros(op.size, np.int64), np.full(op.size, op.levels, np.int64), True)
         case Linear():
             return _linear_interval(op, ins[0])
+        case Conv2d():
+            return _conv_interval(op, ins[0])
+        case Lif():
+            return _lif_interval(op, ins[0])
         case Sum():
             _same_size(op, op.bias.size, ins)
             low = np.sum([s.low for s in ins], axis=0) + op.bias
@@ -336,8 +399,66 @@ def _count_interval(op: Count, ins: list[Signal]) -> Signal:
         smallest = int(op.step.min())
     if smallest < 1:
         raise _fail(op, f"the step must be at least 1, its smallest value is {smallest}")
-    high = np.full(size, op.levels, np.int64)
-    return Signal(size, -high if op.signed else 0 * high, high, True)
+    return _spikes(size, op.levels, op.signed)
+
+
+def _conv_interval(op: Conv2d, source: Signal) -> Signal:
+    channels, height, width_ = op.input_shape
+    if source.size != channels * height * width_:
+        raise _fail(op, f"expects {op.input_shape} neurons, its source has {source.size}")
+    outputs, per_group = op.weight.shape[:2]
+    if per_group * op.groups != channels or outputs % op.groups:
+        raise _fail(op, f"weight {op.weight.shape} with {op.groups} groups does not fit {channels} input channels")
+    if op.bias.shape != (outputs,) or op.shift.shape != (outputs,) or min(op.output_shape) < 1:
+        raise _fail(op, f"bias {op.bias.shape}, shift {op.shift.shape} or output {op.output_shape} does not fit weight {op.weight.shape}")
+    limit = 2 ** (MAX_WEIGHT_BITS - 1)
+    if not np.issubdtype(op.weight.dtype, np.integer) or op.weight.min() < -limit or op.weight.max() >= limit:
+        raise _fail(op, f"weights must be integers in [{-limit}, {limit - 1}]; quantize the model first")
+    if op.shift.min() < 0 or op.shift.max() > 31:
+        raise _fail(op, f"shifts must be in [0, 31], found [{op.shift.min()}, {op.shift.max()}]")
+    ends = np.minimum(source.low, 0).reshape(op.input_shape), np.maximum(source.high, 0).reshape(op.input_shape)
+    weight = op.weight.astype(np.int64)
+    parts = [[convolve(op, np.where(sign * weight > 0, weight, 0), end) for end in ends] for sign in (1, -1)]
+    bias, shift = (x.astype(np.int64)[:, None, None] for x in (op.bias, op.shift))
+    low, high = parts[0][0] + parts[1][1], parts[0][1] + parts[1][0]
+    return Signal(low.size, ((low + bias) << shift).reshape(-1), ((high + bias) << shift).reshape(-1), False)
+
+
+def convolve(op: Conv2d, weight: Ints, image: Ints) -> Ints:
+    """Convolution of int64 ``image`` (channels, height, width) with ``weight``: one term per kernel tap."""
+    outputs, high, wide = op.output_shape
+    padded = np.pad(image, ((0, 0), *((p, p) for p in op.padding)))
+    groups = padded.reshape(op.groups, -1, *padded.shape[1:])
+    kernels = weight.reshape(op.groups, outputs // op.groups, *weight.shape[1:])
+    out = np.zeros((op.groups, outputs // op.groups, high, wide), np.int64)
+    for i, j in np.ndindex(*weight.shape[2:]):
+        top, left = i * op.dilation[0], j * op.dilation[1]
+        window = groups[:, :, top : top + (high - 1) * op.stride[0] + 1 : op.stride[0], left : left + (wide - 1) * op.stride[1] + 1 : op.stride[1]]
+        out += np.einsum("goc,gchw->gohw", kernels[..., i, j], window)
+    return out.reshape(outputs, high, wide)
+
+
+def _lif_interval(op: Lif, source: Signal) -> Signal:
+    _same_size(op, op.bias.size, [source])
+    for name, values, high in (
+        ("current_decay", op.current_decay, 4096),
+        ("voltage_decay", op.voltage_decay, 4096),
+        ("threshold", op.threshold, (1 << 17) - 1),
+    ):
+        if values is not None and (values.shape != (source.size,) or values.min() < 0 or values.max() > high):
+            raise _fail(op, f"{name} must hold {source.size} values in [0, {high}]")
+    if op.threshold is not None:
+        return _spikes(source.size, 1)
+    high = np.full(source.size, LIF_LIMIT, np.int64)
+    return Signal(source.size, -high, high, False)
+
+
+def current_bound(op: Lif, source: Signal) -> Ints:
+    """Largest magnitude of the synaptic current u of each neuron, or -1 where it may grow without bound."""
+    step = np.maximum(-source.low, source.high) << 6
+    decay = op.current_decay.astype(np.int64)
+    bound = (step << 12) // np.maximum(decay, 1) + 1
+    return np.where(step == 0, 0, np.where(decay == 0, -1, bound))
 
 
 def _integrate_interval(op: Integrate, source: Signal) -> Signal:
@@ -363,6 +484,11 @@ def _check_width(program: Program, op: Op, signals: Mapping[str, Signal]) -> Non
             f"{width(int(signal.low[i]), int(signal.high[i]))} bits, {program.widths.potential} are declared; "
             "use fewer weight bits, fewer levels or a smaller shift"
         )
+    if isinstance(op, Lif):
+        current = current_bound(op, signals[op.source])
+        bad = np.flatnonzero((current < 0) | (current > LIF_LIMIT))
+        if bad.size:
+            raise IntegerOverflowError(f"Lif {op.name!r}, neuron {int(bad[0])}: the synaptic current may leave 24 bits; use smaller weights or a larger current decay")
     if isinstance(op, Count):
         source = signals[op.source]
         step = int(signals[op.step].high.max()) if isinstance(op.step, str) else int(op.step.max())
@@ -377,6 +503,10 @@ def _operations(op: Op, signals: Mapping[str, Signal]) -> Counter[str]:
     match op:
         case Linear():
             return Counter(add=int(op.weight.size) + n, shift=n)
+        case Conv2d():
+            return Counter(add=int(op.weight[0].size) * n + n, shift=n)
+        case Lif():  # a 12-bit decay constant is at most 12 shifted additions, for u and for v
+            return Counter(add=26 * n, shift=27 * n, compare=3 * n, select=n)
         case Sum():
             return Counter(add=n * len(op.sources))
         case Count():

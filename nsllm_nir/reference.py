@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .program import Count, Delay, Gate, Input, Integrate, Linear, Program, Sum
+from .program import LIF_LIMIT, Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Program, Sum, convolve
 from .trace import Trace
 
 Int64 = NDArray[np.int64]
@@ -19,6 +19,7 @@ class State:
     """What survives from one token to the next: integrator states and delay lines, by op name."""
 
     integrators: dict[str, Int64] = field(default_factory=dict)
+    lif: dict[str, tuple[Int64, Int64]] = field(default_factory=dict)  # synaptic current u, membrane potential v
     delay_lines: dict[str, list[Int64]] = field(default_factory=dict)  # newest first
 
 
@@ -39,6 +40,12 @@ def step(program: Program, state: State, inputs: dict[str, Int64]) -> dict[str, 
                 x[op.name] = inputs[op.name]
             case Linear():
                 x[op.name] = (_accumulate(op.weight, x[op.source]) + op.bias) << op.shift.astype(np.int64)
+            case Conv2d():
+                image = x[op.source].reshape(op.input_shape)
+                out = convolve(op, op.weight.astype(np.int64), image) + op.bias.astype(np.int64)[:, None, None]
+                x[op.name] = (out << op.shift.astype(np.int64)[:, None, None]).reshape(-1)
+            case Lif():
+                x[op.name] = _lif(op, state, x[op.source])
             case Sum():
                 x[op.name] = np.sum([x[s] for s in op.sources], axis=0) + op.bias
             case Count():
@@ -65,6 +72,23 @@ def _accumulate(weight: NDArray[np.signedinteger], spikes: Int64) -> Int64:
     """Sum the weight rows of the neurons that spiked, each as often as it spiked."""
     active = np.flatnonzero(spikes)
     return weight[:, active].astype(np.int64) @ spikes[active]
+
+
+def _leak(state: Int64, decay: NDArray[np.integer]) -> Int64:
+    """``state (4096 - decay) / 4096``, rounded toward zero."""
+    return np.sign(state) * ((np.abs(state) * (4096 - decay.astype(np.int64))) >> 12)
+
+
+def _lif(op: Lif, state: State, a: Int64) -> Int64:
+    u, v = state.lif.get(op.name, (np.zeros_like(a), np.zeros_like(a)))
+    u = _leak(u, op.current_decay) + (a << 6)
+    v = np.clip(_leak(v, op.voltage_decay) + u + op.bias, -LIF_LIMIT, LIF_LIMIT)
+    if op.threshold is None:
+        state.lif[op.name] = (u, v)
+        return v
+    spikes = v > op.threshold.astype(np.int64) << 6
+    state.lif[op.name] = (u, np.where(spikes, 0, v))
+    return spikes.astype(np.int64)
 
 
 def _delayed(op: Delay, state: State, now: Int64 | None) -> Int64:
