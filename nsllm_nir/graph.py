@@ -31,12 +31,21 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "Linear": ("weight",),
     "Scale": ("scale",),
     "Conv1d": ("input_shape", "weight", "stride", "padding", "dilation", "groups", "bias"),
+    "Conv2d": ("input_shape", "weight", "stride", "padding", "dilation", "groups", "bias"),
+    "SumPool2d": ("kernel_size", "stride", "padding"),
+    "AvgPool2d": ("kernel_size", "stride", "padding"),
+    "Flatten": ("start_dim", "end_dim"),
     "Delay": ("delay",),
     "Threshold": ("threshold",),
     "LI": ("tau", "r", "v_leak"),
+    "I": ("r",),
+    "IF": ("r", "v_threshold", "v_reset"),
     "LIF": ("tau", "r", "v_leak", "v_threshold", "v_reset"),
+    "CubaLI": ("tau_syn", "tau_mem", "r", "v_leak", "w_in"),
+    "CubaLIF": ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in"),
 }
-OPTIONAL = {("LIF", "v_reset")}
+# Older nir versions leave these out; convolutions may leave their input shape to inference.
+OPTIONAL = {("IF", "v_reset"), ("LIF", "v_reset"), ("CubaLIF", "v_reset"), ("CubaLI", "w_in"), ("CubaLIF", "w_in"), ("Conv1d", "input_shape"), ("Conv2d", "input_shape")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +295,7 @@ def from_nir_object(graph: nir.NIRGraph) -> Graph:
             raise GraphError(f"{name}: node type {kind!r} is not supported; supported are {', '.join(sorted(PARAMETERS))} and NIRGraph")
         if kind in ("Input", "Output"):
             return Node(kind, {"shape": np.asarray(next(iter(getattr(node, f"{kind.lower()}_type").values())))})
-        return Node(kind, {p: getattr(node, p) for p in PARAMETERS[kind]})
+        return Node(kind, {p: getattr(node, p) for p in PARAMETERS[kind] if getattr(node, p, None) is not None})
 
     out = convert("graph", graph)
     assert isinstance(out, Graph)
