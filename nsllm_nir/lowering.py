@@ -169,9 +169,10 @@ def _port_size(graph: Graph, kind: str) -> int:
 
 def _integers(values: Any, where: str, what: str, low: int, high: int) -> Ints:
     array = np.asarray(values)
-    if not np.isfinite(array).all():
+    floating = not np.issubdtype(array.dtype, np.integer)  # large integer weights need no copies for these checks
+    if floating and not np.isfinite(array).all():
         raise GraphError(f"{where}: {what} holds NaN or infinity")
-    if array.size and (array != np.rint(array)).any():
+    if floating and (array != np.rint(array)).any():
         raise GraphError(f"{where}: {what} is not integer (first value {array.reshape(-1)[0]}); quantize the graph first")
     if array.size and (array.min() < low or array.max() > high):
         raise GraphError(f"{where}: {what} is in [{array.min()}, {array.max()}], allowed is [{low}, {high}]")
