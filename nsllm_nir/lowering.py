@@ -7,7 +7,6 @@ one step of delay; all values are integers, thresholds may be half-integers.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ from numpy.typing import NDArray
 
 from . import graph as nir_graph
 from .errors import GraphError
-from .graph import DT, Graph, Node, predecessors
+from .graph import Graph, Node, predecessors
 from .nir_blocks import block_numbers, composite_op
-from .program import MAX_WEIGHT_BITS, Count, Delay, Input, Integrate, Linear, Op, Program, Sum, Widths
+from .node_rules import RULES, WEIGHT_LIMIT, Shape, depthwise, gain_shift, linear
+from .program import Delay, Input, Linear, Op, Program, Sum, Widths
 
 Ints = NDArray[Any]
-SPIKING = ("Threshold", "LIF")
-MAX_DENSE_CONV = 1 << 24
-WEIGHT_LIMIT = 1 << (MAX_WEIGHT_BITS - 1)
+SPIKING = ("Threshold", "IF", "LIF", "CubaLIF")
 PORTABLE_WEIGHT_LIMIT = 1 << 21  # the portable profile folds thresholds of counts and states into its weights
 DEFAULT_WIDTHS = Widths()
 
@@ -72,11 +70,12 @@ class _Lowering:
     weight_limit: int
     ops: list[Op] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
+    shapes: dict[str, Shape] = field(default_factory=dict)
 
     def graph(self, graph: Graph, prefix: str, entry: list[str]) -> str:
         """Lower ``graph``; ``entry`` are the signals at its Input node (none: it is the top level). Returns its output signal."""
         sources = predecessors(graph)
-        delayed = _delayed_edges(graph, prefix)
+        delayed = _delayed_edges(graph)
         signals: dict[str, str] = {}
         out = ""
         for name in _order(graph, delayed, prefix):
@@ -93,19 +92,25 @@ class _Lowering:
                     self.outputs.append(out)
             elif isinstance(node, Graph):
                 signals[name] = self._subgraph(node, where, reads)
-            elif node.type == "Scale":
+            elif node.type == "Scale" and (shift := gain_shift(node)) is not None:
                 alone = sum(a == sources[name][0] for a, _ in graph.edges) == 1
-                signals[name] = self._scale(node, where, reads, alone)
+                signals[name] = self._power_of_two(shift, where, reads, alone)
             else:
-                read = self._sum(where, reads)
-                linear = node.type in ("Affine", "Linear")
-                self.ops += _linear(node, where, read, self.weight_limit) if linear else _TABLE[node.type](node, where, read)
-                signals[name] = where
+                signals[name] = self._node(node, where, self._sum(where, reads))
         return out
 
-    def _scale(self, node: Node, where: str, reads: list[str], alone: bool) -> str:
+    def _node(self, node: Node, where: str, source: str) -> str:
+        if node.type in ("Affine", "Linear") and self.weight_limit > WEIGHT_LIMIT:
+            ops, shape = linear(node, where, source, self.weight_limit), (int(node.parameters["weight"].shape[-2]),)
+        else:
+            ops, shape = RULES[node.type](node, where, source, self.shapes[source])
+        self.ops += ops
+        signal = ops[-1].name if ops else source
+        self.shapes[signal] = shape
+        return signal
+
+    def _power_of_two(self, shift: Ints, where: str, reads: list[str], alone: bool) -> str:
         """Power-of-two gains: the shift of the Linear in front where nothing else reads it, a plain sum where they are 1."""
-        shift = _gain_shift(node, where)
         last = self.ops[-1] if self.ops else None
         if len(reads) == 1 and alone and isinstance(last, Linear) and last.name == reads[0] and not last.shift.any():
             self.ops[-1] = replace(last, shift=shift)
@@ -113,13 +118,16 @@ class _Lowering:
         if not shift.any():
             self.ops.append(Sum(where, tuple(reads), np.zeros(shift.size, np.int32)))
         else:
-            self.ops.append(Linear(where, self._sum(where, reads), np.eye(shift.size, dtype=np.int8), np.zeros(shift.size, np.int32), shift))
+            self.ops.append(depthwise(where, self._sum(where, reads), np.ones(shift.size, np.int8), shift))
+        self.shapes[where] = self.shapes[reads[0]]
         return where
 
     def _input(self, node: Node, where: str, entry: list[str]) -> str:
         if entry:
             return self._sum(where, entry)
-        self.ops.append(Input(where, int(np.prod(node.array("shape"))), self.input_levels))
+        shape = tuple(int(n) for n in node.array("shape").reshape(-1))
+        self.ops.append(Input(where, int(np.prod(shape)), self.input_levels))
+        self.shapes[where] = shape
         return where
 
     def _subgraph(self, node: Graph, where: str, reads: list[str]) -> str:
@@ -127,7 +135,10 @@ class _Lowering:
             return self.graph(node, where + ".", reads)
         ops = block_numbers(node, where).ops(where + ".", self._sum(where, reads))
         self.ops += ops
-        return ops[-1].name
+        last = ops[-1]
+        size = last.weight.shape[0] if isinstance(last, Linear) else int(np.prod(self.shapes[self._sum(where, reads)]))
+        self.shapes[last.name] = (1, size)
+        return last.name
 
     def _loop(self, source: str, where: str, graph: Graph, name: str) -> str:
         """One step of delay on an edge that closes a cycle."""
@@ -137,146 +148,26 @@ class _Lowering:
             assert isinstance(node, Node)
             threshold = node.array("threshold" if node.type == "Threshold" else "v_threshold")
             self.ops.append(Delay(delay, source, np.ones(threshold.size, np.int32)))
+            self.shapes[delay] = threshold.shape
         return delay
 
     def _sum(self, where: str, reads: list[str]) -> str:
         if len(reads) == 1:
             return reads[0]
         name = where + ".sum"
-        self.ops.append(Sum(name, tuple(reads), np.zeros(self._size(reads[0]), np.int32)))
+        shapes = [self.shapes[read] for read in reads]
+        if any(shape != shapes[0] for shape in shapes):
+            raise GraphError(f"{where}: its inputs have different shapes: {', '.join(f'{r} {s}' for r, s in zip(reads, shapes, strict=True))}")
+        self.ops.append(Sum(name, tuple(reads), np.zeros(int(np.prod(shapes[0])), np.int32)))
+        self.shapes[name] = shapes[0]
         return name
-
-    def _size(self, signal: str) -> int:
-        op = next(op for op in self.ops if op.name == signal)
-        match op:
-            case Input():
-                return op.size
-            case Linear():
-                return int(op.weight.shape[0])
-            case Sum():
-                return int(op.bias.size)
-            case Integrate():
-                return int(op.decay.size)
-            case Delay():
-                return int(op.steps.size)
-            case _:
-                return self._size(op.source)
 
 
 def _port_size(graph: Graph, kind: str) -> int:
     return next(int(np.prod(n.array("shape"))) for n in graph.nodes.values() if isinstance(n, Node) and n.type == kind)
 
 
-def _integers(values: Any, where: str, what: str, low: int, high: int) -> Ints:
-    array = np.asarray(values)
-    floating = not np.issubdtype(array.dtype, np.integer)  # large integer weights need no copies for these checks
-    if floating and not np.isfinite(array).all():
-        raise GraphError(f"{where}: {what} holds NaN or infinity")
-    if floating and (array != np.rint(array)).any():
-        raise GraphError(f"{where}: {what} is not integer (first value {array.reshape(-1)[0]}); quantize the graph first")
-    if array.size and (array.min() < low or array.max() > high):
-        raise GraphError(f"{where}: {what} is in [{array.min()}, {array.max()}], allowed is [{low}, {high}]")
-    return array
-
-
-def _linear(node: Node, where: str, source: str, limit: int = WEIGHT_LIMIT) -> list[Op]:
-    weight = node.parameters["weight"]
-    if int(np.prod(weight.shape[:-2])) != 1:
-        raise GraphError(f"{where}: batched weights {weight.shape} are not supported; use one matrix per node")
-    weight = _integers(weight, where, "the weight", -limit, limit - 1).reshape(weight.shape[-2:])
-    bias = np.zeros(weight.shape[0], np.int32)
-    if "bias" in node.parameters:
-        bias = _integers(node.parameters["bias"], where, "the bias", -(2**31), 2**31 - 1).astype(np.int32).reshape(-1)
-    if not weight.size or (weight.min() >= -WEIGHT_LIMIT and weight.max() < WEIGHT_LIMIT):
-        return [Linear(where, source, weight.astype(np.int8, copy=False), bias, np.zeros(bias.size, np.uint8))]
-    return _wide_linear(weight.astype(np.int64), bias, where, source)
-
-
-def _wide_linear(rest: Ints, bias: Ints, where: str, source: str) -> list[Op]:
-    """Weights beyond 8 bits as a sum of shifted 7-bit digits; all digits of a weight have its sign, so intervals stay tight."""
-    digits: list[Op] = []
-    while rest.any():
-        digit = np.sign(rest) * (np.abs(rest) & (WEIGHT_LIMIT - 1))
-        shift = np.full(bias.size, (MAX_WEIGHT_BITS - 1) * len(digits), np.uint8)
-        digits.append(Linear(f"{where}.digit_{len(digits)}", source, digit.astype(np.int8), np.zeros(bias.size, np.int32), shift))
-        rest = np.sign(rest) * (np.abs(rest) >> (MAX_WEIGHT_BITS - 1))
-    return [*digits, Sum(where, tuple(op.name for op in digits), bias)]
-
-
-def _gain_shift(node: Node, where: str) -> Ints:
-    gain = node.array("scale").reshape(-1).astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shift = np.log2(gain)
-    bad = ~np.isfinite(shift) | (shift != np.rint(shift)) | (shift < 0)
-    if bad.any():
-        raise GraphError(f"{where}: gains must be powers of two >= 1, found {gain[bad][0]}")
-    return shift.astype(np.uint8)
-
-
-def _conv1d(node: Node, where: str, source: str) -> list[Op]:
-    weight = _integers(node.array("weight"), where, "the weight", -128, 127).astype(np.int8)
-    length = int(node.parameters["input_shape"])
-    if weight.shape[2] != 1 or [int(node.parameters[k]) for k in ("stride", "dilation", "groups")] != [1, 1, 1] or int(node.parameters["padding"]):
-        raise GraphError(f"{where}: only Conv1d of kernel 1, stride 1, dilation 1, groups 1 without padding is supported, got weight {weight.shape}")
-    dense_size = weight.shape[0] * weight.shape[1] * length * length
-    if dense_size > MAX_DENSE_CONV:
-        raise GraphError(f"{where}: as a dense matrix this Conv1d needs {dense_size:,} weights; keep the composite's metadata")
-    bias = _integers(node.array("bias"), where, "the bias", -(2**31), 2**31 - 1).astype(np.int32)
-    dense = np.kron(weight[:, :, 0], np.eye(length, dtype=np.int8)).astype(np.int8)
-    return [Linear(where, source, dense, np.repeat(bias, length), np.zeros(dense.shape[0], np.uint8))]
-
-
-def _spike(threshold: Ints, where: str, source: str) -> list[Op]:
-    """[v > t] on integers is a count of one level: step 2 floor(t) + 1, or step 1 after adding -floor(t)."""
-    if not np.isfinite(threshold).all():
-        raise GraphError(f"{where}: the threshold holds NaN or infinity")
-    floor = np.floor(threshold.reshape(-1)).astype(np.int64)
-    step = np.where(floor >= 0, 2 * floor + 1, 1).astype(np.int32)
-    bias = np.where(floor >= 0, 0, -floor).astype(np.int32)
-    if not bias.any():
-        return [Count(where, source, step, 1)]
-    return [Sum(where + ".offset", (source,), bias), Count(where, where + ".offset", step, 1)]
-
-
-def _threshold(node: Node, where: str, source: str) -> list[Op]:
-    return _spike(node.array("threshold"), where, source)
-
-
-def _ratio(node: Node, where: str, name: str) -> NDArray[np.float64]:
-    return np.round(node.array(name).reshape(-1).astype(np.float64) / DT, 6)
-
-
-def _lif(node: Node, where: str, source: str) -> list[Op]:
-    leak, reset = node.array("v_leak"), np.asarray(node.parameters.get("v_reset", 0.0))
-    if leak.any() or reset.any() or (node.array("r") != 1).any() or (_ratio(node, where, "tau") != 1).any():
-        raise GraphError(f"{where}: only memoryless LIF (tau = dt = 1e-4, r = 1, v_leak = v_reset = 0) is supported")
-    return _spike(node.array("v_threshold"), where, source)
-
-
-def _li(node: Node, where: str, source: str) -> list[Op]:
-    ratio = _ratio(node, where, "tau")
-    shift = 8 - np.log2(ratio)
-    if node.array("v_leak").any() or (node.array("r").reshape(-1) != ratio).any() or (shift != np.rint(shift)).any() or (shift < 0).any() or (shift > 8).any():
-        raise GraphError(f"{where}: an LI must have tau = 2**k dt with k in 0..8, r = tau/dt and v_leak = 0 (unit gain, decay 1 - 2**-k)")
-    decay = (256 - (1 << shift.astype(np.int64))).astype(np.int32)
-    return [Integrate(where, source, decay, 0)]
-
-
-def _delay(node: Node, where: str, source: str) -> list[Op]:
-    steps = _integers(_ratio(node, where, "delay"), where, "the delay in steps of 1e-4 s", 0, 2**20)
-    return [Delay(where, source, steps.astype(np.int32))]
-
-
-_TABLE: dict[str, Callable[[Node, str, str], list[Op]]] = {
-    "Conv1d": _conv1d,
-    "Threshold": _threshold,
-    "LIF": _lif,
-    "LI": _li,
-    "Delay": _delay,
-}
-
-
-def _delayed_edges(graph: Graph, prefix: str) -> set[tuple[str, str]]:
+def _delayed_edges(graph: Graph) -> set[tuple[str, str]]:
     """Edges of a cycle that leave a spiking node: they carry the step of delay that makes the loop well defined."""
     component = _components(graph)
     delayed = set()
