@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -201,36 +202,21 @@ def export(
     from .demo import load_model
     from .lowering import lower
     from .nir_export import to_nir
+    from .portable import to_portable
     from .report import audit_table, audit_totals, facts_table, write_json
 
     if profile not in ("structured", "portable"):
         raise InputError(f"--profile must be structured or portable, got {profile!r}")
-    if profile == "structured":
-        to_nir(load_model(checkpoint), out)
-        program = lower(out)
-    else:
-        program = _export_portable(checkpoint, out)
-    facts = {"file": str(out), "bytes": out.stat().st_size, "operations": len(program.ops), "parameters": program.parameters()}
-    show(facts_table(f"Exported, {profile} profile", facts), audit_table(program))
-    if json_file:
-        write_json(json_file, {**facts, "operations_per_step_bound": audit_totals(program)})
-
-
-def _export_portable(checkpoint: Path, out: Path) -> Program:
-    """The portable profile is made of the program of the structured one."""
-    import tempfile
-
-    from .demo import load_model
-    from .lowering import lower
-    from .nir_export import to_nir
-    from .portable import to_portable
-
-    with tempfile.TemporaryDirectory() as folder:
-        structured = Path(folder) / "model.nir"
+    with tempfile.TemporaryDirectory() as folder:  # the portable profile is made of the program of the structured one
+        structured = out if profile == "structured" else Path(folder) / "model.nir"
         to_nir(load_model(checkpoint), structured)
         program = lower(structured)
-    to_portable(program, out)
-    return program
+        if profile == "portable":
+            to_portable(program, out)
+        facts = {"file": str(out), "bytes": out.stat().st_size, "operations": len(program.ops), "parameters": program.parameters()}
+        show(facts_table(f"Exported, {profile} profile", facts), audit_table(program))
+    if json_file:
+        write_json(json_file, {**facts, "operations_per_step_bound": audit_totals(program)})
 
 
 @app.command()
@@ -385,10 +371,11 @@ def demo(
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint to use; default: the one that comes with the package.")] = None,
     tokens: Annotated[int, typer.Option(help="Held-out tokens to compare.")] = 64,
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 32,
+    json_file: Json = None,
 ) -> None:
     """Run a trained model on every backend, compare every spike, generate the same text everywhere, and write the report page."""
     from .demo import run_demo
-    from .report import audit_table, backends_table, constraints_table, differences_table, facts_table, findings, generations_table, spikes_table
+    from .report import audit_table, backends_table, constraints_table, differences_table, facts_table, findings, generations_table, spikes_table, write_json
 
     with Steps() as progress:
         result = run_demo(out, checkpoint, tokens, new_tokens, progress)
@@ -402,7 +389,10 @@ def demo(
         facts_table("Size", result.size),
         audit_table(report.program),
         constraints_table(result.constraints, result.cores),
+        "",
         f"every spike equal: {'yes' if report.exact else 'NO'}; same text from every engine: {'yes' if result.same_text else 'NO'}",
         f"report: {out / 'report.html'}",
     )
+    if json_file:
+        write_json(json_file, result.to_json())
     raise typer.Exit(0 if result.passed else 1)

@@ -415,8 +415,9 @@ def test_works_without_torch(tmp_path: Path) -> None:
 
 
 def test_demo(small: Path, tmp_path: Path) -> None:
-    status, out, err = call("demo", "--checkpoint", small, "--out", tmp_path, "--tokens", "12", "--new-tokens", "6")
+    status, out, err = call("demo", "--checkpoint", small, "--out", tmp_path, "--tokens", "12", "--new-tokens", "6", "--json", tmp_path / "demo.json")
     assert status == 0, out + err
+    assert (tmp_path / "demo.json").read_text() == (tmp_path / "report.json").read_text()
     assert "every spike equal: yes; same text from every engine: yes" in out
     data = json.loads((tmp_path / "report.json").read_text())
     assert list(data["verification"]["backends"]) == ["model", "snntorch", "lava", "lava-stock", "hls"]
