@@ -19,16 +19,16 @@ from nsllm_nir.errors import InputError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.simulation import EngineProcess
-from nsllm_nir.program import Linear, Program
+from nsllm_nir.program import Conv2d, Linear, Program
 from nsllm_nir.trace import Trace
 
 
 @dataclass(frozen=True)
 class SynapticEvents:
-    """Work of one Linear in a run, counted by the engine.
+    """Work of one Linear or Conv2d in a run, counted by the engine.
 
-    rows: weight rows fetched, one per source neuron and token whose count is not 0; additions: accumulations of one
-    weight (a row is added once for each set bit of the count).
+    rows: source neurons and tokens whose count is not 0 (for each, a Linear fetches its weight row); additions:
+    accumulations of one weight (each once for each set bit of the count; of a Conv2d, those whose tap reaches an output).
     """
 
     rows: int
@@ -57,7 +57,7 @@ class _Engine:
 
 @dataclass
 class Executable:
-    """A packed program and the engine binary. counters: {Linear op: SynapticEvents} of the last `run`."""
+    """A packed program and the engine binary. counters: {Linear or Conv2d op: SynapticEvents} of the last `run`."""
 
     program: Program
     image: bytes
@@ -86,7 +86,7 @@ class Executable:
         with self.open() as engine:
             steps = [engine.advance(row, traced=True) for row in spikes]
         work = zip(self.program.ops, engine.counters.tolist(), strict=True)
-        self.counters = {op.name: SynapticEvents(*events) for op, events in work if isinstance(op, Linear)}
+        self.counters = {op.name: SynapticEvents(*events) for op, events in work if isinstance(op, Linear | Conv2d)}
         shape = {n: (len(steps), self.program.signals[n].size) for n in self.program.traced}
         return Trace({n: np.array([x[n] for x in steps], dtype=np.int64).reshape(shape[n]) for n in self.program.traced})
 

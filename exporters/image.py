@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from nsllm_nir import reference
 from nsllm_nir.errors import LossyConversionError
 from nsllm_nir.hw.toolchain import Depths
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, sources
+from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum, sources
 from nsllm_nir.trace import Trace
 
-MAGIC, VECTORS_MAGIC, VERSION = 0x494C534E, 0x564C534E, 1
+MAGIC, VECTORS_MAGIC, VERSION = 0x494C534E, 0x564C534E, 2
 HEADER_WORDS, OP_WORDS, PORT_WORDS, VECTORS_HEADER = 32, 16, 4, 8
 ALIGNMENT = 64  # words
 CRC_WORD = 3
-KINDS: dict[type, int] = {Input: 1, Linear: 2, Sum: 3, Count: 4, Gate: 5, Integrate: 6, Delay: 7}
-SIGNED_COUNT, SIGNAL_STEP, PORT_OUTPUT, PORT_SPIKES = 1, 2, 1, 2
+KINDS: dict[type, int] = {Input: 1, Linear: 2, Sum: 3, Count: 4, Gate: 5, Integrate: 6, Delay: 7, Lif: 8, Conv2d: 9}
+SIGNED_COUNT, SIGNAL_STEP, POTENTIAL, PORT_OUTPUT, PORT_SPIKES = 1, 2, 4, 1, 2
+GEOMETRY_LIMIT = 1 << 24
+LIF_BIAS_LIMIT = 1 << 25  # beyond it v saturates whatever u and v are
 
 Words = NDArray[np.uint32]
 
@@ -80,7 +82,7 @@ def pack_image(program: Program) -> bytes:
     """The program image: header, descriptors, ports, constants, weight rows, names. Deterministic.
 
     Raises:
-        LossyConversionError: the program does not have exactly one input, or needs numbers of more than 32 bits.
+        LossyConversionError: the program does not have exactly one input, needs numbers of more than 32 bits or a larger geometry.
     """
     _check_program(program)
     packer = _Packer(program)
@@ -136,6 +138,10 @@ def _check_program(program: Program) -> None:
     for op in program.ops:
         if isinstance(op, Integrate) and op.fraction_bits > 31:
             raise LossyConversionError(f"Integrate {op.name!r}: the spike engine shifts by at most 31 bits, fraction_bits is {op.fraction_bits}")
+        if isinstance(op, Conv2d) and (largest := max(*op.stride, *op.padding, *op.dilation)) > GEOMETRY_LIMIT:
+            raise LossyConversionError(
+                f"Conv2d {op.name!r}: the spike engine takes strides, paddings and dilations of at most {GEOMETRY_LIMIT}, found {largest}"
+            )
 
 
 def _padded(words: int) -> int:
@@ -174,6 +180,10 @@ def _descriptor(packer: _Packer, op: Op) -> dict[str, int]:
             leak_shift = 9 - np.array([(256 - int(d)).bit_length() for d in op.decay])
             state = packer.state(op.decay.size)
             return fields | {"source": read[0], "constants": packer.section(leak_shift), "parameter": op.fraction_bits, "state": state}
+        case Lif():
+            return fields | {"source": read[0]} | _lif(packer, op)
+        case Conv2d():
+            return fields | {"source": read[0]} | _conv(packer, op)
         case Delay():
             slots = int(op.steps.max())
             state = packer.state(1 + slots * op.steps.size) if slots else 0
@@ -182,7 +192,7 @@ def _descriptor(packer: _Packer, op: Op) -> dict[str, int]:
 
 def _linear(packer: _Packer, op: Linear) -> dict[str, int]:
     outputs, inputs = op.weight.shape
-    weight_bits = _weight_bits(op)
+    weight_bits = _weight_bits(op.weight)
     stride = -(-outputs * weight_bits // 128) * 4
     packer.row_words = max(packer.row_words, stride)
     packer.accumulators = max(packer.accumulators, outputs)
@@ -190,27 +200,61 @@ def _linear(packer: _Packer, op: Linear) -> dict[str, int]:
         "source_size": inputs,
         "constants": packer.section(op.bias),
         "more": packer.section(op.shift),
-        "weights": packer.block(_rows(op, weight_bits, stride)),
+        "weights": packer.block(_rows(op.weight, weight_bits, stride)),
         "stride": stride,
         "parameter": weight_bits,
     }
 
 
-def _weight_bits(op: Linear) -> int:
+def _lif(packer: _Packer, op: Lif) -> dict[str, int]:
+    factors = (4096 - op.current_decay.astype(np.int64)) | (4096 - op.voltage_decay.astype(np.int64)) << 16
+    threshold = {"flags": POTENTIAL} if op.threshold is None else {"more": packer.section(op.threshold)}
+    return threshold | {
+        "constants": packer.section(np.clip(op.bias.astype(np.int64), -LIF_BIAS_LIMIT, LIF_BIAS_LIMIT)),
+        "weights": packer.section(factors),
+        "state": packer.state(2 * _padded(op.bias.size)),
+    }
+
+
+def _conv(packer: _Packer, op: Conv2d) -> dict[str, int]:
+    """Per input channel one block with a packed row of the group's outputs for each tap."""
+    (channels, *sizes), (outputs, *results), (_, per_group, *kernel) = op.input_shape, op.output_shape, op.weight.shape
+    group_outputs, taps = outputs // op.groups, kernel[0] * kernel[1]
+    weight_bits = _weight_bits(op.weight)
+    words = -(-group_outputs * weight_bits // 32)
+    stride = -(-taps * words // 4) * 4
+    by_output = op.weight.reshape(op.groups, group_outputs, per_group, taps).transpose(1, 0, 2, 3).reshape(group_outputs, channels * taps)
+    rows = _rows(by_output, weight_bits, words)[: channels * taps * words].reshape(channels, taps * words)
+    axes = [(sizes[i], results[i], kernel[i], op.stride[i], op.padding[i], op.dilation[i]) for i in (0, 1)]
+    lanes = words * (32 // weight_bits)  # a row is added whole: its unused weights are 0, but they need accumulators
+    packer.row_words = max(packer.row_words, stride)
+    packer.accumulators = max(packer.accumulators, int(np.prod(op.output_shape)) + max(0, lanes - group_outputs))
+    return {
+        "source_size": int(np.prod(op.input_shape)),
+        "second": packer.section(np.array([channels, outputs, per_group, group_outputs, *axes[0], *axes[1]])),
+        "constants": packer.section(op.bias),
+        "more": packer.section(op.shift),
+        "weights": packer.section(np.pad(rows, ((0, 0), (0, stride - taps * words)))),
+        "stride": stride,
+        "parameter": weight_bits,
+    }
+
+
+def _weight_bits(weight: NDArray[np.integer]) -> int:
     """2, 4 or 8: the narrowest two's complement number that holds every weight."""
-    blocks = [np.asarray(op.weight[i : i + 256]) for i in range(0, op.weight.shape[0], 256)]
+    blocks = [np.asarray(weight[i : i + 256]) for i in range(0, weight.shape[0], 256)]
     low, high = min(int(b.min()) for b in blocks), max(int(b.max()) for b in blocks)
     return next(b for b in (2, 4, 8) if -(1 << b - 1) <= low and high < 1 << b - 1)
 
 
-def _rows(op: Linear, weight_bits: int, stride: int) -> Words:
-    """One packed row per source neuron, lowest output in the lowest bits. Blocks of rows keep the copies small."""
-    outputs, inputs = op.weight.shape
+def _rows(weight: NDArray[np.integer], weight_bits: int, stride: int) -> Words:
+    """Weights (outputs, rows) to packed rows, lowest output in the lowest bits. Blocks of rows keep the copies small."""
+    outputs, inputs = weight.shape
     words = np.zeros((_padded(inputs * stride) // ALIGNMENT, ALIGNMENT), np.uint32).reshape(-1)
     rows = words[: inputs * stride].view(np.uint8).reshape(inputs, 4 * stride)
     each = 8 // weight_bits
     for first in range(0, inputs, 1024):
-        block = np.asarray(op.weight[:, first : first + 1024]).T.astype(np.int8).view(np.uint8) & ((1 << weight_bits) - 1)
+        block = np.asarray(weight[:, first : first + 1024]).T.astype(np.int8).view(np.uint8) & ((1 << weight_bits) - 1)
         block = np.pad(block, ((0, 0), (0, -outputs % each)))
         for k in range(each):
             rows[first : first + len(block), : block.shape[1] // each] |= block[:, k::each] << k * weight_bits
@@ -254,6 +298,7 @@ _FIELDS = (
 
 
 def _descriptor_words(fields: dict[str, int], sections: int) -> list[int]:
-    absolute = {key: fields[key] + sections for key in ("constants", "more", "weights") if key in fields}
+    sections_of = ("constants", "more", "weights", "second") if fields["kind"] == KINDS[Conv2d] else ("constants", "more", "weights")
+    absolute = {key: fields[key] + sections for key in sections_of if key in fields}
     row = fields | absolute
     return [row.get(key, 0) for key in _FIELDS] + [0] * (OP_WORDS - len(_FIELDS))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import BackendError, LossyConversionError
-from nsllm_nir.exporters import lava_client, lava_constraints, lava_stock
+from nsllm_nir.exporters import lava_client, lava_constraints, lava_network, lava_stock
 from nsllm_nir.exporters.lava_worker import job as jobs
 from nsllm_nir.program import Program
 from nsllm_nir.reference import check_inputs
@@ -87,7 +87,7 @@ class _FusedBackend:
 
 @dataclass(frozen=True)
 class _Stock:
-    network: lava_stock.Network
+    network: lava_network.Network
     timeout_seconds: float
 
     def run(self, inputs: NDArray[np.integer]) -> Trace:
@@ -97,8 +97,8 @@ class _Stock:
         data = np.zeros((steps, network.sizes["input"]), np.int32)
         data[:tokens, : spikes.shape[1]] = spikes
         data[:tokens, spikes.shape[1] :] = lava_stock.PAYLOADS
-        job, arrays = lava_stock.job(network)
-        lava_client.check_shared_memory(lava_stock.channel_bytes(network))
+        job, arrays = lava_network.job(network)
+        lava_client.check_shared_memory(lava_network.channel_bytes(network))
         with lava_client.worker({**job, "steps": steps}, arrays, data, (steps, arrays["traced"].size), self.timeout_seconds) as worker:
             worker.step()
             rows = _split(network.program, worker.output)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsllm_nir.errors import LossyConversionError
-from nsllm_nir.exporters.lava_stock import LIF_ROUNDING, MESSAGE_BITS, MODELS, WEIGHT_BITS, WEIGHT_EXPONENTS, Network, Population, Projection, is_loop, lower
+from nsllm_nir.exporters.lava_lif import RANGES
+from nsllm_nir.exporters.lava_network import MESSAGE_BITS, MODELS, WEIGHT_BITS, WEIGHT_RANGES, Network, Population, Projection
+from nsllm_nir.exporters.lava_stock import LIF_ROUNDING, WEIGHT_EXPONENTS, lower
 from nsllm_nir.program import Op, Program
 
 STATE_BITS = 24
@@ -26,10 +28,11 @@ LOIHI2_CORES = 120  # usable of 128
 class Constraint:
     """The populations of one node and role on Loihi 2.
 
-    node: node of the program ("" for the constant lanes); role, process: as `lava_stock.Population`,
-    with the Lava Process class; weights are as stored (mixed-sign weights doubled, with the exponent
+    node: node of the program ("" for the constant lanes); role, process: as `lava_network.Population`, or "synapses"
+    of a node whose synapses end at the neuron that reads it, with the Lava Process class; weights are as stored (mixed-sign weights doubled, with the exponent
     one less); state: worst case of the neuron's input sum; threshold: ``|v| > threshold`` or
-    ``v > threshold`` sends; delay: tokens that a `Delay` re-reads, in steps; lag: Lava steps after
+    ``v > threshold`` sends (the largest of the row); registers: {name: (lowest, highest, lowest and highest that
+    Loihi holds)} of a LIF; delay: tokens that a `Delay` re-reads, in steps; lag: Lava steps after
     the token's entry, of the last copy (None where a loop has no place in the pipeline); cores: share of a core,
     estimated; status: "ok" or "error" with its reason.
     """
@@ -47,6 +50,7 @@ class Constraint:
     state_low: int
     state_high: int
     threshold: int
+    registers: dict[str, tuple[int, int, int, int]]
     delay: int
     message_bits: int
     lag: int | None
@@ -62,16 +66,23 @@ def constraints(program: Program) -> list[Constraint]:
 
 def report(network: Network) -> list[Constraint]:
     """`constraints` of a program that is already lowered."""
-    ops = {op.name: op for op in network.program.ops}
     incoming: dict[tuple[str, str], list[Projection]] = {}
     for projection in network.projections:
-        incoming.setdefault((projection.target.node, projection.target.role), []).append(projection)
+        role = projection.target.role if projection.node == projection.target.node else "synapses"
+        incoming.setdefault((projection.node, role), []).append(projection)
     groups: dict[tuple[str, str], list[Population]] = {}  # the copies of a node make one row
     for population in network.populations:
         groups.setdefault((population.node, population.role), []).append(population)
-    rows = [_row(members, incoming.get(key, []), ops.get(key[0]), network.program) for key, members in groups.items()]
+    rows = [_row(members, incoming.get(key, []), network) for key, members in groups.items()]
+    neurons = {p.node: p for p in network.populations if p.role in ("lif", "units")}
+    for name, neuron in network.inlined.items():
+        signal = network.program.signals[name]
+        part = dataclasses.replace(
+            neurons[neuron], node=name, role="synapses", size=0, low=int(signal.low.min()), high=int(signal.high.max()), registers={}, refused=""
+        )
+        rows.append(_row([part], incoming.get((name, "synapses"), []), network))
     delays = [_delay_row(op, network) for op in network.program.ops if op.name in network.delays]
-    order = {name: i for i, name in enumerate(ops)}
+    order = {op.name: i for i, op in enumerate(network.program.ops)}
     return sorted(rows + delays, key=lambda r: order.get(r.node, -1))
 
 
@@ -96,15 +107,16 @@ def estimated_cores(rows: Iterable[Constraint]) -> int:
     return math.ceil(sum(row.cores for row in rows))
 
 
-def _row(members: list[Population], incoming: list[Projection], op: Op | None, program: Program) -> Constraint:
+def _row(members: list[Population], incoming: list[Projection], network: Network) -> Constraint:
     p, neurons = members[-1], sum(member.size for member in members)
     weights = [q.weights for q in incoming if q.weights.size]
     low = min((int(w.min()) for w in weights), default=0)
     high = max((int(w.max()) for w in weights), default=0)
     synapses = sum(int(w.size) for w in weights)
     exponents = tuple(sorted({q.weight_exp for q in incoming}))
-    loop = op is not None and p.role == "value" and is_loop(program, op)
-    reason = _reason(p, incoming, loop)
+    loop = network.refused.get(p.node, "") if p.role == "value" else ""
+    reason = loop or _reason(p, incoming)
+    registers = {name: (int(values.min()), int(values.max()), *RANGES[name]) for name, values in p.registers.items() if values.size}
     return Constraint(
         node=p.node,
         role=p.role,
@@ -118,7 +130,8 @@ def _row(members: list[Population], incoming: list[Projection], op: Op | None, p
         weight_exponents=exponents,
         state_low=p.low,
         state_high=p.high,
-        threshold=0,
+        threshold=registers["vth"][1] if "vth" in registers else 0,
+        registers=registers,
         delay=0,
         message_bits=MESSAGE_BITS[p.process],
         lag=None if loop else p.lag,
@@ -128,9 +141,9 @@ def _row(members: list[Population], incoming: list[Projection], op: Op | None, p
     )
 
 
-def _reason(p: Population, incoming: list[Projection], loop: bool) -> str:
-    if loop:
-        return "the loop would have to close within one token, but each projection takes one Lava step; use the backend 'lava'"
+def _reason(p: Population, incoming: list[Projection]) -> str:
+    if p.refused:
+        return p.refused
     limit = 1 << (STATE_BITS - 1)
     # The sum, rounded down to a multiple of 64, must stay above -limit: there a LIF current wraps around.
     if p.role == "units" and (p.low <= LIF_ROUNDING - limit or p.high >= limit):
@@ -141,7 +154,7 @@ def _reason(p: Population, incoming: list[Projection], loop: bool) -> str:
     for q in incoming:
         if q.weight_exp not in WEIGHT_EXPONENTS:
             return f"the weight exponent {q.weight_exp} is outside [{WEIGHT_EXPONENTS[0]}, {WEIGHT_EXPONENTS[-1]}]; use smaller shifts or fraction bits"
-        limits = (-256, 254) if q.sign_mode == "MIXED" else (0, 255)
+        limits = WEIGHT_RANGES[q.sign_mode]
         if q.weights.size and (q.weights.min() < limits[0] or q.weights.max() > limits[1]):
             return f"synaptic weights in [{q.weights.min()}, {q.weights.max()}] are outside {list(limits)}; use fewer levels or smaller constants"
     return ""
@@ -163,6 +176,7 @@ def _delay_row(op: Op, network: Network) -> Constraint:
         state_low=int(signal.low.min()),
         state_high=int(signal.high.max()),
         threshold=0,
+        registers={},
         delay=network.delays[op.name],
         message_bits=MESSAGE_BITS["graded"],
         lag=network.lags[op.name],

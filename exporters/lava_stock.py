@@ -1,115 +1,43 @@
 """Lower a `Program` to populations and projections of stock Lava Processes (no Lava import here).
 
 The whole network is one pipeline: a token enters per Lava step, each projection adds one step, and
-population P of lag L holds token t - L at step t. Populations of one neuron model share one Lava
-Process, because Lava starts an operating-system process, with about 0.7 ms of messages per step,
-for every Process; projections share one Sparse per source, target, weight exponent and sign mode.
+population P of lag L holds token t - L at step t.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.exporters.lava_worker.job import CHANNEL_SLOTS
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum
+from nsllm_nir.exporters.lava_dendrites import Dendrites, dendrites, inlined_terms
+from nsllm_nir.exporters.lava_lif import SHIFT, integrator, registers
+from nsllm_nir.exporters.lava_network import WEIGHT_BITS, Indices, Network, Population, Projection
+from nsllm_nir.exporters.lava_worker.convolution import per_neuron, synapses
+from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum
 
-Indices = NDArray[np.signedinteger[Any]]
 PAYLOADS = (1, 1 << 8, 1 << 16)  # constant lanes: three 8-bit digits make any 24-bit constant
-WEIGHT_BITS = 8
 WEIGHT_LOW, WEIGHT_HIGH = -128, 127  # before the doubling that a mixed-sign synapse needs
 WEIGHT_EXPONENTS = range(-8, 8)
 MAX_BASE = WEIGHT_EXPONENTS[-1] + 1  # largest left shift of a mixed-sign projection
-MESSAGE_BITS = {"input": 24, "graded": 24, "units": 1, "gates": 24}
-LIF_SHIFT = 6  # Lava's LIF shifts its input left by 6 bits; the projections to it shift right by as much
-LIF_ROUNDING = (1 << LIF_SHIFT) - 1
-MODELS = {"input": "RingBuffer", "graded": "GradedVec", "units": "LIFReset", "gates": "ProdNeuron"}
-
-
-@dataclass(frozen=True, eq=False)
-class Population:
-    """``size`` neurons of one model that serve the node ``node``; low, high: worst case of their input sum.
-
-    role: "value" (the node's result), "copy" (the same, one step later), "units" (thresholds of a
-    count), "product" (of a gate) or "constant".
-    """
-
-    node: str
-    role: str
-    process: str
-    start: int
-    size: int
-    lag: int
-    low: int
-    high: int
-
-    @property
-    def indices(self) -> Indices:
-        return np.arange(self.start, self.start + self.size)
-
-
-@dataclass(frozen=True, eq=False)
-class Projection:
-    """Synapses into population ``target``: ``weights[k]`` from ``columns[k]`` to ``rows[k]``, indices within the processes.
-
-    The postsynaptic sum is ``(sum of weight * message)`` shifted by ``weight_exp`` (right shifts floor).
-    """
-
-    target: Population
-    source: str
-    port: str
-    weight_exp: int
-    sign_mode: str
-    rows: Indices
-    columns: Indices
-    weights: Indices
-
-    @property
-    def process(self) -> tuple[str, str, str, int, str]:
-        """Key of the Sparse process that holds it."""
-        return self.source, self.target.process, self.port, self.weight_exp, self.sign_mode
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A pipeline of populations.
-
-    sizes: neurons of each process, "input" with the constant lanes at its end; traced: {node:
-    (indices within "graded" (neurons,), lag)}; delays: {node of a `Delay`: its longest delay in steps}.
-    """
-
-    program: Program
-    sizes: dict[str, int]
-    populations: tuple[Population, ...]
-    projections: tuple[Projection, ...]
-    traced: dict[str, tuple[Indices, int]]
-    lags: dict[str, int]
-    delays: dict[str, int]
-
-    @property
-    def latency(self) -> int:
-        """Lava steps from a token's entry to its last traced value."""
-        return max(lag for _, lag in self.traced.values())
+DIRECT_LIMIT = 1 << 17  # of what a LIF shifts left by 6 bits into 24
+NO_REGISTERS: Mapping[str, Indices] = {}
+LIF_ROUNDING = (1 << SHIFT) - 1  # Lava's LIF shifts its input left by 6 bits; the projections to units shift right by as much
 
 
 def lower(program: Program) -> Network:
-    """Lay out ``program``. A recurrent `Delay` is laid out without its loop; `lava_constraints` refuses it by name."""
-    builder = _Builder(program)
+    """Lay out ``program``. A loop that does not fit is laid out open; `lava_constraints` refuses it by name."""
+    plan = dendrites(program)
+    builder = _Builder(program, plan)
     for op in program.ops:
         builder.place(op)
     traced = {node: (builder.at(node, builder.lags[node]), builder.lags[node]) for node in program.traced}
     delays = {name: int(op.steps.max()) for name, op in builder.delays.items()}
-    return Network(program, builder.sizes, tuple(builder.populations), tuple(builder.projections), traced, builder.lags, delays)
-
-
-def is_loop(program: Program, op: Op) -> bool:
-    """True for a `Delay` whose source is produced later in the program."""
-    names = [o.name for o in program.ops]
-    return isinstance(op, Delay) and names.index(op.source) >= names.index(op.name)
+    populations, projections = tuple(builder.populations), tuple(builder.projections)
+    return Network(program, builder.sizes, populations, projections, traced, builder.lags, delays, plan.inlined, plan.refused)
 
 
 def digits(values: Indices) -> Indices:
@@ -123,7 +51,7 @@ def digits(values: Indices) -> Indices:
 
 
 def unit_interval(op: Count, program: Program) -> tuple[int, int]:
-    """Worst case of the sum at a threshold unit of ``op``, rounding offset included."""
+    """Worst case of the sum at a threshold unit of ``op``, without the rounding offset."""
     v, odd = program.signals[op.source], 2 * op.levels - 1
     if isinstance(op.step, str):
         s = program.signals[op.step]
@@ -134,13 +62,19 @@ def unit_interval(op: Count, program: Program) -> tuple[int, int]:
     low, high = scale * v.low - far, scale * v.high - near
     if op.signed:
         low, high = np.minimum(low, -scale * v.high - far), np.maximum(high, -scale * v.low - near)
-    return int(low.min()) + LIF_ROUNDING, int(high.max()) + LIF_ROUNDING
+    return int(low.min()), int(high.max())
+
+
+def unit_groups(op: Count) -> list[tuple[int, int]]:
+    """(sign, level) of each group of threshold units of ``op``, in the order of their indices."""
+    return [(sign, m) for sign in ((1, -1) if op.signed else (1,)) for m in range(1, op.levels + 1)]
 
 
 @dataclass
 class _Builder:
     program: Program
-    sizes: dict[str, int] = field(default_factory=lambda: {"input": 0, "graded": 0, "units": 0, "gates": 0})
+    plan: Dendrites
+    sizes: dict[str, int] = field(default_factory=lambda: {"input": 0, "graded": 0, "units": 0, "lif": 0, "gates": 0})
     populations: list[Population] = field(default_factory=list)
     projections: list[Projection] = field(default_factory=list)
     lags: dict[str, int] = field(default_factory=dict)
@@ -151,20 +85,29 @@ class _Builder:
     def place(self, op: Op) -> None:
         """Add the populations and projections of one op; its value is at lag ``lags[op.name]``."""
         match op:
+            case Linear() | Conv2d() | Sum() if op.name in self.plan.inlined:
+                pass  # its synapses come with the neuron they end at
+            case Delay() if op.name in self.plan.loops:
+                pass  # `_close_loops`
             case Input():
                 self._input(op)
-            case Linear():
-                lag = self.lags[op.source]
-                self._affine(self._value(op.name, lag + 1), op.weight, self.at(op.source, lag), op.bias, op.shift)
+            case Linear() | Conv2d():
+                self._affine(op)
             case Sum():
                 self._sum(op)
+            case Count() if op.name in self.plan.loops.values():
+                self._recurrent_count(op)
             case Count():
                 self._count(op)
+            case Lif() if op.threshold is None:
+                self._integrator(op)
+            case Lif():
+                self._lif(op)
             case Gate():
                 self._gate(op)
             case Integrate():
                 self._integrate(op)
-            case Delay() if is_loop(self.program, op):
+            case Delay() if op.name in self.plan.refused:
                 self._value(op.name, 1)
             case Delay():
                 self.lags[op.name] = self.lags[op.source]
@@ -196,36 +139,116 @@ class _Builder:
             self._constants.append(lanes.indices)
         return self._constants[lag - 1]
 
-    def _add(self, node: str, role: str, process: str, size: int, lag: int, low: int, high: int) -> Population:
-        population = Population(node, role, process, self.sizes[process], size, lag, low, high)
+    def _add(
+        self, node: str, role: str, process: str, size: int, lag: int, low: int, high: int, values: Mapping[str, Indices] = NO_REGISTERS, refused: str = ""
+    ) -> Population:
+        population = Population(node, role, process, self.sizes[process], size, lag, low, high, values, refused)
         self.sizes[process] += size
         self.populations.append(population)
         return population
 
-    def _value(self, node: str, lag: int) -> Population:
+    def _value(self, node: str, lag: int, refused: str = "") -> Population:
         signal = self.program.signals[node]
-        population = self._add(node, "value", "graded", signal.size, lag, int(signal.low.min()), int(signal.high.max()))
+        population = self._add(node, "value", "graded", signal.size, lag, int(signal.low.min()), int(signal.high.max()), refused=refused)
         self.lags[node] = lag
         self._held[node, lag] = population.indices
         return population
 
     def _connect(
-        self, target: Population, source: str, rows: Indices, columns: Indices, weights: Indices, *, shift: int = 0, port: str = "a_in"
+        self, target: Population, source: str, rows: Indices, columns: Indices, weights: Indices, *, shift: int = 0, port: str = "a_in", node: str = ""
     ) -> None:
         """Mixed-sign synapses: the weight is stored doubled, since Lava drops its lowest bit, and the exponent is one less."""
         kept = weights != 0
         indices = rows[kept].astype(np.int32), columns[kept].astype(np.int32)
-        self.projections.append(Projection(target, source, port, shift - 1, "MIXED", *indices, 2 * weights[kept].astype(np.int32)))
+        self.projections.append(Projection(target, node or target.node, source, port, shift - 1, "MIXED", *indices, 2 * weights[kept].astype(np.int32)))
 
-    def _affine(self, target: Population, weight: NDArray[Any], source: Indices, bias: NDArray[Any], shift: NDArray[Any]) -> None:
-        """``target = (weight @ source + bias) << shift``; one projection per group of rows with compatible shifts."""
-        lanes = self.constants(target.lag - 1)
-        columns = np.concatenate([source, lanes])
-        whole = np.hstack([weight.astype(np.int64), digits(bias).T])
-        for base, members in _shift_groups(whole, shift):
-            scaled = whole[members] << (shift[members].astype(np.int64) - base)[:, None]
-            r, c = np.nonzero(scaled)
-            self._connect(target, "graded", target.start + members[r], columns[c], scaled[r, c], shift=base)
+    def _shifted(self, target: Population, source: str, rows: Indices, columns: Indices, weights: Indices, shift: NDArray[Any], node: str) -> None:
+        """Row r of ``target`` gets ``(weights @ source) << shift[r]``; one projection per group of rows with compatible shifts."""
+        for base, members in _shift_groups(rows, weights, shift):
+            kept = members[rows]
+            scaled = weights[kept] << (shift[rows[kept]].astype(np.int64) - base)
+            self._connect(target, source, target.start + rows[kept], columns[kept], scaled, shift=base, node=node)
+
+    def _constant(self, target: Population, values: Indices) -> None:
+        """Add ``values`` (neurons,) while a token is there."""
+        parts = digits(values)
+        lane, row = np.nonzero(parts)
+        if row.size:
+            self._connect(target, "graded", target.start + row, self.constants(target.lag - 1)[lane], parts[lane, row])
+
+    def _affine(self, op: Linear | Conv2d) -> None:
+        """``(weight @ source + bias) << shift``, the bias through the constant lanes."""
+        lag = self.lags[op.source]
+        target = self._value(op.name, lag + 1)
+        rows, columns, weights = op_synapses(op)
+        bias, shift = per_row(op, op.bias), per_row(op, op.shift)
+        columns = self.at(op.source, lag)[columns]
+        if bias.any():
+            parts = digits(bias)
+            lane, row = np.nonzero(parts)
+            rows, columns, weights = np.append(rows, row), np.append(columns, self.constants(lag)[lane]), np.append(weights, parts[lane, row])
+        self._shifted(target, "graded", rows, columns, weights, shift, op.name)
+
+    def _terms_lag(self, terms: list[Op]) -> int:
+        """The common lag of what reaches a neuron from outside its own loops."""
+        names = [source_of(term) if term.name in self.plan.inlined else term.name for term in terms]
+        return max((self.lags[name] for name in names if name not in self.plan.loops), default=1)
+
+    def _feed(self, neurons: Population, terms: list[Op], signs: list[int]) -> None:
+        """Synapses of ``terms`` into every group of ``neurons``; groups have equal sizes, and each its sign (also of its spikes)."""
+        size = neurons.size // len(signs)
+        groups = [(k * size, sign) for k, sign in enumerate(signs)]
+        for term in terms:
+            source, senders, shift = "graded", [(0, 1)], np.zeros(size, np.int64)
+            if not isinstance(term, Linear | Conv2d) or term.name not in self.plan.inlined:
+                rows, columns, weights = np.arange(size), self.at(term.name, neurons.lag - 1), np.ones(size, np.int64)
+            else:
+                (rows, columns, weights), shift = op_synapses(term), per_row(term, term.shift)
+                if term.source in self.plan.loops:  # the token before this one left these neurons one step ago
+                    source, senders, columns = neurons.process, groups, neurons.start + columns
+                else:
+                    columns = self.at(term.source, neurons.lag - 1)[columns]
+            pairs = [(to, of, a * b) for to, a in groups for of, b in senders]
+            all_rows, all_columns = np.concatenate([rows + to for to, _, _ in pairs]), np.concatenate([columns + of for _, of, _ in pairs])
+            all_weights = np.concatenate([weights * sign for _, _, sign in pairs])
+            node = term.name if term.name in self.plan.inlined else neurons.node
+            self._shifted(neurons, source, all_rows, all_columns, all_weights, np.tile(shift, len(signs)), node)
+
+    def _send(self, neurons: Population, signs: list[int]) -> None:
+        """The value of the node: the signed sum of the groups of ``neurons``. Closes the loops that start there."""
+        target = self._value(neurons.node, neurons.lag + 1)
+        rows, weights = np.tile(target.indices, len(signs)), np.repeat(np.array(signs, np.int64), target.size)
+        self._connect(target, neurons.process, rows, neurons.indices, weights)
+        for op in self.program.ops:
+            if isinstance(op, Delay) and self.plan.loops.get(op.name) == neurons.node:
+                self.lags[op.name], self.delays[op.name] = target.lag - 1, op
+
+    def _lif(self, op: Lif) -> None:
+        """The neurons themselves; see `lava_lif.registers` for the bias."""
+        terms, constant = inlined_terms(self.program, op.source, self.plan.inlined)
+        lag, source = self._terms_lag(terms), self.program.signals[op.source]
+        form = registers(op, source, lag + 1)
+        low, high = int((source.low + form.lanes).min()), int((source.high + form.lanes).max())
+        neurons = self._add(op.name, "lif", "units" if form.memoryless else "lif", source.size, lag + 1, low, high, form.values, form.reason)
+        self._feed(neurons, terms, [1])
+        self._constant(neurons, constant + form.lanes)
+        self._send(neurons, [1])
+
+    def _integrator(self, op: Lif) -> None:
+        """u (only where it has memory) and v: each a population with a recurrent synapse, exact under the conditions of `lava_lif.integrator`."""
+        form = integrator(op, self.program.signals[op.source])
+        lag, size, weight = self.lags[op.source], op.bias.size, 1 << SHIFT
+        columns = self.at(op.source, lag)
+        if form.current.any():
+            lag += 1
+            current = self._add(op.name, "current", "graded", size, lag, form.current_low, form.current_high)
+            self._connect(current, "graded", current.indices, columns, np.full(size, weight))
+            self._decay(current, form.current)
+            columns, weight = current.indices, 1
+        target = self._value(op.name, lag + 1, form.reason)
+        self._connect(target, "graded", target.indices, columns, np.full(size, weight))
+        self._constant(target, op.bias)
+        self._decay(target, form.potential)
 
     def _input(self, op: Input) -> None:
         self.sizes["input"] = op.size + len(PAYLOADS)
@@ -234,12 +257,10 @@ class _Builder:
 
     def _sum(self, op: Sum) -> None:
         lag = max(self.lags[s] for s in op.sources)
-        size = op.bias.size
         target = self._value(op.name, lag + 1)
-        identity, zeros = np.eye(size, dtype=np.int64), np.zeros(size, np.int64)
-        self._affine(target, identity, self.at(op.sources[0], lag), op.bias, zeros)
-        for name in op.sources[1:]:
-            self._connect(target, "graded", target.indices, self.at(name, lag), np.ones(size, np.int64))
+        for name in op.sources:
+            self._connect(target, "graded", target.indices, self.at(name, lag), np.ones(target.size, np.int64))
+        self._constant(target, op.bias)
 
     def _count(self, op: Count) -> None:
         """Threshold units, one per level: unit m fires when x = v - floor((2m - 1) s / 2), or 2v - (2m - 1) s, is positive.
@@ -247,27 +268,44 @@ class _Builder:
         Its input is floor((x + 63) / 64) after the right shift by 6: at least 1 exactly when x >= 1.
         """
         lag = max(self.lags[n] for n in ((op.source, op.step) if isinstance(op.step, str) else (op.source,)))
-        signs = (1, -1) if op.signed else (1,)
+        groups = unit_groups(op)
         size = self.program.signals[op.source].size
         v, lanes = self.at(op.source, lag), self.constants(lag)
-        units = self._add(op.name, "units", "units", len(signs) * op.levels * size, lag + 1, *unit_interval(op, self.program))
-        target = self._value(op.name, lag + 2)
-        groups = [(sign, m) for sign in signs for m in range(1, op.levels + 1)]
+        low, high = unit_interval(op, self.program)
+        units = self._add(op.name, "units", "units", len(groups) * size, lag + 1, low + LIF_ROUNDING, high + LIF_ROUNDING)
         for k, (sign, m) in enumerate(groups):
             rows = units.start + k * size + np.arange(size)
-            scale, constant = sign, np.full(size, LIF_ROUNDING, np.int64)
+            weights, constant = np.full(size, sign), np.full(size, LIF_ROUNDING, np.int64)
             if isinstance(op.step, str):
-                scale = 2 * sign
-                self._to_units(units, rows, self.at(op.step, lag), np.full(size, -(2 * m - 1), np.int64))
+                step = self.at(op.step, lag)
+                same = step == v  # one synapse, not two: only a sum within one Sparse is shifted as a whole
+                weights = np.where(same, 2 * sign - (2 * m - 1), 2 * sign)
+                self._to_units(units, rows, step, np.where(same, 0, -(2 * m - 1)))
             else:
                 constant = constant - (((2 * m - 1) * op.step.astype(np.int64)) >> 1)
-            self._to_units(units, rows, v, np.full(size, scale, np.int64))
+            self._to_units(units, rows, v, weights)
             for lane, digit in zip(lanes, digits(constant), strict=True):
                 self._to_units(units, rows, np.full(size, lane), digit)
-            self._connect(target, "units", target.indices, rows, np.full(size, sign, np.int64))
+        self._send(units, [sign for sign, _ in groups])
+
+    def _recurrent_count(self, op: Count) -> None:
+        """Units whose own spikes return to them: these come through a Sparse of their own, so nothing can be shifted
+        right before the sum. The input x itself must therefore fit into the 17 bits that Lava's LIF leaves for it.
+        """
+        terms, constant = inlined_terms(self.program, op.source, self.plan.inlined)
+        assert not isinstance(op.step, str)  # refused by `dendrites`
+        step, groups, lag = op.step.astype(np.int64), unit_groups(op), self._terms_lag(terms)
+        low, high = unit_interval(op, self.program)
+        refused = ""
+        if low <= -DIRECT_LIMIT or high >= DIRECT_LIMIT:
+            refused = f"the comparison of a recurrent count reaches [{low}, {high}], a LIF input has room for 18 bits; use the backend 'lava'"
+        units = self._add(op.name, "units", "units", len(groups) * step.size, lag + 1, low, high, refused=refused)
+        self._feed(units, terms, [sign for sign, _ in groups])
+        self._constant(units, np.concatenate([sign * constant - (((2 * m - 1) * step) >> 1) for sign, m in groups]))
+        self._send(units, [sign for sign, _ in groups])
 
     def _to_units(self, units: Population, rows: Indices, columns: Indices, weights: Indices) -> None:
-        self._connect(units, "graded", rows, columns, weights, shift=-LIF_SHIFT)
+        self._connect(units, "graded", rows, columns, weights, shift=-SHIFT)
 
     def _gate(self, op: Gate) -> None:
         lag = max(self.lags[op.gate], self.lags[op.source])
@@ -286,19 +324,42 @@ class _Builder:
         ones = np.ones(op.decay.size, np.int64)
         inside = min(op.fraction_bits, WEIGHT_BITS - 2)  # as much of the shift as a weight of 1 has room for
         self._connect(target, "graded", target.indices, self.at(op.source, lag), ones << inside, shift=op.fraction_bits - inside)
-        decay = op.decay.astype(np.int64)
-        kept = decay != 0
-        self.projections.append(
-            Projection(target, "graded", "a_in", -8, "EXCITATORY", target.indices[kept], target.indices[kept], decay[kept])
-        )
+        self._decay(target, op.decay.astype(np.int64))
+
+    def _decay(self, target: Population, weights: Indices) -> None:
+        """Recurrent synapses ``state * weights >> 8`` of graded neurons to themselves."""
+        kept = weights != 0
+        indices = target.indices[kept]
+        self.projections.append(Projection(target, target.node, "graded", "a_in", -8, "EXCITATORY", indices, indices, weights[kept]))
 
 
-def _shift_groups(weights: Indices, shift: NDArray[Any]) -> list[tuple[int, Indices]]:
-    """Rows by common shift: (base, rows), where the rest of a row's shift fits into its 8-bit weights.
+def source_of(op: Op) -> str:
+    """The signal that a Linear or Conv2d reads."""
+    assert isinstance(op, Linear | Conv2d)
+    return op.source
+
+
+def op_synapses(op: Linear | Conv2d) -> tuple[Indices, Indices, Indices]:
+    """(output neuron, input neuron, weight) of every synapse, int64."""
+    if isinstance(op, Conv2d):
+        return synapses(op)
+    rows, columns = np.nonzero(op.weight)
+    return rows, columns, op.weight[rows, columns].astype(np.int64)
+
+
+def per_row(op: Linear | Conv2d, values: NDArray[Any]) -> NDArray[np.int64]:
+    """Biases or shifts per output neuron."""
+    return (per_neuron(op, values) if isinstance(op, Conv2d) else values).astype(np.int64)
+
+
+def _shift_groups(rows: Indices, weights: Indices, shift: NDArray[Any]) -> list[tuple[int, NDArray[np.bool_]]]:
+    """Rows by common shift: (base, mask of rows), where the rest of a row's shift fits into its 8-bit weights.
 
     Base 0 is preferred, then a base that the weight exponent can hold: fewer groups, fewer Lava Processes.
     """
-    low, high = weights.min(axis=1), weights.max(axis=1)
+    low, high = np.zeros(shift.size, np.int64), np.zeros(shift.size, np.int64)
+    np.minimum.at(low, rows, weights)
+    np.maximum.at(high, rows, weights)
     headroom = sum((low << e >= WEIGHT_LOW) & (high << e <= WEIGHT_HIGH) for e in range(1, WEIGHT_BITS))
     shift = shift.astype(np.int64)
     lowest = np.where((low == 0) & (high == 0), 0, np.maximum(shift - headroom, 0))
@@ -307,28 +368,8 @@ def _shift_groups(weights: Indices, shift: NDArray[Any]) -> list[tuple[int, Indi
         first = left[0]
         base = 0 if not lowest[left].all() else int(min(shift[first], max(lowest[first], MAX_BASE)))
         fits = lowest[left] <= base
-        groups.append((base, np.sort(left[fits])))
+        mask = np.zeros(shift.size, bool)
+        mask[left[fits]] = True
+        groups.append((base, mask))
         left = left[~fits]
     return groups
-
-
-def job(network: Network) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The network as a worker job: one Sparse per key of `Projection.process`, weights as COO arrays (int32)."""
-    grouped: dict[tuple[str, str, str, int, str], list[Projection]] = {}
-    for projection in network.projections:
-        if projection.rows.size:
-            grouped.setdefault(projection.process, []).append(projection)
-    synapses, arrays = [], {}
-    for i, ((source, target, port, exponent, sign), members) in enumerate(grouped.items()):
-        synapses.append({"source": source, "target": target, "port": port, "weight_exp": exponent, "sign_mode": sign, "message_bits": MESSAGE_BITS[source]})
-        parts: dict[str, Callable[[Projection], Indices]] = {"rows": lambda p: p.rows, "columns": lambda p: p.columns, "values": lambda p: p.weights}
-        arrays.update({f"{i}.{key}": np.concatenate([part(p) for p in members]).astype(np.int32) for key, part in parts.items()})
-    arrays["traced"] = np.concatenate([indices for indices, _ in network.traced.values()])
-    return {"kind": "stock", "sizes": network.sizes, "synapses": synapses}, arrays
-
-
-def channel_bytes(network: Network) -> int:
-    """Shared memory of the channels between the Lava processes of a worker."""
-    keys = {p.process for p in network.projections if p.rows.size}
-    vectors = sum(network.sizes[source] + network.sizes[target] for source, target, *_ in keys) + network.sizes["graded"]
-    return vectors * 4 * CHANNEL_SLOTS

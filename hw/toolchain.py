@@ -36,7 +36,7 @@ class Depths:
 
 
 # The C simulation: untouched pages of these memories cost nothing.
-SIMULATION = Depths(signal_words=1 << 22, state_words=1 << 22, row_words=1 << 16, accumulators=1 << 18, queue_words=1 << 12)
+SIMULATION = Depths(signal_words=1 << 22, state_words=1 << 22, row_words=1 << 16, accumulators=1 << 20, queue_words=1 << 12)
 
 
 def find_compiler() -> str:

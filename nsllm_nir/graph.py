@@ -45,7 +45,11 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "CubaLIF": ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in"),
 }
 # Older nir versions leave these out; convolutions may leave their input shape to inference.
-OPTIONAL = {("IF", "v_reset"), ("LIF", "v_reset"), ("CubaLIF", "v_reset"), ("CubaLI", "w_in"), ("CubaLIF", "w_in"), ("Conv1d", "input_shape"), ("Conv2d", "input_shape")}
+OPTIONAL = {
+    *((kind, "v_reset") for kind in ("IF", "LIF", "CubaLIF")),
+    *((kind, "w_in") for kind in ("CubaLI", "CubaLIF")),
+    *((kind, "input_shape") for kind in ("Conv1d", "Conv2d")),
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,6 +100,7 @@ class _Lowering:
         return out
 
     def _node(self, node: Node, where: str, source: str) -> str:
+        shape: Shape
         if node.type in ("Affine", "Linear") and self.weight_limit > WEIGHT_LIMIT:
             ops, shape = linear(node, where, source, self.weight_limit), (int(node.parameters["weight"].shape[-2]),)
         else:

@@ -144,11 +144,10 @@ def _plane(where: str, shape: Shape) -> tuple[int, int]:
 
 def _sum_pool(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], Shape]:
     size, channels = _plane(where, shape), shape[0]
-    weight = np.ones((channels, 1, *_pair(node.parameters["kernel_size"])), np.int8)
-    zero = np.zeros(channels, np.int32)
-    op = Conv2d(
-        where, source, weight, zero, zero.astype(np.uint8), (channels, *size), _pair(node.parameters["stride"]), _pair(node.parameters["padding"]), (1, 1), channels
-    )
+    kernel, stride, padding = (_pair(node.parameters[name]) for name in ("kernel_size", "stride", "padding"))
+    weight = np.ones((channels, 1, *kernel), np.int8)
+    bias, shift = np.zeros(channels, np.int32), np.zeros(channels, np.uint8)
+    op = Conv2d(where, source, weight, bias, shift, (channels, *size), stride, padding, (1, 1), channels)
     return [op], op.output_shape
 
 

@@ -440,13 +440,13 @@ def convolve(op: Conv2d, weight: Ints, image: Ints) -> Ints:
 
 def _lif_interval(op: Lif, source: Signal) -> Signal:
     _same_size(op, op.bias.size, [source])
-    for name, values, high in (
+    for name, values, most in (
         ("current_decay", op.current_decay, 4096),
         ("voltage_decay", op.voltage_decay, 4096),
         ("threshold", op.threshold, (1 << 17) - 1),
     ):
-        if values is not None and (values.shape != (source.size,) or values.min() < 0 or values.max() > high):
-            raise _fail(op, f"{name} must hold {source.size} values in [0, {high}]")
+        if values is not None and (values.shape != (source.size,) or values.min() < 0 or values.max() > most):
+            raise _fail(op, f"{name} must hold {source.size} values in [0, {most}]")
     if op.threshold is not None:
         return _spikes(source.size, 1)
     high = np.full(source.size, LIF_LIMIT, np.int64)
@@ -488,7 +488,8 @@ def _check_width(program: Program, op: Op, signals: Mapping[str, Signal]) -> Non
         current = current_bound(op, signals[op.source])
         bad = np.flatnonzero((current < 0) | (current > LIF_LIMIT))
         if bad.size:
-            raise IntegerOverflowError(f"Lif {op.name!r}, neuron {int(bad[0])}: the synaptic current may leave 24 bits; use smaller weights or a larger current decay")
+            where = f"Lif {op.name!r}, neuron {int(bad[0])}"
+            raise IntegerOverflowError(f"{where}: the synaptic current may leave 24 bits; use smaller weights or a larger current decay")
     if isinstance(op, Count):
         source = signals[op.source]
         step = int(signals[op.step].high.max()) if isinstance(op.step, str) else int(op.step.max())

@@ -144,7 +144,7 @@ def test_counters_are_the_rows_and_additions_of_the_spikes() -> None:
 
 
 def test_version_names_compiler_and_format() -> None:
-    assert re.fullmatch(r"g\+\+ .*\d.*, image format 1", load("hls").version())
+    assert re.fullmatch(r"g\+\+ .*\d.*, image format 2", load("hls").version())
 
 
 def test_engine_killed_in_the_middle_of_a_session(random_program: Callable[..., Program]) -> None:

@@ -65,7 +65,7 @@ def image(random_program: Callable[..., Program]) -> bytes:
 def test_header_is_the_documented_layout(random_program: Callable[..., Program]) -> None:
     program = random_program(1)
     words = words_of(images.pack_image(program))
-    assert words[0].tobytes() == b"NSLI" and words[1] == 1 and words[2] == words.size
+    assert words[0].tobytes() == b"NSLI" and words[1] == 2 and words[2] == words.size
     assert words[3] == zlib.crc32(words[4:].tobytes(), zlib.crc32(words[:3].tobytes()))
     assert (words[4], words[6], words[14], words[15]) == (len(program.ops), len(program.traced), 16, 1)
     assert words[10] == 64 * len(program.ops) and not words[18:32].any()
@@ -136,7 +136,7 @@ def test_any_flipped_bit_is_refused_and_nothing_runs(engine: EngineProcess, imag
 @pytest.mark.parametrize(
     ("field", "value", "status"),
     [
-        ("version", 2, 5),
+        ("version", 1, 5),
         ("signal_words", toolchain.SIMULATION.signal_words + 1, 8),
         ("state_words", toolchain.SIMULATION.state_words + 1, 9),
         ("row_words", toolchain.SIMULATION.row_words + 1, 10),
@@ -159,7 +159,7 @@ def test_wrong_headers_are_refused(engine: EngineProcess, image: bytes, field: s
 @pytest.mark.parametrize(
     ("kind", "word", "value"),
     [
-        (2, KIND, 8),
+        (2, KIND, 10),
         (2, SIZE, 0),
         (2, DESTINATION, 1 << 31),
         (2, DESTINATION, 3),
@@ -194,7 +194,7 @@ def test_descriptors_that_leave_a_memory_are_refused(engine: EngineProcess, imag
 def test_constants_out_of_range_are_refused(engine: EngineProcess, image: bytes, kind: int, section: int, value: int) -> None:
     words = words_of(image)
     words[words[descriptor(image, kind, section)]] = value
-    with pytest.raises(BackendError, match=r"status 13\): op descriptor \d+ has a step, shift, decay or delay out of range"):
+    with pytest.raises(BackendError, match=r"status 13\): op descriptor \d+ has a step, threshold, shift, decay or delay out of range"):
         engine.load(sealed(words))
 
 
@@ -230,6 +230,6 @@ def test_vectors_hold_events_and_expected_words() -> None:
     program = Program((Input("input", 3, 2), Count("count", "input", np.ones(3, np.int32), 2)), ("count",))
     inputs = np.array([[0, 2, 1], [0, 0, 0]])
     words = words_of(images.pack_vectors(program, inputs, reference.run(program, inputs)))
-    assert words[:3].tolist() == [0x564C534E, 1, words.size] and words[4:8].tolist() == [2, 6, 0, 0]
+    assert words[:3].tolist() == [0x564C534E, 2, words.size] and words[4:8].tolist() == [2, 6, 0, 0]
     assert words[8:19].tolist() == [2, 1, 2, 2, 1, 0, 2, 1, 0, 2, 1]
     assert words[19:].tolist() == [0] * 7

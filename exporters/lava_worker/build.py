@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from lava.proc.graded.process import GradedVec
 from lava.proc.io.source import RingBuffer
-from lava.proc.lif.process import LIFReset
+from lava.proc.lif.process import LIF, LIFReset
 from lava.proc.prodneuron.process import ProdNeuron
 from lava.proc.sparse.process import Sparse
 from lava.utils.weightutils import SignMode
@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 from nsllm_nir.exporters.lava_worker import job as jobs
 from nsllm_nir.exporters.lava_worker.processes import FileSink, FileSource, FusedProgram
 
+LIF_REGISTERS = ("du", "dv", "vth", "bias_mant", "bias_exp", "v")
 DECAY = 4095  # full leak; the reset at every step makes the neuron memoryless in any case
 
 
@@ -40,9 +41,13 @@ def _stock(folder: Path, job: dict[str, Any], arrays: jobs.Arrays) -> Any:
     sizes = job["sizes"]
     data = np.load(folder / jobs.INPUT)
     neurons = {"input": RingBuffer(data=np.ascontiguousarray(data.T)), "graded": GradedVec(shape=(sizes["graded"],), vth=0, exp=0)}
-    if sizes["units"]:
-        neurons["units"] = LIFReset(shape=(sizes["units"],), du=DECAY, dv=DECAY, vth=0, reset_interval=1, reset_offset=0)
-    if sizes["gates"]:
+    if "units" in sizes:
+        vth = arrays.get("units.vth", 0)
+        neurons["units"] = LIFReset(shape=(sizes["units"],), du=DECAY, dv=DECAY, vth=vth, reset_interval=1, reset_offset=0)
+    if "lif" in sizes:
+        # Lava documents one du, dv and vth per Process; its fixed-point model computes with one per neuron just as well.
+        neurons["lif"] = LIF(shape=(sizes["lif"],), **{name: arrays[f"lif.{name}"] for name in LIF_REGISTERS})
+    if "gates" in sizes:
         neurons["gates"] = ProdNeuron(shape=(sizes["gates"],), vth=0, exp=0)
     for i, synapse in enumerate(job["synapses"]):
         weights = csr_matrix(

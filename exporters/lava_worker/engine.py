@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum
+from nsllm_nir.exporters.lava_worker.convolution import per_neuron, taps
+from nsllm_nir.program import LIF_LIMIT, Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum, convolve
 
 Int64 = NDArray[np.int64]
 Values = dict[str, Int64]
@@ -39,6 +40,10 @@ class Engine:
         match op:
             case Linear():
                 return _linear(op, program)
+            case Conv2d():
+                return _convolution(op, program)
+            case Lif():
+                return _lif(op)
             case Sum():
                 bias = op.bias.astype(np.int64)
                 return lambda x: np.add.reduce([x[s] for s in op.sources]) + bias
@@ -72,12 +77,20 @@ class _Line:
         self._time += 1
 
 
+def _largest(program: Program, name: str) -> NDArray[np.float64]:
+    source = program.signals[name]
+    return np.maximum(np.abs(source.low), np.abs(source.high)).astype(np.float64)
+
+
+def _kind(bound: float) -> Any:
+    """Every partial sum is an integer below the mantissa, so floating-point addition in any order is exact."""
+    return np.float32 if bound < FLOAT32_EXACT else np.float64
+
+
 def _linear(op: Linear, program: Program) -> Callable[[Values], Int64]:
-    source = program.signals[op.source]
-    largest = np.maximum(np.abs(source.low), np.abs(source.high)).astype(np.float64)
+    largest = _largest(program, op.source)
     bound = max((float((np.abs(rows.astype(np.float64)) @ largest).max()) for rows in np.array_split(op.weight, -(-len(op.weight) // 256))), default=0.0)
-    # Every partial sum is an integer below the mantissa, so floating-point addition in any order is exact.
-    kind: Any = np.float32 if bound < FLOAT32_EXACT else np.float64
+    kind = _kind(bound)
     weight = np.ascontiguousarray(op.weight.T, dtype=kind)
     bias, shift = op.bias.astype(np.int64), op.shift.astype(np.int64)
 
@@ -89,6 +102,59 @@ def _linear(op: Linear, program: Program) -> Callable[[Values], Int64]:
         return (total.astype(np.int64) + bias) << shift
 
     return run
+
+
+def _convolution(op: Conv2d, program: Program) -> Callable[[Values], Int64]:
+    """The window of every output position as a column (im2col), then one matrix product per group."""
+    largest = _largest(program, op.source).astype(np.int64).reshape(op.input_shape)
+    kind = _kind(float(convolve(op, np.abs(op.weight.astype(np.int64)), largest).max()))
+    weight = op.weight.astype(kind).reshape(op.groups, op.weight.shape[0] // op.groups, -1)
+    windows = taps(op).reshape(op.groups, weight.shape[2], -1)
+    silent = program.signals[op.source].size  # index of a neuron that never spikes: the padding
+    windows[windows < 0] = silent
+    padded = np.zeros(silent + 1, kind)
+    columns = np.empty(windows.shape, kind)
+    bias, shift = (per_neuron(op, values).astype(np.int64) for values in (op.bias, op.shift))
+
+    def run(x: Values) -> Int64:
+        padded[:-1] = x[op.source]
+        padded.take(windows, out=columns, mode="clip")  # in range already; "raise" would copy
+        return (np.matmul(weight, columns).reshape(-1).astype(np.int64) + bias) << shift
+
+    return run
+
+
+def _lif(op: Lif) -> Callable[[Values], Int64]:
+    keep_u, keep_v = (4096 - decay.astype(np.int64) for decay in (op.current_decay, op.voltage_decay))
+    bias = op.bias.astype(np.int64)
+    memory = bool(keep_u.any())  # without it, u is the input of this token alone
+    u, v = np.zeros(bias.size, np.int64), np.zeros(bias.size, np.int64)
+    fire = None if op.threshold is None else op.threshold.astype(np.int64) << 6
+
+    def run(x: Values) -> Int64:
+        now = x[op.source] << 6
+        if memory:
+            _leak(u, keep_u)
+            np.add(u, now, out=u)
+            now = u
+        _leak(v, keep_v)
+        np.add(v, now, out=v)
+        np.add(v, bias, out=v)
+        np.clip(v, -LIF_LIMIT, LIF_LIMIT, out=v)
+        if fire is None:
+            return v.copy()
+        spikes = v > fire
+        v[spikes] = 0
+        return spikes.astype(np.int64)
+
+    return run
+
+
+def _leak(state: Int64, keep: Int64) -> None:
+    """``state = trunc(state * keep / 4096)`` in place: a shift floors, so 4095 is added below zero."""
+    state *= keep
+    state += (state >> 63) & 4095
+    state >>= 12
 
 
 def _count(op: Count) -> Callable[[Values], Int64]:

@@ -39,6 +39,73 @@ inline bool check_linear(const Op& op, const Limits& have) {
            strides_inside(op.weights, op.source_size, op.stride, have.image);
 }
 
+constexpr Word GEOMETRY_LIMIT = 1U << 24;
+
+// result = count terms of `term` >= 1, by additions that stop before they leave [0, limit].
+inline bool total_inside(Word count, Word term, Word limit, Word& result) {
+    result = 0;
+    for (Word i = 0; i < count; ++i) {
+        HLS(loop_tripcount max=256)
+        if (term > limit - result) return false;
+        result += term;
+    }
+    return true;
+}
+
+// `outputs` is what size, padding, kernel, dilation and stride give.
+inline bool check_axis(const Axis& axis) {
+    const Word words[] = {axis.size, axis.outputs, axis.kernel, axis.stride, axis.dilation};
+    for (const Word word : words)
+        if (word < 1 || word > GEOMETRY_LIMIT) return false;
+    if (axis.padding > GEOMETRY_LIMIT) return false;
+    const Word last = axis.size + (axis.padding << 1) - 1U;
+    Word span = 0, reach = 0;
+    if (!total_inside(axis.kernel - 1U, axis.dilation, last, span)) return false;
+    return total_inside(axis.outputs - 1U, axis.stride, last - span, reach) && last - span - reach < axis.stride;
+}
+
+// Channels and outputs divide into the same number of groups.
+inline bool check_groups(const Geometry& geometry, const Limits& have) {
+    if (geometry.channels < 1 || geometry.channels > have.signals || geometry.group_channels < 1 || geometry.group_outputs < 1) return false;
+    Word channels = 0, outputs = 0;
+    while (channels < geometry.channels) {
+        HLS(loop_tripcount max=256)
+        if (geometry.group_channels > geometry.channels - channels || geometry.group_outputs > geometry.outputs - outputs) return false;
+        channels += geometry.group_channels;
+        outputs += geometry.group_outputs;
+    }
+    return outputs == geometry.outputs;
+}
+
+// Sizes, kernel blocks and accumulators of a geometry whose axes are valid.
+inline bool check_maps(const Op& op, const Geometry& geometry, Word log, const Limits& have) {
+    Word plane = 0, neurons = 0, taps = 0, block = 0;
+    if (!total_inside(geometry.y.size, geometry.x.size, op.source_size, plane)) return false;
+    if (!total_inside(geometry.channels, plane, op.source_size, neurons) || neurons != op.source_size) return false;
+    if (!total_inside(geometry.y.outputs, geometry.x.outputs, op.size, plane)) return false;
+    if (!total_inside(geometry.outputs, plane, op.size, neurons) || neurons != op.size) return false;
+    const Word words = packed_words(geometry.group_outputs, log), lanes = words << (5U - log);
+    if (!total_inside(geometry.y.kernel, geometry.x.kernel, op.stride, taps) || !total_inside(taps, words, op.stride, block)) return false;
+    return op.size <= have.accumulators && inside(op.size - geometry.group_outputs, lanes, have.accumulators);
+}
+
+inline bool check_conv(const Word image[], const Op& op, const Limits& have) {
+    const Word log = weight_log(op.parameter);
+    if (log == 0 || op.stride > have.row || (op.stride & 3U) != 0 || !section_inside(op.second, GEOMETRY_WORDS, have)) return false;
+    if (!signal_inside(op.source, op.source_size, have)) return false;
+    const Geometry geometry = load_geometry(image, op.second);
+    if (!check_axis(geometry.y) || !check_axis(geometry.x) || !check_groups(geometry, have) || !check_maps(op, geometry, log, have)) return false;
+    return section_inside(op.constants, geometry.outputs, have) && section_inside(op.more, geometry.outputs, have) &&
+           strides_inside(op.weights, geometry.channels, op.stride, have.image);
+}
+
+inline bool check_lif(const Op& op, const Limits& have) {
+    if ((op.flags & ~POTENTIAL) != 0 || !signal_inside(op.source, op.size, have)) return false;
+    const bool threshold = (op.flags & POTENTIAL) != 0 || section_inside(op.more, op.size, have);
+    return threshold && section_inside(op.constants, op.size, have) && section_inside(op.weights, op.size, have) &&
+           inside(op.state, padded(op.size) << 1, have.states);
+}
+
 inline bool check_sum(const Word image[], const Op& op, const Limits& have) {
     if (op.source_size < 1 || !section_inside(op.constants, op.size, have) || !section_inside(op.more, op.source_size, have)) return false;
     for (Word i = 0; i < op.source_size; ++i) {
@@ -72,6 +139,8 @@ inline bool check_op(const Word image[], const Op& op, const Limits& have) {
             return op.parameter <= 31 && signal_inside(op.source, op.size, have) && section_inside(op.constants, op.size, have) &&
                    inside(op.state, op.size, have.states);
         case DELAY: return check_delay(op, have);
+        case LIF: return check_lif(op, have);
+        case CONV2D: return check_conv(image, op, have);
         default: return false;
     }
 }
@@ -85,12 +154,25 @@ inline bool values_inside(const Word image[], Word at, Word size, Word low, Word
     return true;
 }
 
+// Decay factors: two of at most 4096 in each word.
+inline bool factors_inside(const Word image[], Word at, Word size) {
+    for (Word i = 0; i < size; ++i) {
+        HLS(loop_tripcount max=NSLLM_SIGNAL_WORDS)
+        if ((image[at + i] & 0xFFFFU) > 4096U || (image[at + i] >> 16) > 4096U) return false;
+    }
+    return true;
+}
+
 inline bool check_constants(const Word image[], const Op& op) {
     switch (op.kind) {
         case LINEAR: return values_inside(image, op.more, op.size, 0, 31);
         case COUNT: return (op.flags & SIGNAL_STEP) != 0 || values_inside(image, op.constants, op.size, 1, 0x7FFFFFFFU);
         case INTEGRATE: return values_inside(image, op.constants, op.size, 0, 8);
         case DELAY: return values_inside(image, op.constants, op.size, 0, op.stride);
+        case LIF:
+            return factors_inside(image, op.weights, op.size) &&
+                   ((op.flags & POTENTIAL) != 0 || values_inside(image, op.more, op.size, 0, (1U << 17) - 1U));
+        case CONV2D: return values_inside(image, op.more, load_geometry(image, op.second).outputs, 0, 31);
         default: return true;
     }
 }

@@ -71,9 +71,9 @@ constexpr Word ALIGNMENT = 64;
 struct Build {
     static constexpr Word LANES = NSLLM_LANES;                // accumulators that work in parallel
     static constexpr Word SIGNAL_WORDS = NSLLM_SIGNAL_WORDS;  // values of the current token, 32 bits each
-    static constexpr Word STATE_WORDS = NSLLM_STATE_WORDS;    // integrators and delay lines
-    static constexpr Word ROW_WORDS = NSLLM_ROW_WORDS;        // the longest packed weight row
-    static constexpr Word ACCUMULATORS = NSLLM_ACCUMULATORS;  // outputs of the widest Linear
+    static constexpr Word STATE_WORDS = NSLLM_STATE_WORDS;    // integrators, LIF neurons and delay lines
+    static constexpr Word ROW_WORDS = NSLLM_ROW_WORDS;        // the longest weight row or kernel block
+    static constexpr Word ACCUMULATORS = NSLLM_ACCUMULATORS;  // outputs of the widest Linear or Conv2d
     static constexpr Word QUEUE_WORDS = NSLLM_QUEUE_WORDS;    // source neurons queued at a time
 };
 

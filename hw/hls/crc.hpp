@@ -5,26 +5,26 @@
 
 namespace nsllm {
 
-struct CrcTable {
-    Word value[256];
+// value[n][byte]: the checksum of `byte` followed by n zero bytes.
+struct CrcTables {
+    Word value[4][256];
 
-    constexpr CrcTable() : value() {
+    constexpr CrcTables() : value() {
         for (Word byte = 0; byte < 256; ++byte) {
             Word crc = byte;
             for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1U) != 0 ? 0xEDB88320U : 0U);
-            value[byte] = crc;
+            value[0][byte] = crc;
         }
+        for (Word n = 1; n < 4; ++n)
+            for (Word byte = 0; byte < 256; ++byte) value[n][byte] = (value[n - 1][byte] >> 8) ^ value[0][value[n - 1][byte] & 0xFFU];
     }
 };
 
+// The four bytes of a word at once.
 inline Word crc_word(Word crc, Word word) {
-    static constexpr CrcTable table{};
-    for (int byte = 0; byte < 4; ++byte) {
-        HLS(unroll)
-        crc = (crc >> 8) ^ table.value[(crc ^ word) & 0xFFU];
-        word >>= 8;
-    }
-    return crc;
+    static constexpr CrcTables table{};
+    const Word mixed = crc ^ word;
+    return table.value[3][mixed & 0xFFU] ^ table.value[2][(mixed >> 8) & 0xFFU] ^ table.value[1][(mixed >> 16) & 0xFFU] ^ table.value[0][mixed >> 24];
 }
 
 // Over the words [0, words) without word `skipped`, which holds the result.

@@ -23,7 +23,7 @@ Word place_events(const Word image[], const Op& op, const Word events[], Word ev
     return OK;
 }
 
-// The silent start: integrators and delay lines at 0, every delay line at slot 0.
+// The silent start: integrators, LIF neurons and delay lines at 0, every delay line at slot 0.
 template <class C>
 void clear_states(Word words, Value (&states)[C::STATE_WORDS]) {
     for (Index i = 0; i < words; ++i) {
@@ -59,6 +59,8 @@ Word run_op(const Word image[], const Op& op, const Word events[], Word event_co
         case COUNT: count<C>(image, op, signals); break;
         case GATE: gate<C>(op, signals); break;
         case INTEGRATE: integrate<C>(image, op, signals, states); break;
+        case LIF: lif<C>(image, op, signals, states); break;
+        case CONV2D: work = convolve<C>(image, op, signals, acc); break;
         default: delay<C>(image, op, signals, states);
     }
     return OK;

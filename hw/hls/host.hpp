@@ -22,9 +22,9 @@ inline std::string status_text(Word status) {
         case SIGNALS_TOO_SMALL: return "the program needs more signal memory than this build has (NSLLM_SIGNAL_WORDS)";
         case STATES_TOO_SMALL: return "the program needs more state memory than this build has (NSLLM_STATE_WORDS)";
         case ROW_TOO_SMALL: return "a weight row is longer than the row buffer of this build (NSLLM_ROW_WORDS)";
-        case ACCUMULATORS_TOO_SMALL: return "a Linear has more outputs than this build has accumulators (NSLLM_ACCUMULATORS)";
+        case ACCUMULATORS_TOO_SMALL: return "a Linear or Conv2d has more outputs than this build has accumulators (NSLLM_ACCUMULATORS)";
         case BAD_DESCRIPTOR: return "op descriptor " + at + " is invalid";
-        case BAD_CONSTANT: return "op descriptor " + at + " has a step, shift, decay or delay out of range";
+        case BAD_CONSTANT: return "op descriptor " + at + " has a step, threshold, shift, decay or delay out of range";
         case BAD_EVENT: return "event " + at + " names a neuron or count outside the input";
         default: return "unknown status " + std::to_string(status);
     }

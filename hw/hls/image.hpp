@@ -6,10 +6,11 @@
 namespace nsllm {
 
 constexpr Word MAGIC = 0x494C534EU;  // the bytes 'N' 'S' 'L' 'I'
-constexpr Word VERSION = 1;
+constexpr Word VERSION = 2;
 constexpr Word HEADER_WORDS = 32;
 constexpr Word OP_WORDS = 16;
 constexpr Word PORT_WORDS = 4;
+constexpr Word GEOMETRY_WORDS = 16;
 
 enum HeaderField : Word {
     HEADER_MAGIC, HEADER_VERSION, HEADER_IMAGE_WORDS, HEADER_CRC,
@@ -18,9 +19,9 @@ enum HeaderField : Word {
     HEADER_INPUT_SIZE, HEADER_INPUT_LEVELS, HEADER_TRACE_WORDS, HEADER_OUTPUT_WORDS, HEADER_RESERVED
 };
 
-enum Kind : Word { INPUT = 1, LINEAR, SUM, COUNT, GATE, INTEGRATE, DELAY };
+enum Kind : Word { INPUT = 1, LINEAR, SUM, COUNT, GATE, INTEGRATE, DELAY, LIF, CONV2D };
 
-enum Flag : Word { SIGNED_COUNT = 1, SIGNAL_STEP = 2 };
+enum Flag : Word { SIGNED_COUNT = 1, SIGNAL_STEP = 2, POTENTIAL = 4 };
 
 enum PortField : Word { PORT_SIGNAL, PORT_SIZE, PORT_FLAGS, PORT_NAME };
 
@@ -49,6 +50,27 @@ inline Op load_op(const Word image[], Word at) {
     HLS(inline)
     return Op{image[at], image[at + 1], image[at + 2], image[at + 3], image[at + 4], image[at + 5], image[at + 6], image[at + 7],
               image[at + 8], image[at + 9], image[at + 10], image[at + 11], image[at + 12], image[at + 13], image[at + 14], image[at + 15]};
+}
+
+// One axis of a convolution: neurons in, neurons out, taps, and the distances in neurons.
+struct Axis {
+    Word size, outputs, kernel, stride, padding, dilation;
+};
+
+// Section `second` of a Conv2d.
+struct Geometry {
+    Word channels, outputs, group_channels, group_outputs;
+    Axis y, x;
+};
+
+inline Axis load_axis(const Word image[], Word at) {
+    HLS(inline)
+    return Axis{image[at], image[at + 1], image[at + 2], image[at + 3], image[at + 4], image[at + 5]};
+}
+
+inline Geometry load_geometry(const Word image[], Word at) {
+    HLS(inline)
+    return Geometry{image[at], image[at + 1], image[at + 2], image[at + 3], load_axis(image, at + 4), load_axis(image, at + 10)};
 }
 
 // log2 of the weight bits 2, 4, 8; 0 for anything else.

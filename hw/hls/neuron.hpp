@@ -1,4 +1,4 @@
-// The elementwise ops: sums, spike counts, gates, leaky integrators and delays. Adds, compares, shifts, selections.
+// The elementwise ops: sums, spike counts, gates, leaky integrators, LIF neurons and delays. Adds, compares, shifts, selections.
 #pragma once
 
 #include "image.hpp"
@@ -94,6 +94,98 @@ void integrate(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORD
         const Value s = add(decay(states[op.state + i], image[op.constants + i]), shift_left(signals[op.source + i], op.parameter));
         states[op.state + i] = s;
         signals[op.destination + i] = s;
+    }
+}
+
+constexpr Value LIF_LIMIT = 0x7FFFFF;  // states of 24 bits
+constexpr Word LIF_FRACTION = 6;       // inputs and thresholds count in 2^6 state units
+
+constexpr Value saturate(Value v) { return v > LIF_LIMIT ? LIF_LIMIT : v < -LIF_LIMIT ? -LIF_LIMIT : v; }
+
+constexpr Word FACTOR_BITS = 12;
+
+// LANES states times factor / 4096, rounded toward zero, for factors up to 4096. A serial multiplier takes one bit of the
+// factor per step, from the lowest, and shifts its sum right: the bits that leave are those that the division drops, as
+// floor((floor(a / 2) + b) / 2) = floor((a + 2 b) / 4), so nothing wider than the magnitude and one carry occurs.
+template <class C>
+void leak_lanes(const Word (&factor)[C::LANES], Value (&state)[C::LANES]) {
+    Word size[C::LANES], part[C::LANES];
+    HLS(array_partition variable=size type=complete)
+    HLS(array_partition variable=part type=complete)
+    NSLLM_LANE_LOOP
+    for (Index k = 0; k < C::LANES; ++k) {
+        HLS(unroll)
+        size[k] = magnitude(state[k]);
+        part[k] = 0;
+    }
+    for (Word bit = 0; bit < FACTOR_BITS; ++bit) {
+        HLS(pipeline II=1)
+        NSLLM_LANE_LOOP
+        for (Index k = 0; k < C::LANES; ++k) {
+            HLS(unroll)
+            part[k] = (part[k] + (size[k] & (0U - ((factor[k] >> bit) & 1U)))) >> 1;
+        }
+    }
+    NSLLM_LANE_LOOP
+    for (Index k = 0; k < C::LANES; ++k) {
+        HLS(unroll)
+        const Value scaled = value(part[k] + (size[k] & (0U - (factor[k] >> FACTOR_BITS))));
+        state[k] = state[k] < 0 ? negate(scaled) : scaled;
+    }
+}
+
+// LANES neurons: u leaks and takes the input, v leaks and takes u and the bias, then fires and resets or is shown.
+template <class C>
+void lif_lanes(const Value (&input)[C::LANES], const Value (&bias)[C::LANES], const Value (&threshold)[C::LANES], const Word (&keep_u)[C::LANES],
+               const Word (&keep_v)[C::LANES], bool fires, Value (&u)[C::LANES], Value (&v)[C::LANES], Value (&out)[C::LANES]) {
+    leak_lanes<C>(keep_u, u);
+    leak_lanes<C>(keep_v, v);
+    NSLLM_LANE_LOOP
+    for (Index k = 0; k < C::LANES; ++k) {
+        HLS(unroll)
+        u[k] = add(u[k], shift_left(input[k], LIF_FRACTION));
+        const Value now = saturate(add(add(v[k], u[k]), bias[k]));
+        const bool spike = fires && now > shift_left(threshold[k], LIF_FRACTION);
+        v[k] = spike ? 0 : now;
+        out[k] = !fires ? now : spike ? 1 : 0;
+    }
+}
+
+// states: u of all neurons, then v, each padded like a signal.
+template <class C>
+void lif(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
+    const bool fires = (op.flags & POTENTIAL) == 0;
+    const Index currents = op.state, potentials = op.state + padded(op.size);
+    for (Index first = 0; first < op.size; first += C::LANES) {
+        HLS(loop_tripcount max=1024)
+        Value input[C::LANES], bias[C::LANES], threshold[C::LANES], u[C::LANES], v[C::LANES], out[C::LANES];
+        Word keep_u[C::LANES], keep_v[C::LANES];
+        HLS(array_partition variable=input type=complete)
+        HLS(array_partition variable=bias type=complete)
+        HLS(array_partition variable=threshold type=complete)
+        HLS(array_partition variable=u type=complete)
+        HLS(array_partition variable=v type=complete)
+        HLS(array_partition variable=out type=complete)
+        HLS(array_partition variable=keep_u type=complete)
+        HLS(array_partition variable=keep_v type=complete)
+        for (Index k = 0; k < C::LANES; ++k) {
+            HLS(pipeline II=1)
+            input[k] = signals[op.source + first + k];
+            bias[k] = value(image[op.constants + first + k]);
+            threshold[k] = fires ? value(image[op.more + first + k]) : 0;
+            const Word factors = image[op.weights + first + k];
+            keep_u[k] = factors & 0xFFFFU;
+            keep_v[k] = factors >> 16;
+            u[k] = states[currents + first + k];
+            v[k] = states[potentials + first + k];
+        }
+        lif_lanes<C>(input, bias, threshold, keep_u, keep_v, fires, u, v, out);
+        for (Index k = 0; k < C::LANES; ++k) {
+            HLS(pipeline II=1)
+            states[currents + first + k] = u[k];
+            states[potentials + first + k] = v[k];
+            signals[op.destination + first + k] = out[k];
+        }
     }
 }
 
