@@ -78,9 +78,9 @@ def _loop_path(program: Program, delay: Delay, ops: dict[str, Op], readers: dict
         if more or times > 1 or not reader:
             return f"{name!r} in the loop must have exactly one reader, and be no output" + advice
         op = ops[reader]
-        if op is neuron and path:
+        if op is neuron:
             return path
-        if not isinstance(op, Sum if path else (Linear, Conv2d)):
+        if not isinstance(op, Sum) and (path or not isinstance(op, Linear | Conv2d)):
             return (
                 f"the loop passes through {reader!r}, a {type(op).__name__}, and would take more than one Lava step; only Delay, one Linear or Conv2d, "
                 f"sums and the same neuron fit" + advice

@@ -200,14 +200,14 @@ class _Builder:
         groups = [(k * size, sign) for k, sign in enumerate(signs)]
         for term in terms:
             source, senders, shift = "graded", [(0, 1)], np.zeros(size, np.int64)
-            if not isinstance(term, Linear | Conv2d) or term.name not in self.plan.inlined:
-                rows, columns, weights = np.arange(size), self.at(term.name, neurons.lag - 1), np.ones(size, np.int64)
+            name, rows, columns, weights = term.name, np.arange(size), np.arange(size), np.ones(size, np.int64)
+            if isinstance(term, Linear | Conv2d) and term.name in self.plan.inlined:
+                name, shift = term.source, per_row(term, term.shift)
+                rows, columns, weights = op_synapses(term)
+            if name in self.plan.loops:  # the token before this one left these neurons one step ago
+                source, senders, columns = neurons.process, groups, neurons.start + columns
             else:
-                (rows, columns, weights), shift = op_synapses(term), per_row(term, term.shift)
-                if term.source in self.plan.loops:  # the token before this one left these neurons one step ago
-                    source, senders, columns = neurons.process, groups, neurons.start + columns
-                else:
-                    columns = self.at(term.source, neurons.lag - 1)[columns]
+                columns = self.at(name, neurons.lag - 1)[columns]
             pairs = [(to, of, a * b) for to, a in groups for of, b in senders]
             all_rows, all_columns = np.concatenate([rows + to for to, _, _ in pairs]), np.concatenate([columns + of for _, of, _ in pairs])
             all_weights = np.concatenate([weights * sign for _, _, sign in pairs])

@@ -11,7 +11,6 @@ import pytest
 
 from nsllm_nir import lower, verify
 from nsllm_nir.errors import GraphError
-from nsllm_nir.exporters import load
 from nsllm_nir.graph import DT
 from nsllm_nir.program import Conv2d, Count, Lif, Program
 
@@ -58,7 +57,8 @@ def conv(rng: np.random.Generator, size: tuple[int, int], outputs: int, channels
 
 
 def recurrent(rng: np.random.Generator, neuron: nir.NIRNode) -> nir.NIRGraph:
-    nodes = {"in": nir.Input(np.array([6])), "w": nir.Linear(weights(rng, 5, 6)), "n": neuron, "rec": nir.Linear(weights(rng, 5, 5)), "out": nir.Output(np.array([5]))}
+    nodes = {"in": nir.Input(np.array([6])), "w": nir.Linear(weights(rng, 5, 6)), "n": neuron, "rec": nir.Linear(weights(rng, 5, 5))}
+    nodes["out"] = nir.Output(np.array([5]))
     return nir.NIRGraph(nodes, [("in", "w"), ("w", "n"), ("n", "rec"), ("rec", "n"), ("n", "out")])
 
 
@@ -146,3 +146,67 @@ def test_zoo_is_exact_on_every_backend(graph: nir.NIRGraph, tmp_path: Path) -> N
     node = [name for name, signal in program.signals.items() if signal.spikes][-1]
     assert 0 < report.reference.values[node].sum() < report.reference.values[node].size, "the graph must fire, and not always"
     assert report.exact, f"\n{report}"
+
+
+def lowered(*nodes: nir.NIRNode, size: int | list[int] = 4) -> Program:
+    return lower(sequence(size, *nodes))
+
+
+def test_neurons_become_loihi_parameters() -> None:
+    op = lowered(lif(4, 8, 150)).ops[-1]
+    assert isinstance(op, Lif) and op.threshold is not None
+    assert (op.current_decay[0], op.voltage_decay[0], op.threshold[0]) == (4096, 512, 150)
+    op = lowered(cuba(4, 4, 16, 400)).ops[-1]
+    assert isinstance(op, Lif) and op.threshold is not None
+    assert (op.current_decay[0], op.voltage_decay[0], op.threshold[0]) == (1024, 256, 400)
+    op = lowered(nir.LIF(full(4, 8 * DT), full(4, 1), full(4, 0), full(4, 10), full(4, 0))).ops[-1]
+    assert isinstance(op, Lif) and op.threshold is not None and op.threshold[0] == 80, "gain 1/8 multiplies the threshold by 8"
+
+
+def test_a_leak_potential_becomes_a_constant_current() -> None:
+    op = lowered(lif(4, 8, 150, leak=16)).ops[-1]
+    assert isinstance(op, Lif) and op.bias[0] == 64 * 16 // 8
+
+
+def test_memoryless_neurons_become_counts() -> None:
+    assert isinstance(lowered(lif(4, 1, 50)).ops[-1], Count)
+
+
+def test_pooling_becomes_a_convolution_with_a_group_per_channel() -> None:
+    op = lowered(pool(), size=[3, 4, 4]).ops[-1]
+    assert isinstance(op, Conv2d) and op.groups == 3 and op.output_shape == (3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (lif(4, 4096 / 410.5, 150), r"4096 dt / tau is not integer .*quantize the graph first"),
+        (lif(4, 8, 150.25), r"v_threshold / gain is not integer"),
+        (lif(4, 8, 1 << 17), r"v_threshold / gain is in \[131072\.0, 131072\.0\], allowed is \[0, 131071\]"),
+        (nir.LIF(full(4, DT * 8), full(4, 8), full(4, 0), full(4, 9), full(4, 1)), r"v_reset must be 0"),
+        (nir.LIF(full(4, 0), full(4, 8), full(4, 0), full(4, 9), full(4, 0)), r"tau must be positive"),
+        (nir.LIF(full(4, DT * 8), full(4, -8), full(4, 0), full(4, 9), full(4, 0)), r"must give a positive gain"),
+        (nir.IF(full(4, np.nan), full(4, 9), full(4, 0)), r"r holds NaN or infinity"),
+        (nir.Scale(full(4, 0.3)), r"the gain is not integer"),
+        (nir.Linear(full((4, 4), 0.5)), r"the weight is not integer"),
+        (nir.Delay(full(4, 1.5 * DT)), r"the delay in steps of 1e-4 s is not integer"),
+    ],
+)
+def test_what_is_not_exact_is_refused_by_name(node: nir.NIRNode, message: str) -> None:
+    with pytest.raises(GraphError, match=rf"^{type(node).__name__.lower()}: .*{message}"):
+        lowered(node)
+
+
+def test_average_pooling_is_refused_with_the_remedy() -> None:
+    with pytest.raises(GraphError, match=r"^avgpool2d: AvgPool2d divides.*use SumPool2d"):
+        lowered(nir.AvgPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])), size=[3, 4, 4])
+
+
+def test_renamed_and_reordered_graphs_run_the_same() -> None:
+    graph = ZOO["recurrent-lif"](np.random.default_rng(3))
+    names = {"in": "z", "w": "b", "n": "y", "rec": "a", "out": "c"}
+    renamed = nir.NIRGraph({names[k]: v for k, v in reversed(graph.nodes.items())}, [(names[a], names[b]) for a, b in reversed(graph.edges)])
+    first, second = lower(graph), lower(renamed)
+    inputs = spikes(first)
+    a, b = (verify(p, inputs, ["reference"]).reference.values[p.outputs[0]] for p in (first, second))
+    assert (a == b).all() and a.any()
