@@ -110,9 +110,10 @@ def train(
     import torch
 
     from .configuration import NSLLMConfig
+    from .corpus import corpus
     from .model import NSLLMForCausalLM
     from .report import facts_table, write_json
-    from .text import corpus, dataset_text
+    from .text import dataset_text
     from .training import TrainingPlan
     from .training import train as run_training
 

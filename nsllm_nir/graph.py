@@ -6,6 +6,7 @@ those that `nir.write` produces (checked against nir 1.0.8), so any `nir.read` o
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -94,7 +95,8 @@ class GraphWriter:
         self.stored: Stored = {}
 
     def __enter__(self) -> GraphWriter:
-        self.file = h5py.File(self.temporary, "w")
+        self.sink = _Sink(self.temporary)
+        self.file = h5py.File(self.sink, "w")
         self.file.create_dataset("version", data=nir.version, dtype=h5py.string_dtype())
         self.group = self.file.create_group("node")
         self.nodes = self.group.create_group("nodes")
@@ -115,13 +117,44 @@ class GraphWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
             self.file.close()
-            if kind is None:
+            failure = error or self.sink.close()
+            if failure is None:
                 os.chmod(self.temporary, 0o666 & ~_umask())
                 os.replace(self.temporary, self.path)
         finally:
             self.temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise GraphError(f"cannot write {self.path}: {error}; the old file, if any, is unchanged") from error
+        if isinstance(failure, OSError):
+            raise GraphError(f"cannot write {self.path}: {failure}; the old file, if any, is unchanged") from failure
+
+
+class _Sink(io.FileIO):
+    """A file whose first write error is kept for the end: the HDF5 library cannot recover from one by itself."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view) and self.error is None:
+            try:
+                done += super().write(view[done:])
+            except OSError as error:
+                self.error = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def close(self) -> OSError | None:  # type: ignore[override]
+        """Close the file; returns the first error of all writes."""
+        super().close()
+        return self.error
 
 
 def _umask() -> int:

@@ -112,7 +112,7 @@ def test_width_is_the_narrowest(low: int, span: int) -> None:
     high, bits = low + span, width(low, low + span)
 
     def fits(b: int) -> bool:
-        return b >= 1 and ((0 <= low and high < 2**b) if low >= 0 else (-(2 ** (b - 1)) <= low and high < 2 ** (b - 1)))
+        return b >= 1 and ((low >= 0 and high < 2**b) if low >= 0 else (-(2 ** (b - 1)) <= low and high < 2 ** (b - 1)))
 
     assert fits(bits) and not fits(bits - 1)
 
