@@ -106,6 +106,8 @@ class GraphWriter:
         """Write one node of the top level."""
         _check_name(name)
         _write_node(self.nodes, name, node, self.stored)
+        if self.sink.error:
+            raise self.sink.error
 
     def connect(self, *edges: tuple[str, str]) -> None:
         self.edges += edges
@@ -128,20 +130,33 @@ class GraphWriter:
 
 
 class _Sink(io.FileIO):
-    """A file whose first write error is kept for the end: the HDF5 library cannot recover from one by itself."""
+    """A file for the HDF5 library, which crashes when a write fails: what the disk refuses stays in memory until `close`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
         self.error: OSError | None = None
+        self.refused: list[tuple[int, bytes]] = []  # offset, data
 
     def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        done = 0
+        view, start, done = memoryview(data).cast("B"), self.tell(), 0
         while done < len(view) and self.error is None:
             try:
                 done += super().write(view[done:])
             except OSError as error:
                 self.error = error
+        if done < len(view):
+            self.refused.append((start + done, bytes(view[done:])))
+            self.seek(start + len(view))
+        return len(view)
+
+    def readinto(self, buffer: Any) -> int:
+        view, start = memoryview(buffer).cast("B"), self.tell()
+        view[:] = super().read(len(view)).ljust(len(view), b"\0")
+        for offset, data in self.refused:
+            first, last = max(offset, start), min(offset + len(data), start + len(view))
+            if first < last:
+                view[first - start : last - start] = data[first - offset : last - offset]
+        self.seek(start + len(view))
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
@@ -152,7 +167,7 @@ class _Sink(io.FileIO):
             return size or 0
 
     def close(self) -> OSError | None:  # type: ignore[override]
-        """Close the file; returns the first error of all writes."""
+        """Close the file; returns the first error."""
         super().close()
         return self.error
 
