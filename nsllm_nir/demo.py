@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -110,7 +109,8 @@ def load_model(checkpoint: Path) -> NSLLMForCausalLM:
 
     logging.disable_progress_bar()  # a bar for every file of a few kilobytes says nothing
 
-    if checkpoint.is_dir() and not (checkpoint / "config.json").is_file():
+    hub_name = not checkpoint.is_absolute() and len(checkpoint.parts) <= 2 and not checkpoint.exists()
+    if not hub_name and not (checkpoint / "config.json").is_file():
         raise InputError(f"{checkpoint} holds no checkpoint (there is no config.json); give a folder that `nsllm-nir train` or save_pretrained wrote")
     try:
         kind = PretrainedConfig.get_config_dict(str(checkpoint))[0].get("model_type")
