@@ -28,7 +28,7 @@ app = typer.Typer(
 TORCH_PACKAGES = ("torch", "transformers", "snntorch", "tokenizers", "safetensors", "accelerate", "datasets")
 
 Model = Annotated[Path, typer.Argument(help="NIR file.", metavar="MODEL.nir")]
-Checkpoint = Annotated[Path, typer.Argument(help="Folder that train, quantize or save_pretrained wrote.")]
+Checkpoint = Annotated[Path, typer.Argument(help="Folder that train, quantize or save_pretrained wrote, or a name on the Hugging Face hub.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this JSON file.")]
 Prompt = Annotated[str | None, typer.Option(help="Read this text (byte-level models).")]
 TokensFile = Annotated[
@@ -110,9 +110,10 @@ def train(
     import torch
 
     from .configuration import NSLLMConfig
+    from .corpus import corpus
     from .model import NSLLMForCausalLM
     from .report import facts_table, write_json
-    from .text import corpus, dataset_text
+    from .text import dataset_text
     from .training import TrainingPlan
     from .training import train as run_training
 
@@ -177,6 +178,7 @@ def quantize(checkpoint: Checkpoint, out: Annotated[Path, typer.Option(help="Fol
         raise InputError(f"{out} is not empty; give another --out")
     model = load_model(checkpoint)
     tokens = torch.from_numpy(held_out("pydoc", 256) % model.config.vocab_size)[None]
+    bytes_before = _tensor_bytes(model)
     with torch.no_grad():
         before = model(tokens).logits
         model.freeze().save_pretrained(out)
@@ -184,11 +186,14 @@ def quantize(checkpoint: Checkpoint, out: Annotated[Path, typer.Option(help="Fol
         after = load_model(out)(tokens).logits
     if not torch.equal(before, after):
         raise LossyConversionError(f"the quantized model in {out} differs from {checkpoint} by up to {(before - after).abs().max():g}; do not use it")
-    bytes_before, bytes_after = (sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in (checkpoint, out))
-    facts = {"bytes_before": bytes_before, "bytes_after": bytes_after, "tokens_compared": tokens.numel(), "differing_logits": 0, "model": str(out)}
+    facts = {"bytes_before": bytes_before, "bytes_after": _tensor_bytes(model), "tokens_compared": tokens.numel(), "differing_logits": 0, "model": str(out)}
     show(facts_table("Quantized", facts))
     if json_file:
         write_json(json_file, facts)
+
+
+def _tensor_bytes(model: Any) -> int:
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 @app.command()

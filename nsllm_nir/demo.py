@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import exporters
 from .errors import InputError, NsllmNirError
-from .inputs import decode, held_out
+from .inputs import decode, encode, held_out
 from .lowering import lower
 from .program import Program
 from .reference import one_hot
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 BACKENDS = ("snntorch", "lava", "lava-stock", "hls")
 GENERATORS = ("reference", "snntorch", "lava", "hls")
-PROMPT_TOKENS = 48
+PROMPT = "The with statement is used"
 Progress = Callable[[str], None]
 
 
@@ -97,26 +96,27 @@ def shipped_checkpoint() -> Path:
 
 
 def load_model(checkpoint: Path) -> NSLLMForCausalLM:
-    """A saved NSLLM model in evaluation mode.
+    """A saved NSLLM model in evaluation mode, from a folder or, where there is none of that name, from the Hugging Face hub.
 
     Raises:
-        InputError: the folder holds no NSLLM checkpoint.
+        InputError: neither holds an NSLLM checkpoint.
     """
     from safetensors import SafetensorError
+    from transformers import PretrainedConfig
     from transformers.utils import logging
 
     from .model import NSLLMForCausalLM
 
     logging.disable_progress_bar()  # a bar for every file of a few kilobytes says nothing
 
-    config = checkpoint / "config.json"
-    if not config.is_file():
-        raise InputError(f"{checkpoint} holds no checkpoint (there is no {config.name}); give a folder that `nsllm-nir train` or save_pretrained wrote")
+    hub_name = not checkpoint.is_absolute() and len(checkpoint.parts) <= 2 and not checkpoint.exists()
+    if not hub_name and not (checkpoint / "config.json").is_file():
+        raise InputError(f"{checkpoint} holds no checkpoint (there is no config.json); give a folder that `nsllm-nir train` or save_pretrained wrote")
     try:
-        kind = json.loads(config.read_text()).get("model_type")
+        kind = PretrainedConfig.get_config_dict(str(checkpoint))[0].get("model_type")
         if kind != "nsllm":
             raise InputError(f"{checkpoint} holds a model of type {kind!r}, an NSLLM model is needed")
-        return NSLLMForCausalLM.from_pretrained(checkpoint, local_files_only=True).eval()
+        return NSLLMForCausalLM.from_pretrained(str(checkpoint)).eval()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise error if isinstance(error, NsllmNirError) else InputError(f"the checkpoint in {checkpoint} cannot be loaded: {error}") from error
 
@@ -137,7 +137,7 @@ def run_demo(out: Path, checkpoint: Path | None, tokens: int, new_tokens: int, p
     report = verify(program, text, BACKENDS, progress=lambda name: progress(f"verify {name}"))
     progress("verify the trained model in memory")
     report = dataclasses.replace(report, results=(_in_memory(model, program, text, report), *report.results))
-    prompt = text[:PROMPT_TOKENS]
+    prompt = encode(PROMPT)
     generations = _generate_everywhere(model, program, prompt, new_tokens, progress)
     progress("Loihi 2 constraints")
     rows = lava_constraints.constraints(program)

@@ -6,6 +6,7 @@ those that `nir.write` produces (checked against nir 1.0.8), so any `nir.read` o
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -107,7 +108,8 @@ class GraphWriter:
         self.stored: Stored = {}
 
     def __enter__(self) -> GraphWriter:
-        self.file = h5py.File(self.temporary, "w")
+        self.sink = _Sink(self.temporary)
+        self.file = h5py.File(self.sink, "w")
         self.file.create_dataset("version", data=nir.version, dtype=h5py.string_dtype())
         self.group = self.file.create_group("node")
         self.nodes = self.group.create_group("nodes")
@@ -117,6 +119,8 @@ class GraphWriter:
         """Write one node of the top level."""
         _check_name(name)
         _write_node(self.nodes, name, node, self.stored)
+        if self.sink.error:
+            raise self.sink.error
 
     def connect(self, *edges: tuple[str, str]) -> None:
         self.edges += edges
@@ -128,13 +132,57 @@ class GraphWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
             self.file.close()
-            if kind is None:
+            failure = error or self.sink.close()
+            if failure is None:
                 os.chmod(self.temporary, 0o666 & ~_umask())
                 os.replace(self.temporary, self.path)
         finally:
             self.temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise GraphError(f"cannot write {self.path}: {error}; the old file, if any, is unchanged") from error
+        if isinstance(failure, OSError):
+            raise GraphError(f"cannot write {self.path}: {failure}; the old file, if any, is unchanged") from failure
+
+
+class _Sink(io.FileIO):
+    """A file for the HDF5 library, which crashes when a write fails: what the disk refuses stays in memory until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.error: OSError | None = None
+        self.refused: list[tuple[int, bytes]] = []  # offset, data
+
+    def write(self, data: Any) -> int:
+        view, start, done = memoryview(data).cast("B"), self.tell(), 0
+        while done < len(view) and self.error is None:
+            try:
+                done += super().write(view[done:])
+            except OSError as error:
+                self.error = error
+        if done < len(view):
+            self.refused.append((start + done, bytes(view[done:])))
+            self.seek(start + len(view))
+        return len(view)
+
+    def readinto(self, buffer: Any) -> int:
+        view, start = memoryview(buffer).cast("B"), self.tell()
+        view[:] = super().read(len(view)).ljust(len(view), b"\0")
+        for offset, data in self.refused:
+            first, last = max(offset, start), min(offset + len(data), start + len(view))
+            if first < last:
+                view[first - start : last - start] = data[first - offset : last - offset]
+        self.seek(start + len(view))
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def close(self) -> OSError | None:  # type: ignore[override]
+        """Close the file; returns the first error."""
+        super().close()
+        return self.error
 
 
 def _umask() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .corpus import PYDOC, corpus, split
 from .errors import InputError
 from .program import Program
 
@@ -31,8 +32,6 @@ def held_out(source: str, tokens: int) -> NDArray[np.int64]:
     Raises:
         InputError: the tail is shorter.
     """
-    from .text import corpus, split
-
     tail = split(encode(corpus(source)))[1]
     newline = np.flatnonzero(tail == ord("\n"))
     tail = tail[newline[0] + 1 :] if newline.size and len(tail) - newline[0] > tokens else tail
@@ -71,7 +70,7 @@ def choose(program: Program, *, prompt: str | None, tokens_file: Path | None, te
     check_byte_level(program)
     if prompt is not None:
         return encode(prompt)
-    return held_out("pydoc" if text is None else text, tokens)
+    return held_out(PYDOC if text is None else text, tokens)
 
 
 def check_byte_level(program: Program) -> None:

@@ -210,10 +210,10 @@ class Program:
         return tuple(n for n, s in self.signals.items() if s.spikes or n in self.outputs)
 
     def audit(self) -> dict[str, Counter[str]]:
-        """Scalar operations per token of each op, every input neuron spiking once (dense bound).
+        """Hardware operations per token of each op, every neuron spiking once (dense bound).
 
-        Multiplication, division, exponential and square root are counted too: `OPERATIONS_USED`
-        states for each op class which hardware operations implement it; none of those is among them.
+        `_operations` states for each op class what implements it, as docs/semantics.md derives it; the tests
+        scan the source of the spike engine for operators beyond those.
         """
         return {op.name: _operations(op, self.signals) for op in self.ops}
 

@@ -1,10 +1,8 @@
-"""Text for training and evaluation: byte-level tokenizer, corpora, windows."""
+"""Text for the model: byte-level tokenizer, data sets, windows of tokens."""
 
 from __future__ import annotations
 
-import pydoc_data.topics
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,9 +12,6 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from .errors import InputError
-
-PYDOC = "pydoc"
-HELD_OUT = 0.1
 
 
 def _byte_characters() -> Iterator[str]:
@@ -36,37 +31,11 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
 
 
-def corpus(source: str) -> str:
-    """The text of ``source``: ``pydoc`` (the language reference bundled with CPython) or a text file.
-
-    Raises:
-        InputError: the file is missing, empty or not UTF-8.
-    """
-    if source == PYDOC:
-        return "\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"text {source!r}: no such file; give a UTF-8 text file, or {PYDOC!r} for the bundled language reference")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"text {source!r} is not UTF-8 (byte {error.start}); convert it first") from error
-    if not text:
-        raise InputError(f"text {source!r} is empty")
-    return text
-
-
 def dataset_text(name: str, column: str = "text") -> str:
     """The joined text column of the train split of a Hugging Face data set (hub name or local folder)."""
     from datasets import load_dataset
 
     return "\n".join(load_dataset(name, split="train")[column])
-
-
-def split(tokens: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Training part and the held-out tail (`HELD_OUT` of the tokens)."""
-    cut = int(len(tokens) * (1 - HELD_OUT))
-    return tokens[:cut], tokens[cut:]
 
 
 class RandomWindows(Dataset):

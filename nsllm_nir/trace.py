@@ -45,7 +45,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class NodeResult:
-    """Comparison of one node: spikes in the reference, differing cells, the first of them."""
+    """Comparison of one node: spikes that the backend counted, differing cells, the first of them."""
 
     node: str
     spikes: int
@@ -71,7 +71,7 @@ def compare(expected: Trace, actual: Trace) -> list[NodeResult]:
         if cells.size:
             step, neuron = (int(i) for i in cells[0])
             first = Difference(node, step, neuron, int(want[step, neuron]), int(got[step, neuron]))
-        results.append(NodeResult(node, int(np.abs(want).sum()), len(cells), first))
+        results.append(NodeResult(node, int(np.abs(got).sum()), len(cells), first))
     return results
 
 

@@ -10,7 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, default_data_collator
 from transformers.trainer_utils import get_last_checkpoint
 
-from .text import RandomWindows, Windows, byte_tokenizer, split
+from .corpus import split
+from .text import RandomWindows, Windows, byte_tokenizer
 
 
 @dataclass(frozen=True)

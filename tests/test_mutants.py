@@ -48,7 +48,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Original:
     from nsllm_nir import NSLLMConfig, NSLLMForCausalLM
 
     torch.manual_seed(1)
-    sizes = {"vocab_size": 24, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "residual_fraction_bits": 2}
+    sizes = {"vocab_size": 24, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "residual_fraction_bits": 2, "residual_gain": 2.0}
     path = tmp_path_factory.mktemp("original") / "model.nir"
     to_nir(NSLLMForCausalLM(NSLLMConfig(weight_bits=2, embedding_bits=4, **sizes)), path)
     program = lower(path)
@@ -115,7 +115,7 @@ EDITS: dict[str, tuple[tuple[str, ...], Change, str]] = {
     "delay 1 to 0": ((f"{M}/nodes/shift/delay",), one(0.0, 2), f"{M}.shift"),
     "delay 1 to 2": ((f"{M}/nodes/shift/delay",), one(2e-4, 2), f"{M}.shift"),
     "slower decay": (tuple(f"{A}/nodes/{n}/{p}" for n in ("numerator", "denominator") for p in ("tau", "r")), lambda t: t * (1 + (np.arange(16) == 9)), f"{A}.read_spikes"),
-    "shift of out": ((f"{A}/nodes/out.scale/scale",), lambda s: s * (1 + (np.arange(16) == 11)), f"{M}.input.spikes"),
+    "shift of out": ((f"{A}/nodes/out.scale/scale",), lambda s: s * (1 + (np.arange(16) == 3)), f"{M}.input.spikes"),
     "shift of the embedding": (("embedding.scale/scale",), lambda s: s * (1 + (np.arange(16) == 3)), f"{A}.input.spikes"),
 }  # fmt: skip
 
