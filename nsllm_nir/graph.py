@@ -38,6 +38,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "LIF": ("tau", "r", "v_leak", "v_threshold", "v_reset"),
 }
 OPTIONAL = {("LIF", "v_reset")}
+DEFLATE_LIMIT = 1032  # HDF5's compression never packs tighter than 1032:1
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +51,11 @@ class LazyArray:
     dtype: np.dtype
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        with h5py.File(self.path, "r") as file:
-            loaded: NDArray[Any] = file[self.dataset][()]
+        try:
+            with h5py.File(self.path, "r") as file:
+                loaded: NDArray[Any] = file[self.dataset][()]
+        except (OSError, RuntimeError, KeyError, MemoryError) as error:
+            raise GraphError(f"{self.path}: {self.dataset} is not readable ({error}); the file may be truncated or corrupt, export it again") from error
         return loaded if dtype is None else loaded.astype(dtype)
 
 
@@ -88,15 +92,21 @@ class GraphWriter:
         self.path = Path(path)
         if not self.path.parent.is_dir():
             raise GraphError(f"cannot write {self.path}: the folder {self.path.parent} does not exist")
-        handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-        os.close(handle)
-        self.temporary = Path(name)
         self.edges: list[tuple[str, str]] = []
         self.stored: Stored = {}
 
     def __enter__(self) -> GraphWriter:
-        self.sink = _Sink(self.temporary)
-        self.file = h5py.File(self.sink, "w")
+        try:
+            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+        except OSError as error:
+            raise self._failure(error) from error
+        self.temporary, self.sink = Path(name), _Sink(handle)
+        try:
+            self.file = h5py.File(self.sink, "w")
+        except OSError as error:
+            self.sink.close()
+            self.temporary.unlink()
+            raise self._failure(error) from error
         self.file.create_dataset("version", data=nir.version, dtype=h5py.string_dtype())
         self.group = self.file.create_group("node")
         self.nodes = self.group.create_group("nodes")
@@ -117,23 +127,30 @@ class GraphWriter:
         _write_graph_tail(self.group, sorted(self.edges), metadata)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        failure = error
         try:
             self.file.close()
-            failure = error or self.sink.close()
+            failure = failure or self.sink.close()
             if failure is None:
                 os.chmod(self.temporary, 0o666 & ~_umask())
                 os.replace(self.temporary, self.path)
+        except OSError as late:
+            failure = failure or late
         finally:
+            self.sink.close()
             self.temporary.unlink(missing_ok=True)
         if isinstance(failure, OSError):
-            raise GraphError(f"cannot write {self.path}: {failure}; the old file, if any, is unchanged") from failure
+            raise self._failure(failure) from failure
+
+    def _failure(self, error: OSError) -> GraphError:
+        return GraphError(f"cannot write {self.path}: {error}; the old file, if any, is unchanged")
 
 
 class _Sink(io.FileIO):
     """A file for the HDF5 library, which crashes when a write fails: what the disk refuses stays in memory until `close`."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+")
+    def __init__(self, handle: int) -> None:
+        super().__init__(handle, "r+")
         self.error: OSError | None = None
         self.refused: list[tuple[int, bytes]] = []  # offset, data
 
@@ -256,29 +273,50 @@ def read(path: Path | str) -> Graph:
     """
     path = Path(path)
     if not path.is_file():
-        raise GraphError(f"{path}: no such file")
+        raise GraphError(f"{path} is a folder, not a NIR file" if path.is_dir() else f"{path}: no such file")
     try:
         with h5py.File(path, "r") as file:
             if "node" not in file:
                 raise GraphError(f"{path} is an HDF5 file but not a NIR file (it has no group 'node')")
             graph = _read_graph(path, file["node"], "graph")
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
         if isinstance(error, GraphError):
             raise
         raise GraphError(f"{path} is not a readable NIR file ({error}); it may be truncated or corrupt, export it again") from error
     return Graph(graph.nodes, graph.edges, graph.metadata, path)
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf8") if isinstance(value, bytes) else str(value)
+def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """A data set whose claimed size the file can hold: the HDF5 library trusts a corrupt header and allocates."""
+    data = group[name]
+    kind = data.dtype.kind
+    if kind not in "biuf" and h5py.check_string_dtype(data.dtype) is None:
+        raise GraphError(f"{data.name} holds {data.dtype}, expected numbers or text")
+    if data.nbytes > DEFLATE_LIMIT * data.file.id.get_filesize():
+        raise GraphError(f"{data.name} claims {data.nbytes:,} bytes, more than this file can hold; it is corrupt")
+    return data
+
+
+def _value(group: h5py.Group, name: str) -> Any:
+    value = _dataset(group, name)[()]
+    return value.decode("utf8") if isinstance(value, bytes) else value
+
+
+def _text(group: h5py.Group, name: str) -> str:
+    data = _dataset(group, name)
+    if data.shape != ():
+        raise GraphError(f"{data.name} has shape {data.shape}, expected one text")
+    return str(_value(group, name))
 
 
 def _read_graph(path: Path, group: h5py.Group, where: str) -> Graph:
-    kind = _text(group["type"][()])
+    kind = _text(group, "type")
     if kind != "NIRGraph":
         raise GraphError(f"{where}: expected a NIRGraph, found {kind!r}")
     nodes = {name: _read_node(path, child, f"{where}.{name}") for name, child in group["nodes"].items()}
-    edges = tuple((_text(a), _text(b)) for a, b in group["edges"][()]) if group["edges"].size else ()
+    edges = tuple((a.decode("utf8"), b.decode("utf8")) for a, b in _value(group, "edges")) if group["edges"].size else ()
+    if len(set(edges)) < len(edges):
+        raise GraphError(f"{where}: the edge {next(e for e in edges if edges.count(e) > 1)} is listed twice")
     for a, b in edges:
         for end in (a, b):
             if end not in nodes:
@@ -292,13 +330,12 @@ def _read_metadata(group: h5py.Group) -> dict[str, Any]:
         if isinstance(item, h5py.Group):
             out[key] = _read_metadata(item)
         else:
-            value = item[()]
-            out[key] = _text(value) if isinstance(value, bytes) else value
+            out[key] = _value(group, key)
     return out
 
 
 def _read_node(path: Path, group: h5py.Group, where: str) -> Node | Graph:
-    kind = _text(group["type"][()])
+    kind = _text(group, "type")
     if kind == "NIRGraph":
         return _read_graph(path, group, where)
     if kind not in PARAMETERS:
@@ -309,13 +346,12 @@ def _read_node(path: Path, group: h5py.Group, where: str) -> Node | Graph:
             if (kind, name) in OPTIONAL:
                 continue
             raise GraphError(f"{where}: the {kind} node lacks the parameter {name!r}")
-        data = group[name]
+        data = _dataset(group, name)
         if data.shape and data.size:
             data[tuple(0 for _ in data.shape)]  # touch it: a truncated file fails here, not in the middle of a run
             parameters[name] = LazyArray(path, data.name, data.shape, data.dtype)
         else:
-            value = data[()]
-            parameters[name] = _text(value) if isinstance(value, bytes) else value
+            parameters[name] = _value(group, name)
     return Node(kind, parameters)
 
 

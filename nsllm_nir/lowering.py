@@ -25,6 +25,7 @@ from .program import MAX_WEIGHT_BITS, Count, Delay, Input, Integrate, Linear, Op
 Ints = NDArray[Any]
 SPIKING = ("Threshold", "LIF")
 MAX_DENSE_CONV = 1 << 24
+MAX_THRESHOLD = 1 << 29
 WEIGHT_LIMIT = 1 << (MAX_WEIGHT_BITS - 1)
 PORTABLE_WEIGHT_LIMIT = 1 << 21  # the portable profile folds thresholds of counts and states into its weights
 DEFAULT_WIDTHS = Widths()
@@ -75,6 +76,7 @@ class _Lowering:
 
     def graph(self, graph: Graph, prefix: str, entry: list[str]) -> str:
         """Lower ``graph``; ``entry`` are the signals at its Input node (none: it is the top level). Returns its output signal."""
+        _check_ports(graph, prefix)
         sources = predecessors(graph)
         delayed = _delayed_edges(graph, prefix)
         signals: dict[str, str] = {}
@@ -94,7 +96,8 @@ class _Lowering:
             elif isinstance(node, Graph):
                 signals[name] = self._subgraph(node, where, reads)
             elif node.type == "Scale":
-                alone = sum(a == sources[name][0] for a, _ in graph.edges) == 1
+                # A subgraph may pass a signal through: then others read the Linear behind it as well.
+                alone = sum(a == sources[name][0] for a, _ in graph.edges) == 1 and reads[0] == prefix + sources[name][0]
                 signals[name] = self._scale(node, where, reads, alone)
             else:
                 read = self._sum(where, reads)
@@ -163,6 +166,20 @@ class _Lowering:
                 return self._size(op.source)
 
 
+def _check_ports(graph: Graph, prefix: str) -> None:
+    ports = {kind: [n for n, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind] for kind in ("Input", "Output")}
+    for kind, names in ports.items():
+        if not names or (prefix and len(names) > 1):
+            raise GraphError(f"{prefix[:-1] or 'the graph'}: {'a subgraph needs one' if prefix else 'it has no'} {kind}, this one has {len(names)}")
+    for a, b in graph.edges:
+        if b in ports["Input"]:
+            raise GraphError(f"{prefix}{b}: an Input node reads nothing; delete the edge from {a!r}")
+    for name, node in graph.nodes.items():
+        for key, value in node.parameters.items() if isinstance(node, Node) else ():
+            if isinstance(value, str) and key != "padding":
+                raise GraphError(f"{prefix}{name}: the parameter {key!r} holds text, expected numbers")
+
+
 def _port_size(graph: Graph, kind: str) -> int:
     return next(int(np.prod(n.array("shape"))) for n in graph.nodes.values() if isinstance(n, Node) and n.type == kind)
 
@@ -181,6 +198,8 @@ def _integers(values: Any, where: str, what: str, low: int, high: int) -> Ints:
 
 def _linear(node: Node, where: str, source: str, limit: int = WEIGHT_LIMIT) -> list[Op]:
     weight = node.parameters["weight"]
+    if len(weight.shape) < 2:
+        raise GraphError(f"{where}: the weight has shape {weight.shape}, expected (outputs, inputs)")
     if int(np.prod(weight.shape[:-2])) != 1:
         raise GraphError(f"{where}: batched weights {weight.shape} are not supported; use one matrix per node")
     weight = _integers(weight, where, "the weight", -limit, limit - 1).reshape(weight.shape[-2:])
@@ -215,9 +234,11 @@ def _gain_shift(node: Node, where: str) -> Ints:
 
 def _conv1d(node: Node, where: str, source: str) -> list[Op]:
     weight = _integers(node.array("weight"), where, "the weight", -128, 127).astype(np.int8)
-    length = int(node.parameters["input_shape"])
-    if weight.shape[2] != 1 or [int(node.parameters[k]) for k in ("stride", "dilation", "groups")] != [1, 1, 1] or int(node.parameters["padding"]):
+    plain = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    usual = all(np.array_equal(np.unique(node.parameters[key]), [value]) for key, value in plain.items())
+    if weight.ndim != 3 or weight.shape[2] != 1 or not usual or np.size(node.parameters["input_shape"]) != 1:
         raise GraphError(f"{where}: only Conv1d of kernel 1, stride 1, dilation 1, groups 1 without padding is supported, got weight {weight.shape}")
+    length = int(_integers(node.parameters["input_shape"], where, "the input shape", 1, 2**31 - 1).reshape(-1)[0])
     dense_size = weight.shape[0] * weight.shape[1] * length * length
     if dense_size > MAX_DENSE_CONV:
         raise GraphError(f"{where}: as a dense matrix this Conv1d needs {dense_size:,} weights; keep the composite's metadata")
@@ -230,6 +251,8 @@ def _spike(threshold: Ints, where: str, source: str) -> list[Op]:
     """[v > t] on integers is a count of one level: step 2 floor(t) + 1, or step 1 after adding -floor(t)."""
     if not np.isfinite(threshold).all():
         raise GraphError(f"{where}: the threshold holds NaN or infinity")
+    if threshold.size and np.abs(threshold).max() >= MAX_THRESHOLD:
+        raise GraphError(f"{where}: the threshold reaches {np.abs(threshold).max():g}, below {MAX_THRESHOLD} is allowed")
     floor = np.floor(threshold.reshape(-1)).astype(np.int64)
     step = np.where(floor >= 0, 2 * floor + 1, 1).astype(np.int32)
     bias = np.where(floor >= 0, 0, -floor).astype(np.int32)
@@ -243,7 +266,10 @@ def _threshold(node: Node, where: str, source: str) -> list[Op]:
 
 
 def _ratio(node: Node, where: str, name: str) -> NDArray[np.float64]:
-    return np.round(node.array(name).reshape(-1).astype(np.float64) / DT, 6)
+    """A time in steps; multiples of the step that float32 rounded are whole numbers."""
+    ratio = node.array(name).reshape(-1).astype(np.float64) / DT
+    whole = np.rint(ratio)
+    return np.where(np.abs(ratio - whole) <= 1e-6 * np.maximum(np.abs(whole), 1), whole, ratio)
 
 
 def _lif(node: Node, where: str, source: str) -> list[Op]:
@@ -255,6 +281,8 @@ def _lif(node: Node, where: str, source: str) -> list[Op]:
 
 def _li(node: Node, where: str, source: str) -> list[Op]:
     ratio = _ratio(node, where, "tau")
+    if node.array("r").size != ratio.size or (ratio <= 0).any():
+        raise GraphError(f"{where}: an LI must have tau = 2**k dt > 0 and r of the same shape, got tau {ratio.shape} and r {node.array('r').shape}")
     shift = 8 - np.log2(ratio)
     if node.array("v_leak").any() or (node.array("r").reshape(-1) != ratio).any() or (shift != np.rint(shift)).any() or (shift < 0).any() or (shift > 8).any():
         raise GraphError(f"{where}: an LI must have tau = 2**k dt with k in 0..8, r = tau/dt and v_leak = 0 (unit gain, decay 1 - 2**-k)")

@@ -122,12 +122,13 @@ def verify(
     A backend that cannot run is reported with its error and makes the report inexact.
     """
     program, spikes = _prepare(source, inputs)
+    loaded = [exporters.load(name) for name in backends]  # an unknown name fails before anything runs
     progress("reference")
     expected = reference.run(program, spikes)
     results = []
-    for name in backends:
-        progress(name)
-        results.append(_check(exporters.load(name), program, spikes, expected))
+    for backend in loaded:
+        progress(backend.name)
+        results.append(_check(backend, program, spikes, expected))
     return Report(program, expected, tuple(results))
 
 
