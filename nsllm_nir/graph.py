@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from .errors import GraphError
 
+UNTIMED = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+UNTIMED.set_obj_track_times(False)  # no time stamps, for equal bytes
 SMALL = 4096  # elements; larger parameters are not compared
 Stored = dict[Any, tuple[h5py.h5g.GroupID, bytes]]
 DT = float(np.float32(1e-4))  # seconds per step, the field's de-facto value (snnTorch, norse examples)
@@ -210,9 +212,9 @@ def write(path: Path | str, graph: Graph) -> None:
 
 
 def _write_node(parent: h5py.Group, name: str, node: Node | Graph, stored: Stored) -> None:
-    group = parent.create_group(name)
+    group = _group(parent, name)
     if isinstance(node, Graph):
-        nodes = group.create_group("nodes")
+        nodes = _group(group, "nodes")
         for child, inner in sorted(node.nodes.items()):
             _check_name(child)
             _write_node(nodes, child, inner, stored)
@@ -224,11 +226,8 @@ def _write_node(parent: h5py.Group, name: str, node: Node | Graph, stored: Store
         _write_array(group, key.encode(), array, stored)
 
 
-def _untimed() -> h5py.h5p.PropDCID:
-    """Creation properties without time stamps, for equal bytes."""
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_obj_track_times(False)
-    return properties
+def _group(parent: h5py.Group, name: str) -> h5py.Group:
+    return h5py.Group(h5py.h5g.create(parent.id, name.encode()))
 
 
 def _write_array(group: h5py.Group, name: bytes, array: NDArray[Any], stored: Stored) -> None:
@@ -242,7 +241,7 @@ def _write_array(group: h5py.Group, name: bytes, array: NDArray[Any], stored: St
         group.id.links.create_hard(name, *stored[content])
         return
     space = h5py.h5s.create_simple(array.shape) if array.shape else h5py.h5s.create(h5py.h5s.SCALAR)
-    dataset = h5py.h5d.create(group.id, name, h5py.h5t.py_create(array.dtype, logical=True), space, _untimed())
+    dataset = h5py.h5d.create(group.id, name, h5py.h5t.py_create(array.dtype, logical=True), space, UNTIMED)
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
     if content is not None:
         stored[content] = (group.id, name)

@@ -159,7 +159,8 @@ def generate(session: exporters.Session, program: Program, prompt: list[int], ne
     logits = np.zeros(0, np.int64)
     for spikes in tokens:
         logits = session.step(spikes)
-    for _ in range(new_tokens):
+    while len(out) < new_tokens:
         out.append(int(np.argmax(logits)))
-        logits = session.step(token_spikes(program, [out[-1]])[0])
+        if len(out) < new_tokens:
+            logits = session.step(token_spikes(program, [out[-1]])[0])
     return out
