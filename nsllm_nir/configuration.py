@@ -75,6 +75,13 @@ class NSLLMConfig(PretrainedConfig):
         ):
             if value not in allowed:
                 raise InputError(f"NSLLMConfig.{name} must be one of {allowed}, got {value!r}")
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"NSLLMConfig.{name} must be at least 1, got {getattr(self, name)}")
+        for name, values in (("levels", self.levels if isinstance(self.levels, list) else [self.levels]), ("final_levels", [self.final_levels])):
+            for value in values:
+                if not 1 <= value <= 255:
+                    raise InputError(f"NSLLMConfig.{name} must be in [1, 255], got {value}")
         if self.state == "matrix" and self.hidden_size % self.num_attention_heads:
             raise InputError(f"NSLLMConfig.hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}")
         if isinstance(self.levels, list) and len(self.levels) != self.num_hidden_layers:

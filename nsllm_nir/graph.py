@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from .errors import GraphError
 
+UNTIMED = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+UNTIMED.set_obj_track_times(False)  # no time stamps, for equal bytes
 SMALL = 4096  # elements; larger parameters are not compared
 Stored = dict[Any, tuple[h5py.h5g.GroupID, bytes]]
 DT = float(np.float32(1e-4))  # seconds per step, the field's de-facto value (snnTorch, norse examples)
@@ -51,6 +53,7 @@ OPTIONAL = {
     *((kind, "w_in") for kind in ("CubaLI", "CubaLIF")),
     *((kind, "input_shape") for kind in ("Conv1d", "Conv2d")),
 }
+DEFLATE_LIMIT = 1032  # HDF5's compression never packs tighter than 1032:1
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +66,11 @@ class LazyArray:
     dtype: np.dtype
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        with h5py.File(self.path, "r") as file:
-            loaded: NDArray[Any] = file[self.dataset][()]
+        try:
+            with h5py.File(self.path, "r") as file:
+                loaded: NDArray[Any] = file[self.dataset][()]
+        except (OSError, RuntimeError, KeyError, MemoryError) as error:
+            raise GraphError(f"{self.path}: {self.dataset} is not readable ({error}); the file may be truncated or corrupt, export it again") from error
         return loaded if dtype is None else loaded.astype(dtype)
 
 
@@ -101,15 +107,21 @@ class GraphWriter:
         self.path = Path(path)
         if not self.path.parent.is_dir():
             raise GraphError(f"cannot write {self.path}: the folder {self.path.parent} does not exist")
-        handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-        os.close(handle)
-        self.temporary = Path(name)
         self.edges: list[tuple[str, str]] = []
         self.stored: Stored = {}
 
     def __enter__(self) -> GraphWriter:
-        self.sink = _Sink(self.temporary)
-        self.file = h5py.File(self.sink, "w")
+        try:
+            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+        except OSError as error:
+            raise self._failure(error) from error
+        self.temporary, self.sink = Path(name), _Sink(handle)
+        try:
+            self.file = h5py.File(self.sink, "w")
+        except OSError as error:
+            self.sink.close()
+            self.temporary.unlink()
+            raise self._failure(error) from error
         self.file.create_dataset("version", data=nir.version, dtype=h5py.string_dtype())
         self.group = self.file.create_group("node")
         self.nodes = self.group.create_group("nodes")
@@ -130,23 +142,30 @@ class GraphWriter:
         _write_graph_tail(self.group, sorted(self.edges), metadata)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        failure = error
         try:
             self.file.close()
-            failure = error or self.sink.close()
+            failure = failure or self.sink.close()
             if failure is None:
                 os.chmod(self.temporary, 0o666 & ~_umask())
                 os.replace(self.temporary, self.path)
+        except OSError as late:
+            failure = failure or late
         finally:
+            self.sink.close()
             self.temporary.unlink(missing_ok=True)
         if isinstance(failure, OSError):
-            raise GraphError(f"cannot write {self.path}: {failure}; the old file, if any, is unchanged") from failure
+            raise self._failure(failure) from failure
+
+    def _failure(self, error: OSError) -> GraphError:
+        return GraphError(f"cannot write {self.path}: {error}; the old file, if any, is unchanged")
 
 
 class _Sink(io.FileIO):
     """A file for the HDF5 library, which crashes when a write fails: what the disk refuses stays in memory until `close`."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+")
+    def __init__(self, handle: int) -> None:
+        super().__init__(handle, "r+")
         self.error: OSError | None = None
         self.refused: list[tuple[int, bytes]] = []  # offset, data
 
@@ -206,9 +225,9 @@ def write(path: Path | str, graph: Graph) -> None:
 
 
 def _write_node(parent: h5py.Group, name: str, node: Node | Graph, stored: Stored) -> None:
-    group = parent.create_group(name)
+    group = _group(parent, name)
     if isinstance(node, Graph):
-        nodes = group.create_group("nodes")
+        nodes = _group(group, "nodes")
         for child, inner in sorted(node.nodes.items()):
             _check_name(child)
             _write_node(nodes, child, inner, stored)
@@ -220,11 +239,8 @@ def _write_node(parent: h5py.Group, name: str, node: Node | Graph, stored: Store
         _write_array(group, key.encode(), array, stored)
 
 
-def _untimed() -> h5py.h5p.PropDCID:
-    """Creation properties without time stamps, for equal bytes."""
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_obj_track_times(False)
-    return properties
+def _group(parent: h5py.Group, name: str) -> h5py.Group:
+    return h5py.Group(h5py.h5g.create(parent.id, name.encode()))
 
 
 def _write_array(group: h5py.Group, name: bytes, array: NDArray[Any], stored: Stored) -> None:
@@ -238,7 +254,7 @@ def _write_array(group: h5py.Group, name: bytes, array: NDArray[Any], stored: St
         group.id.links.create_hard(name, *stored[content])
         return
     space = h5py.h5s.create_simple(array.shape) if array.shape else h5py.h5s.create(h5py.h5s.SCALAR)
-    dataset = h5py.h5d.create(group.id, name, h5py.h5t.py_create(array.dtype, logical=True), space, _untimed())
+    dataset = h5py.h5d.create(group.id, name, h5py.h5t.py_create(array.dtype, logical=True), space, UNTIMED)
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
     if content is not None:
         stored[content] = (group.id, name)
@@ -269,29 +285,50 @@ def read(path: Path | str) -> Graph:
     """
     path = Path(path)
     if not path.is_file():
-        raise GraphError(f"{path}: no such file")
+        raise GraphError(f"{path} is a folder, not a NIR file" if path.is_dir() else f"{path}: no such file")
     try:
         with h5py.File(path, "r") as file:
             if "node" not in file:
                 raise GraphError(f"{path} is an HDF5 file but not a NIR file (it has no group 'node')")
             graph = _read_graph(path, file["node"], "graph")
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
         if isinstance(error, GraphError):
             raise
         raise GraphError(f"{path} is not a readable NIR file ({error}); it may be truncated or corrupt, export it again") from error
     return Graph(graph.nodes, graph.edges, graph.metadata, path)
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf8") if isinstance(value, bytes) else str(value)
+def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """A data set whose claimed size the file can hold: the HDF5 library trusts a corrupt header and allocates."""
+    data = group[name]
+    kind = data.dtype.kind
+    if kind not in "biuf" and h5py.check_string_dtype(data.dtype) is None:
+        raise GraphError(f"{data.name} holds {data.dtype}, expected numbers or text")
+    if data.nbytes > DEFLATE_LIMIT * data.file.id.get_filesize():
+        raise GraphError(f"{data.name} claims {data.nbytes:,} bytes, more than this file can hold; it is corrupt")
+    return data
+
+
+def _value(group: h5py.Group, name: str) -> Any:
+    value = _dataset(group, name)[()]
+    return value.decode("utf8") if isinstance(value, bytes) else value
+
+
+def _text(group: h5py.Group, name: str) -> str:
+    data = _dataset(group, name)
+    if data.shape != ():
+        raise GraphError(f"{data.name} has shape {data.shape}, expected one text")
+    return str(_value(group, name))
 
 
 def _read_graph(path: Path, group: h5py.Group, where: str) -> Graph:
-    kind = _text(group["type"][()])
+    kind = _text(group, "type")
     if kind != "NIRGraph":
         raise GraphError(f"{where}: expected a NIRGraph, found {kind!r}")
     nodes = {name: _read_node(path, child, f"{where}.{name}") for name, child in group["nodes"].items()}
-    edges = tuple((_text(a), _text(b)) for a, b in group["edges"][()]) if group["edges"].size else ()
+    edges = tuple((a.decode("utf8"), b.decode("utf8")) for a, b in _value(group, "edges")) if group["edges"].size else ()
+    if len(set(edges)) < len(edges):
+        raise GraphError(f"{where}: the edge {next(e for e in edges if edges.count(e) > 1)} is listed twice")
     for a, b in edges:
         for end in (a, b):
             if end not in nodes:
@@ -305,13 +342,12 @@ def _read_metadata(group: h5py.Group) -> dict[str, Any]:
         if isinstance(item, h5py.Group):
             out[key] = _read_metadata(item)
         else:
-            value = item[()]
-            out[key] = _text(value) if isinstance(value, bytes) else value
+            out[key] = _value(group, key)
     return out
 
 
 def _read_node(path: Path, group: h5py.Group, where: str) -> Node | Graph:
-    kind = _text(group["type"][()])
+    kind = _text(group, "type")
     if kind == "NIRGraph":
         return _read_graph(path, group, where)
     if kind not in PARAMETERS:
@@ -322,13 +358,12 @@ def _read_node(path: Path, group: h5py.Group, where: str) -> Node | Graph:
             if (kind, name) in OPTIONAL:
                 continue
             raise GraphError(f"{where}: the {kind} node lacks the parameter {name!r}")
-        data = group[name]
+        data = _dataset(group, name)
         if data.shape and data.size:
             data[tuple(0 for _ in data.shape)]  # touch it: a truncated file fails here, not in the middle of a run
             parameters[name] = LazyArray(path, data.name, data.shape, data.dtype)
         else:
-            value = data[()]
-            parameters[name] = _text(value) if isinstance(value, bytes) else value
+            parameters[name] = _value(group, name)
     return Node(kind, parameters)
 
 

@@ -95,7 +95,7 @@ class SpikingLinearAttention(nn.Module):
     def _integrate(self, groups: Tensor, state: LayerState) -> Tensor:
         """groups: (B, N, k, C); the last group is the denominator's key spikes."""
         states = self.integrator(groups, state.get("integrator"))
-        state["integrator"] = states[:, -1].detach()
+        state["integrator"] = states[:, -1].detach().clone()  # a view would keep the whole sequence
         return states
 
     def _read_vector(self, r: Tensor, k: Tensor, v: Tensor, state: LayerState) -> Tensor:

@@ -74,6 +74,7 @@ class _Lowering:
 
     def graph(self, graph: Graph, prefix: str, entry: list[str]) -> str:
         """Lower ``graph``; ``entry`` are the signals at its Input node (none: it is the top level). Returns its output signal."""
+        _check_ports(graph, prefix)
         sources = predecessors(graph)
         delayed = _delayed_edges(graph)
         signals: dict[str, str] = {}
@@ -93,7 +94,8 @@ class _Lowering:
             elif isinstance(node, Graph):
                 signals[name] = self._subgraph(node, where, reads)
             elif node.type == "Scale" and (shift := gain_shift(node)) is not None:
-                alone = sum(a == sources[name][0] for a, _ in graph.edges) == 1
+                # A subgraph may pass a signal through: then others read the Linear behind it as well.
+                alone = sum(a == sources[name][0] for a, _ in graph.edges) == 1 and reads[0] == prefix + sources[name][0]
                 signals[name] = self._power_of_two(shift, where, reads, alone)
             else:
                 signals[name] = self._node(node, where, self._sum(where, reads))
@@ -101,10 +103,16 @@ class _Lowering:
 
     def _node(self, node: Node, where: str, source: str) -> str:
         shape: Shape
-        if node.type in ("Affine", "Linear") and self.weight_limit > WEIGHT_LIMIT:
-            ops, shape = linear(node, where, source, self.weight_limit), (int(node.parameters["weight"].shape[-2]),)
-        else:
-            ops, shape = RULES[node.type](node, where, source, self.shapes[source])
+        try:
+            if node.type in ("Affine", "Linear") and self.weight_limit > WEIGHT_LIMIT:
+                ops, shape = linear(node, where, source, self.weight_limit), (int(node.parameters["weight"].shape[-2]),)
+            else:
+                ops, shape = RULES[node.type](node, where, source, self.shapes[source])
+        except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+            if isinstance(error, GraphError):
+                raise
+            shown = f"{where}: the parameters of this {node.type} do not fit each other or its input of shape {self.shapes[source]}"
+            raise GraphError(f"{shown} ({error})") from error
         self.ops += ops
         signal = ops[-1].name if ops else source
         self.shapes[signal] = shape
@@ -162,6 +170,20 @@ class _Lowering:
         self.ops.append(Sum(name, tuple(reads), np.zeros(int(np.prod(shapes[0])), np.int32)))
         self.shapes[name] = shapes[0]
         return name
+
+
+def _check_ports(graph: Graph, prefix: str) -> None:
+    ports = {kind: [n for n, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind] for kind in ("Input", "Output")}
+    for kind, names in ports.items():
+        if not names or (prefix and len(names) > 1):
+            raise GraphError(f"{prefix[:-1] or 'the graph'}: {'a subgraph needs one' if prefix else 'it has no'} {kind}, this one has {len(names)}")
+    for a, b in graph.edges:
+        if b in ports["Input"]:
+            raise GraphError(f"{prefix}{b}: an Input node reads nothing; delete the edge from {a!r}")
+    for name, node in graph.nodes.items():
+        for key, value in node.parameters.items() if isinstance(node, Node) else ():
+            if isinstance(value, str) and key != "padding":
+                raise GraphError(f"{prefix}{name}: the parameter {key!r} holds text, expected numbers")
 
 
 def _port_size(graph: Graph, kind: str) -> int:

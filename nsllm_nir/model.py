@@ -137,10 +137,11 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
         """input_ids, labels: (B, N) int64; labels are shifted inside, -100 is ignored.
 
         Raises:
-            InputError: ids outside the vocabulary, or left padding (it would enter the recurrent state).
+            InputError: ids outside the vocabulary, or padding in front of a token (it would enter the recurrent state).
         """
-        if attention_mask is not None and not bool(attention_mask[:, 0].all()):
-            raise InputError("left padding would enter the recurrent state; pad on the right, or generate sequences of equal length")
+        # A padding token followed by a real one: on the left, or between a right-padded prompt and its continuation.
+        if attention_mask is not None and bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
+            raise InputError("padding in front of a token would enter the recurrent state; pad on the right to train, generate from prompts of equal length")
         cache = past_key_values if past_key_values is not None else NSLLMCache([{} for _ in self.layers])
         h = self._embed(input_ids)
         for i, layer in enumerate(self.layers):

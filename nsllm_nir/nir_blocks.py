@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import AttentionNumbers, BlockInputNumbers, BlockNumbers, FinalNumbers, MixerNumbers, Projection
-from .errors import GraphError
+from .errors import GraphError, LossyConversionError
 from .graph import DT, Graph, Node, chain
+from .program import MAX_SHIFT
 
 Ints = NDArray[Any]
 VERSION = 1
@@ -70,6 +71,9 @@ def _lines(nodes: Nodes, edges: Edges, name: str, source: str, step: Ints, level
     size, odd = step.size, _odd(levels, signed)
     sign = [1] * levels + [-1] * (levels if signed else 0)
     nodes[name + ".expand"] = _expand(size, [2 * s for s in sign])
+    if int(step.max()) * odd[levels - 1] >= 2**23:
+        worst = f"{odd[levels - 1]} * {step.max()} + 1/2"
+        raise LossyConversionError(f"{name}: the threshold {worst} exceeds the 24 bits of a float32; use fewer levels or a smaller step")
     nodes[name + ".lines"] = _threshold(np.array(odd)[:, None] * step[None].astype(np.int64) + 0.5)
     edges += chain(source, name + ".expand", name + ".lines")
     if step_signal:
@@ -204,14 +208,37 @@ def _array(graph: Graph, name: str, parameter: str) -> Ints:
 
 
 def projection(graph: Graph, name: str, scale_name: str = "") -> Projection:
-    """Weights of a Linear or Affine of shape (1, out, in) and the shift of the Scale that follows it."""
-    weight = _array(graph, name, "weight")
+    """Weights of a Linear or Affine of shape (1, out, in) and the shift of the Scale that follows it.
+
+    Raises:
+        KeyError, IndexError, ValueError: a parameter that is missing, or holds other than such integers.
+    """
+    weight = _exact(_array(graph, name, "weight"), np.int8, f"{name}.weight")
+    if weight.ndim != 3 or len(weight) != 1:
+        raise ValueError(f"{name}.weight, whose shape {weight.shape} must be (1, outputs, inputs)")
     node = graph.nodes[name]
-    out = weight.shape[-2]
+    out = weight.shape[1]
     has_bias = isinstance(node, Node) and "bias" in node.parameters
-    bias = _array(graph, name, "bias")[0].astype(np.int32) if has_bias else np.zeros(out, np.int32)
-    shift = np.log2(_array(graph, scale_name, "scale")[0]).astype(np.uint8) if scale_name else np.zeros(out, np.uint8)
+    bias = _exact(_array(graph, name, "bias")[0], np.int32, f"{name}.bias") if has_bias else np.zeros(out, np.int32)
+    shift = _shifts(_array(graph, scale_name, "scale")[0], scale_name) if scale_name else np.zeros(out, np.uint8)
     return Projection(weight[0], bias, shift)
+
+
+def _exact(array: Ints, dtype: type[np.signedinteger], what: str) -> Ints:
+    """The same numbers as ``dtype``."""
+    with np.errstate(invalid="ignore"):
+        same = array.astype(dtype, copy=False)
+    if not np.array_equal(same, array):
+        raise ValueError(f"{what}, which must hold {np.dtype(dtype).name} integers")
+    return same
+
+
+def _shifts(gain: Ints, what: str) -> Ints:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shift = np.log2(gain.astype(np.float64)).astype(np.uint8)
+    if not np.array_equal(np.exp2(shift.astype(np.float64)), gain) or shift.max(initial=0) > MAX_SHIFT:
+        raise ValueError(f"{what}.scale, whose gains must be powers of two in 2**0..2**31")
+    return shift
 
 
 def _block_input_numbers(graph: Graph, prefix: str) -> BlockInputNumbers:
@@ -265,14 +292,15 @@ def block_numbers(graph: Graph, where: str) -> BlockNumbers:
         GraphError: unknown composite or version, or primitives that differ from the composite's definition.
     """
     op = composite_op(graph)
-    version = int(graph.metadata["nsllm_nir"].get("version", 0))
-    if op not in _READERS or version != VERSION:
+    version = graph.metadata["nsllm_nir"].get("version") if op else None
+    if op not in _READERS or not np.array_equal(np.asarray(version), VERSION):
         raise GraphError(f"{where}: composite {op!r} version {version} is unknown; delete its metadata to run the primitives")
     try:
         numbers = _READERS[op](graph)
+        expected = block_graph(numbers)
     except (KeyError, IndexError, ValueError, OverflowError) as error:
         raise GraphError(f"{where}: its metadata says {op}, but its primitives lack or distort {error}") from error
-    _compare(graph, block_graph(numbers), where, op)
+    _compare(graph, expected, where, op)
     return numbers
 
 

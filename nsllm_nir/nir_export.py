@@ -85,7 +85,10 @@ def _projection(layer: SpikingLinear, fraction_bits: int | None = None) -> Proje
 
 @torch.no_grad()
 def _step(neuron: SpikeCount, unit: torch.Tensor | float) -> np.ndarray:
-    return neuron.integer_step(unit).to(torch.int32).numpy()
+    step = neuron.integer_step(unit)
+    if float(step.max()) >= 2**24:
+        raise LossyConversionError(f"a threshold of {float(step.max()):.3g} integer units exceeds the 24 bits of a float32; train with smaller thresholds")
+    return step.to(torch.int32).numpy()
 
 
 def _block_input(block: BlockInput) -> BlockInputNumbers:

@@ -23,6 +23,8 @@ Shape = tuple[int, ...]
 Rule = Callable[[Node, str, str, Shape], tuple[list[Op], Shape]]
 WEIGHT_LIMIT = 1 << (MAX_WEIGHT_BITS - 1)
 MAX_THRESHOLD = (1 << 17) - 1
+MAX_FIRE = 1 << 29
+MAX_GEOMETRY = 1 << 14  # largest side, stride, dilation or padding of a convolution
 
 
 def integers(values: Any, where: str, what: str, low: int, high: int) -> Ints:
@@ -41,6 +43,8 @@ def integers(values: Any, where: str, what: str, low: int, high: int) -> Ints:
 def linear(node: Node, where: str, source: str, limit: int = WEIGHT_LIMIT) -> list[Op]:
     """Linear or Affine; weights beyond 8 bits, allowed up to ``limit``, become shifted digits."""
     weight = node.parameters["weight"]
+    if len(np.shape(weight)) < 2:
+        raise GraphError(f"{where}: the weight has shape {np.shape(weight)}, expected (outputs, inputs)")
     if int(np.prod(weight.shape[:-2])) != 1:
         raise GraphError(f"{where}: batched weights {weight.shape} are not supported; use one matrix per node")
     weight = integers(weight, where, "the weight", -limit, limit - 1).reshape(weight.shape[-2:])
@@ -117,6 +121,9 @@ def _convolution(node: Node, where: str, source: str, shape: Shape, weight: Ints
     if line:  # a 1-D convolution is one row high
         stride, dilation, pads = (1, stride[1]), (1, dilation[1]), (0, pads[1])
     groups = int(node.parameters["groups"])
+    if weight.ndim != 4 or min(*stride, *dilation, *size, groups) < 1 or min(pads) < 0 or max(*stride, *dilation, *pads, *size) > MAX_GEOMETRY:
+        geometry = f"stride {stride}, dilation {dilation}, padding {pads}, groups {groups}, input {size}"
+        raise GraphError(f"{where}: weight {weight.shape} or {geometry} is out of range")
     bias = integers(node.parameters["bias"], where, "the bias", -(2**31), 2**31 - 1).astype(np.int32).reshape(-1)
     channels = weight.shape[1] * groups
     return Conv2d(where, source, weight.astype(np.int8), bias, np.zeros(bias.size, np.uint8), (channels, *size), stride, pads, dilation, groups)
@@ -145,6 +152,8 @@ def _plane(where: str, shape: Shape) -> tuple[int, int]:
 def _sum_pool(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], Shape]:
     size, channels = _plane(where, shape), shape[0]
     kernel, stride, padding = (_pair(node.parameters[name]) for name in ("kernel_size", "stride", "padding"))
+    if min(*kernel, *stride) < 1 or min(padding) < 0 or max(*kernel, *stride, *padding) > MAX_GEOMETRY:
+        raise GraphError(f"{where}: kernel {kernel}, stride {stride} or padding {padding} is out of range")
     weight = np.ones((channels, 1, *kernel), np.int8)
     bias, shift = np.zeros(channels, np.int32), np.zeros(channels, np.uint8)
     op = Conv2d(where, source, weight, bias, shift, (channels, *size), stride, padding, (1, 1), channels)
@@ -164,6 +173,8 @@ def _fire(threshold: Ints, where: str, source: str) -> list[Op]:
     """[v > t] on integers is a count of one level: step 2 floor(t) + 1, or step 1 after adding -floor(t)."""
     if not np.isfinite(threshold).all():
         raise GraphError(f"{where}: the threshold holds NaN or infinity")
+    if threshold.size and np.abs(threshold).max() >= MAX_FIRE:
+        raise GraphError(f"{where}: the threshold reaches {np.abs(threshold).max():g}, below {MAX_FIRE} is allowed")
     floor = np.floor(threshold.reshape(-1)).astype(np.int64)
     step = np.where(floor >= 0, 2 * floor + 1, 1).astype(np.int32)
     bias = np.where(floor >= 0, 0, -floor).astype(np.int32)

@@ -23,6 +23,7 @@ Ints = NDArray[Any]
 DECAY_BITS = 8
 MAX_WEIGHT_BITS = 8
 LIF_LIMIT = (1 << 23) - 1  # 24-bit states of Loihi
+MAX_SHIFT = 31
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +182,10 @@ class Widths:
     potential: int = 24
     comparator: int = 32
 
+    def __post_init__(self) -> None:
+        if not (2 <= self.potential <= 40 and 2 <= self.comparator <= 64):
+            raise GraphError(f"widths must be 2..40 bits for potentials and 2..64 for the comparator, got {self.potential} and {self.comparator}")
+
 
 @dataclass(frozen=True, eq=False)
 class Program:
@@ -262,51 +267,43 @@ def _fail(op: Op, message: str) -> GraphError:
 
 
 def _analyse(program: Program) -> dict[str, Signal]:
-    sizes: dict[str, int] = {}
+    names: set[str] = set()
     for op in program.ops:
-        if op.name in sizes:
+        if op.name in names:
             raise _fail(op, "this name is used twice; names must be unique")
-        sizes[op.name] = _size(op)
+        names.add(op.name)
+        _check_constants(op)
     signals: dict[str, Signal] = {}
-    pending: dict[str, Signal] = {}
     for op in program.ops:
         for name in sources(op):
-            if name not in sizes:
+            if name not in names:
                 raise _fail(op, f"reads the signal {name!r}, which no operation produces")
             if name not in signals and not is_recurrent(op):
                 raise _fail(op, f"reads {name!r} before it is produced; order the operations, or put a delay of at least one token into the loop")
-        if is_recurrent(op) and sources(op)[0] not in signals:
-            signals[op.name] = pending[op.name] = _declared_loop(program, op)
-        else:
-            signals[op.name] = _interval(op, sizes, signals)
+        loop = is_recurrent(op) and sources(op)[0] not in signals
+        signals[op.name] = _declared_loop(program, op) if loop else _interval(op, signals)
         _check_width(program, op, signals)
-    for name, declared in pending.items():
-        source = next(sources(op)[0] for op in program.ops if op.name == name)
-        actual = signals[source]
-        if (actual.low < declared.low).any() or (actual.high > declared.high).any():
-            raise IntegerOverflowError(f"Delay {name!r}: the loop through {source!r} is not bounded; only spikes may recur")
+    for op in program.ops:
+        if isinstance(op, Delay):
+            _same_size(op, op.steps.size, [signals[op.source]])
     for name in program.outputs:
         if name not in signals:
             raise GraphError(f"output {name!r} is not a signal of the program")
     return signals
 
 
-def _size(op: Op) -> int:
-    match op:
-        case Input():
-            return op.size
-        case Linear():
-            return int(op.weight.shape[0])
-        case Conv2d():
-            return int(np.prod(op.output_shape))
-        case Sum() | Lif():
-            return int(op.bias.size)
-        case Integrate():
-            return int(op.decay.size)
-        case Delay():
-            return int(op.steps.size)
-        case _:
-            return -1  # same as the source
+def _check_constants(op: Op) -> None:
+    if not isinstance(op, Input) and not sources(op):
+        raise _fail(op, "it has no source")
+    for name, array in constants(op).items():
+        if array.size == 0:
+            raise _fail(op, f"its {name} is empty")
+        if array.ndim != 1 and name != "weight":
+            raise _fail(op, f"its {name} must be a vector, one value per neuron, got shape {array.shape}")
+        if not np.issubdtype(array.dtype, np.integer):
+            raise _fail(op, f"its {name} must hold integers, got {array.dtype}")
+        if not np.can_cast(array.dtype, np.int32) and (int(array.min()) < -(2**31) or int(array.max()) >= 2**31):
+            raise _fail(op, f"its {name} must fit 32 bits, found [{array.min()}, {array.max()}]")
 
 
 def _declared_loop(program: Program, op: Op) -> Signal:
@@ -325,7 +322,7 @@ def _spikes(size: int, levels: int, signed: bool = False) -> Signal:
     return Signal(size, -high if signed else 0 * high, high, True)
 
 
-def _interval(op: Op, sizes: dict[str, int], signals: Mapping[str, Signal]) -> Signal:
+def _interval(op: Op, signals: Mapping[str, Signal]) -> Signal:
     ins = [signals[name] for name in sources(op)]
     match op:
         case Input():
@@ -360,30 +357,34 @@ def _interval(op: Op, sizes: dict[str, int], signals: Mapping[str, Signal]) -> S
             return Signal(ins[0].size, np.minimum(ins[0].low, 0), np.maximum(ins[0].high, 0), ins[0].spikes)
 
 
+def _shifted(values: Ints, shift: Ints) -> Ints:
+    """``values << shift``, in Python integers where 64 bits could wrap."""
+    worst = max(-int(values.min()), int(values.max()), 1) << int(shift.max())
+    return values << shift if worst < 2**62 else values.astype(object) << shift.astype(object)
+
+
 def _same_size(op: Op, size: int, ins: list[Signal]) -> None:
     if any(s.size != size for s in ins):
         raise _fail(op, f"expects {size} neurons, its sources have {[s.size for s in ins]}")
 
 
 def _linear_interval(op: Linear, source: Signal) -> Signal:
-    outputs, inputs = op.weight.shape
-    if inputs != source.size or op.bias.shape != (outputs,) or op.shift.shape != (outputs,):
+    outputs = op.bias.size
+    if op.weight.shape != (outputs, source.size) or op.shift.shape != (outputs,):
         raise _fail(op, f"weight {op.weight.shape}, bias {op.bias.shape}, shift {op.shift.shape} do not fit a source of {source.size} neurons")
-    if not np.issubdtype(op.weight.dtype, np.integer):
-        raise _fail(op, f"weights must be integers, got {op.weight.dtype}")
     limit = 2 ** (MAX_WEIGHT_BITS - 1)
     low, high = np.empty(outputs, np.int64), np.empty(outputs, np.int64)
     for rows in range(0, outputs, 256):  # blocks keep the temporary int64 copies small
         w = np.asarray(op.weight[rows : rows + 256], dtype=np.int64)
-        if w.size and (w.min() < -limit or w.max() >= limit):
+        if w.min() < -limit or w.max() >= limit:
             raise _fail(op, f"weights must be in [{-limit}, {limit - 1}], found [{w.min()}, {w.max()}]; quantize the model first")
         pos, neg = np.maximum(w, 0), np.minimum(w, 0)
         high[rows : rows + 256] = pos @ source.high + neg @ source.low
         low[rows : rows + 256] = pos @ source.low + neg @ source.high
-    if op.shift.size and (op.shift.min() < 0 or op.shift.max() > 31):
-        raise _fail(op, f"shifts must be in [0, 31], found [{op.shift.min()}, {op.shift.max()}]")
+    if op.shift.min() < 0 or op.shift.max() > MAX_SHIFT:
+        raise _fail(op, f"shifts must be in [0, {MAX_SHIFT}], found [{op.shift.min()}, {op.shift.max()}]")
     shift = op.shift.astype(np.int64)
-    return Signal(outputs, (low + op.bias) << shift, (high + op.bias) << shift, False)
+    return Signal(outputs, _shifted(low + op.bias, shift), _shifted(high + op.bias, shift), False)
 
 
 def _count_interval(op: Count, ins: list[Signal]) -> Signal:
@@ -404,6 +405,8 @@ def _count_interval(op: Count, ins: list[Signal]) -> Signal:
 
 def _conv_interval(op: Conv2d, source: Signal) -> Signal:
     channels, height, width_ = op.input_shape
+    if op.weight.ndim != 4:
+        raise _fail(op, f"the weight has shape {op.weight.shape}, expected (outputs, channels / groups, kernel height, kernel width)")
     if source.size != channels * height * width_:
         raise _fail(op, f"expects {op.input_shape} neurons, its source has {source.size}")
     outputs, per_group = op.weight.shape[:2]
@@ -466,10 +469,12 @@ def _integrate_interval(op: Integrate, source: Signal) -> Signal:
     leak = (1 << DECAY_BITS) - op.decay.astype(np.int64)
     if (leak < 1).any() or (leak > 256).any() or (leak & (leak - 1)).any():
         raise _fail(op, "decays must be 256 - 2**j with j in 0..8 (a shift and a subtraction)")
-    low, high = source.low << op.fraction_bits, source.high << op.fraction_bits
+    if not 0 <= op.fraction_bits <= MAX_SHIFT:
+        raise _fail(op, f"fraction bits must be in [0, {MAX_SHIFT}], got {op.fraction_bits}")
+    gain = np.array([op.fraction_bits + DECAY_BITS])
     # Fixed points of S = S c/256 + x; the floor adds at most one unit per step below zero.
-    high = np.where(high > 0, (high << DECAY_BITS) // leak + 1, 0)
-    low = np.where(low < 0, -((((1 - low) << DECAY_BITS) // leak) + 1), 0)
+    high = np.where(source.high > 0, _shifted(source.high, gain) // leak + 1, 0)
+    low = np.where(source.low < 0, -(((1 << DECAY_BITS) - _shifted(source.low, gain)) // leak + 1), 0)
     return Signal(source.size, low, high, False)
 
 

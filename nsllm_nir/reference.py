@@ -125,9 +125,11 @@ def one_hot(tokens: NDArray[np.integer] | list[int], size: int) -> Int64:
     """Token ids (tokens,) to input spikes (tokens, size): one spike per token.
 
     Raises:
-        InputError: an id outside [0, size).
+        InputError: ids that are not a vector of integers, or an id outside [0, size).
     """
-    ids = np.asarray(tokens, dtype=np.int64)
+    ids = np.asarray(tokens) if len(tokens) else np.zeros(0, np.int64)
+    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+        raise InputError(f"token ids must be integers (tokens,), got {ids.dtype} of shape {ids.shape}")
     bad = np.flatnonzero((ids < 0) | (ids >= size))
     if bad.size:
         raise InputError(f"token {ids[bad[0]]} at position {bad[0]} is outside the vocabulary [0, {size - 1}]")

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, default_da
 from transformers.trainer_utils import get_last_checkpoint
 
 from .corpus import split
+from .errors import InputError
 from .text import RandomWindows, Windows, byte_tokenizer
 
 
@@ -39,7 +40,13 @@ def train(model: PreTrainedModel, text: str, out: Path, plan: TrainingPlan, *, r
     """Train on all but the held-out tail of ``text``; checkpoints, final weights and tokenizer go to ``out``.
 
     Returns the metrics of the last evaluation (``eval_loss`` in nats per token).
+
+    Raises:
+        InputError: nothing to resume from, or a text shorter than a window.
     """
+    checkpoint = get_last_checkpoint(str(out)) if resume and out.is_dir() else None
+    if resume and checkpoint is None:
+        raise InputError(f"{out} holds no checkpoint to resume from; start without resuming")
     if plan.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     tokenizer = byte_tokenizer()
@@ -75,7 +82,7 @@ def train(model: PreTrainedModel, text: str, out: Path, plan: TrainingPlan, *, r
         processing_class=tokenizer,
         data_collator=default_data_collator,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if resume and out.is_dir() else None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     metrics = trainer.evaluate()
     trainer.save_model(str(out))
     trainer.save_state()

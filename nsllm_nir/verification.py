@@ -122,12 +122,13 @@ def verify(
     A backend that cannot run is reported with its error and makes the report inexact.
     """
     program, spikes = _prepare(source, inputs)
+    loaded = [exporters.load(name) for name in backends]  # an unknown name fails before anything runs
     progress("reference")
     expected = reference.run(program, spikes)
     results = []
-    for name in backends:
-        progress(name)
-        results.append(_check(exporters.load(name), program, spikes, expected))
+    for backend in loaded:
+        progress(backend.name)
+        results.append(_check(backend, program, spikes, expected))
     return Report(program, expected, tuple(results))
 
 
@@ -154,11 +155,13 @@ def synaptic_operations(program: Program, trace: Trace) -> dict[str, float]:
 
 def generate(session: exporters.Session, program: Program, prompt: list[int], new_tokens: int) -> list[int]:
     """Greedy continuation from integer logits (ties: the lowest id); sampling happens outside the graph."""
-    tokens, out = list(token_spikes(program, prompt)), []
+    tokens = token_spikes(program, prompt)
+    out: list[int] = []
     logits = np.zeros(0, np.int64)
     for spikes in tokens:
         logits = session.step(spikes)
-    for _ in range(new_tokens):
+    while len(out) < new_tokens:
         out.append(int(np.argmax(logits)))
-        logits = session.step(token_spikes(program, [out[-1]])[0])
+        if len(out) < new_tokens:
+            logits = session.step(token_spikes(program, [out[-1]])[0])
     return out

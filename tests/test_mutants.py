@@ -27,7 +27,7 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Original:
-    """A two-layer model of ternary weights and a coarse residual, so that a change of one unit matters: its file, its program and what the reference returns."""
+    """A two-layer model of ternary weights and a coarse residual, so that one unit matters: file, program, and what the reference returns."""
 
     path: Path
     program: Program
@@ -114,10 +114,14 @@ EDITS: dict[str, tuple[tuple[str, ...], Change, str]] = {
     "delay 0 to 1": ((f"{A}/nodes/shift/delay",), one(1e-4, 12), f"{A}.shift"),
     "delay 1 to 0": ((f"{M}/nodes/shift/delay",), one(0.0, 2), f"{M}.shift"),
     "delay 1 to 2": ((f"{M}/nodes/shift/delay",), one(2e-4, 2), f"{M}.shift"),
-    "slower decay": (tuple(f"{A}/nodes/{n}/{p}" for n in ("numerator", "denominator") for p in ("tau", "r")), lambda t: t * (1 + (np.arange(16) == 9)), f"{A}.read_spikes"),
+    "slower decay": (
+        tuple(f"{A}/nodes/{n}/{p}" for n in ("numerator", "denominator") for p in ("tau", "r")),
+        lambda t: t * (1 + (np.arange(16) == 9)),
+        f"{A}.read_spikes",
+    ),
     "shift of out": ((f"{A}/nodes/out.scale/scale",), lambda s: s * (1 + (np.arange(16) == 3)), f"{M}.input.spikes"),
     "shift of the embedding": (("embedding.scale/scale",), lambda s: s * (1 + (np.arange(16) == 3)), f"{A}.input.spikes"),
-}  # fmt: skip
+}
 
 
 def mutate(original: Original, tmp_path: Path, edit_file: Callable[..., None], case: str) -> tuple[Path, str]:

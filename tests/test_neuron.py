@@ -28,9 +28,15 @@ def neuron(levels: int, *, signed: bool = False, channels: int = 1, binary: bool
 
 
 @given(
-    step=st.integers(1, 2**20), levels=st.integers(1, 8), m=st.integers(1, 8), offset=st.integers(-3, 3), free=st.integers(-(2**22), 2**22),
-    near=st.booleans(), signed=st.booleans(), unit=UNITS,
-)  # fmt: skip
+    step=st.integers(1, 2**20),
+    levels=st.integers(1, 8),
+    m=st.integers(1, 8),
+    offset=st.integers(-3, 3),
+    free=st.integers(-(2**22), 2**22),
+    near=st.booleans(),
+    signed=st.booleans(),
+    unit=UNITS,
+)
 @settings(max_examples=300)
 def test_count_equals_the_integer_definition(step: int, levels: int, m: int, offset: int, free: int, near: bool, signed: bool, unit: float) -> None:
     """Ties and their neighbours included, as long as 2 D step stays below 2**23 units; count and binary mode alike."""
@@ -88,9 +94,7 @@ def test_rounding_is_half_up_with_identity_gradient() -> None:
     assert y.tolist() == [0.0, 1.0, 2.0, 0.0, -1.0] and x.grad is not None and x.grad.tolist() == [1.0] * 5
 
 
-@given(
-    data=st.lists(st.lists(st.integers(-9, 9), min_size=3, max_size=3), min_size=1, max_size=12), start=st.integers(-5000, 5000), bits=st.integers(0, 8)
-)  # fmt: skip
+@given(data=st.lists(st.lists(st.integers(-9, 9), min_size=3, max_size=3), min_size=1, max_size=12), start=st.integers(-5000, 5000), bits=st.integers(0, 8))
 def test_integrator_equals_the_integer_recurrence(data: list[list[int]], start: int, bits: int) -> None:
     x, shift = np.array(data), np.array([2, 5, 7])
     module = LeakyIntegrator(3, bits)
@@ -151,7 +155,9 @@ def test_it_is_an_snntorch_neuron() -> None:
     assert made not in snntorch.SpikingNeuron.instances  # no hidden state for `init_hidden` to detach
 
 
-@pytest.mark.parametrize("spike_grad", [surrogate.fast_sigmoid(slope=5), surrogate.atan(), surrogate.sigmoid(), None], ids=["fast", "atan", "sigmoid", "default"])
+@pytest.mark.parametrize(
+    "spike_grad", [surrogate.fast_sigmoid(slope=5), surrogate.atan(), surrogate.sigmoid(), None], ids=["fast", "atan", "sigmoid", "default"]
+)
 def test_surrogates_of_snntorch_train_the_unrolled_neuron(spike_grad: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
     made = neuron(4, spike_grad=spike_grad, binary=True)
     potential = torch.linspace(-1, 5, 13)[None, :, None].requires_grad_()

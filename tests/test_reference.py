@@ -49,8 +49,23 @@ def test_sum_adds_sources_and_bias() -> None:
 @pytest.mark.parametrize(
     ("v", "unsigned", "signed"),
     # Step 4, three levels: the thresholds of v are 2, 6 and 10, and a tie gives no spike.
-    [(1, 0, 0), (2, 0, 0), (3, 1, 1), (6, 1, 1), (7, 2, 2), (10, 2, 2), (11, 3, 3), (100, 3, 3), (-2, 0, 0), (-3, 0, -1), (-6, 0, -1), (-7, 0, -2), (-11, 0, -3), (-100, 0, -3)],
-)  # fmt: skip
+    [
+        (1, 0, 0),
+        (2, 0, 0),
+        (3, 1, 1),
+        (6, 1, 1),
+        (7, 2, 2),
+        (10, 2, 2),
+        (11, 3, 3),
+        (100, 3, 3),
+        (-2, 0, 0),
+        (-3, 0, -1),
+        (-6, 0, -1),
+        (-7, 0, -2),
+        (-11, 0, -3),
+        (-100, 0, -3),
+    ],
+)
 def test_count_even_step(v: int, unsigned: int, signed: int) -> None:
     for expected, sign in ((unsigned, False), (signed, True)):
         assert outputs((potential("v", "in", 0, bias=v), Count("x", "v", ints(4), 3, sign)), [[0]]) == [[expected]]
@@ -69,8 +84,12 @@ def test_count_with_a_signal_as_step() -> None:
 
 
 @given(
-    v=st.lists(st.integers(-(2**23), 2**23 - 1), min_size=1, max_size=8), step=st.integers(1, 2**22), near=st.booleans(), levels=st.integers(1, 9), m=st.integers(1, 9)
-)  # fmt: skip
+    v=st.lists(st.integers(-(2**23), 2**23 - 1), min_size=1, max_size=8),
+    step=st.integers(1, 2**22),
+    near=st.booleans(),
+    levels=st.integers(1, 9),
+    m=st.integers(1, 9),
+)
 def test_count_is_its_definition(v: list[int], step: int, near: bool, levels: int, m: int) -> None:
     """Brute force over exact fractions, also within one unit of a threshold."""
     values = [(2 * m - 1) * step // 2 + (x % 3 - 1) for x in v] if near else v

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nsllm_nir import NSLLMForCausalLM
-from nsllm_nir.errors import InputError
 from nsllm_nir.corpus import corpus, split
+from nsllm_nir.errors import InputError
 from nsllm_nir.text import RandomWindows, Windows, byte_tokenizer
 from nsllm_nir.training import TrainingPlan, evaluate, train
 
