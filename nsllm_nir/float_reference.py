@@ -96,6 +96,8 @@ def _flatten(graph: Graph, prefix: str, entry: tuple[Read, ...] | None, flat: Fl
             signals[name] = _flatten(node, where + ".", reads, flat)
         elif node.type == "Output" and entry is not None:
             out = signals[name] = reads
+        elif where in flat.nodes:
+            raise GraphError(f"{where}: two nodes have this dotted name; rename one")
         else:
             flat.nodes[where], flat.reads[where] = node, reads
             signals[name] = (Read(where, False),)

@@ -1,0 +1,181 @@
+"""Rewrites of a float graph that make it quantizable: inlining, folding of gains, synapses for spikes that lack weights.
+
+None of them changes what the graph computes; what no integer graph can hold is refused here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from .errors import GraphError
+from .float_reference import Flat, Floats, delay_steps, flatten, neuron, signals
+from .graph import DT, Graph, Node
+from .lowering import SPIKING, _delayed_edges
+from .node_rules import Shape, gain_shift
+
+INTEGRATORS = ("I", "LI", "CubaLI")
+NEURONS = (*INTEGRATORS, "IF", "LIF", "CubaLIF")
+
+
+def prepare(graph: Graph) -> tuple[Graph, frozenset[str]]:
+    """The inlined graph with Scales folded, and the names of its unit synapses, which were added where spikes enter neurons without weights."""
+    net = _inline(graph)
+    for name, node, shape in shaped(net):
+        _check(node, name, shape)
+    net = _fold_scales(_uniform_gains(net))
+    return _unit_synapses(net)
+
+
+def _inline(graph: Graph) -> Graph:
+    flat = flatten(graph)
+    reads = [(r, name) for name, found in flat.reads.items() for r in found]
+    edges = tuple((r.source, name) for r, name in reads)
+    twice = [edge for edge, number in Counter(edges).items() if number > 1]
+    if twice:
+        raise GraphError(f"{twice[0][1]}: reads {twice[0][0]!r} twice; use one edge and doubled weights")
+    inlined = Graph({**flat.nodes}, edges, graph.metadata)
+    if {(r.source, name) for r, name in reads if r.delayed} != _delayed_edges(inlined):
+        raise GraphError("a cycle runs through a subgraph; move the nodes of that subgraph to the level of the cycle")
+    return inlined
+
+
+def shaped(net: Graph) -> Iterator[tuple[str, Node, Shape]]:
+    """Nodes in execution order with the shapes of their inputs (of the port itself, for an Input)."""
+    flat = flatten(net)
+    silent = _silent(flat)
+    for name, node in flat.nodes.items():
+        yield name, node, silent[flat.reads[name][0].source if flat.reads[name] else name].shape
+
+
+def _silent(flat: Flat) -> dict[str, Floats]:
+    ports = [node for node in flat.nodes.values() if node.type == "Input"]
+    return signals(flat, np.zeros((1, int(np.prod(ports[0].array("shape"))) if ports else 0)))[0]
+
+
+def _check(node: Node, where: str, shape: Shape) -> None:
+    """Refuse numbers that no integer graph can hold; `neuron` and `delay_steps` refuse theirs."""
+    for name in ("weight", "bias", "scale", "threshold"):
+        if name in node.parameters and not np.isfinite(node.array(name).astype(np.float64)).all():
+            raise GraphError(f"{where}: the {name} holds NaN or infinity")
+    if node.type in NEURONS:
+        found = neuron(node, where, shape)
+        if found.reset.any():
+            raise GraphError(f"{where}: v_reset must be 0, as Loihi resets to zero; shift v_leak, v_threshold and v_reset so that v_reset is 0")
+        memoryless = (found.mem == 1).all() and (found.syn == 1).all() and not found.leak.any()
+        if found.threshold is not None and not memoryless and (found.threshold < 0).any():
+            raise GraphError(f"{where}: a neuron with memory needs v_threshold >= 0, found {found.threshold.min():g}; raise it and lower v_leak")
+        for name, rate in (("tau_syn", found.syn), ("tau", found.mem)):
+            slow = np.rint(4096 * rate) == 0
+            if slow.any() and (name == "tau_syn" or node.type not in ("IF", "I")):
+                raise GraphError(f"{where}: {name} is beyond 8192 steps, its 12-bit decay is 0; use an IF or I node, or at most {8192 * DT:g} s")
+    if node.type == "Delay":
+        delay_steps(node, where, shape)
+
+
+def _uniform_gains(net: Graph) -> Graph:
+    """Integrators whose neurons have different gains: the gains move into a Scale in front."""
+    nodes, edges = dict(net.nodes), list(net.edges)
+    for name, node, shape in shaped(net):
+        if node.type not in INTEGRATORS:
+            continue
+        n = neuron(node, name, shape)
+        top = float(n.gain.max())
+        if (n.gain == top).all():
+            continue
+        edges = [(a, f"{name}.gain" if b == name else b) for a, b in edges] + [(f"{name}.gain", name)]
+        nodes[f"{name}.gain"] = Node("Scale", {"scale": n.gain / top})
+        more = {"w_in": np.ones(shape)} if node.type == "CubaLI" else {}
+        nodes[name] = Node(node.type, {**node.parameters, **more, "r": top / (n.syn * (n.mem if node.type != "I" else DT))})
+    return Graph(nodes, tuple(edges), net.metadata)
+
+
+def _fold_scales(net: Graph) -> Graph:
+    """Move gains that are not powers of two into the only weights in front, else into all weights behind; others stay."""
+    nodes, edges = dict(net.nodes), list(net.edges)
+    for name, node in sorted(net.nodes.items()):
+        if not isinstance(node, Node) or node.type != "Scale" or gain_shift(node) is not None:
+            continue
+        before, behind = [a for a, b in edges if b == name], [b for a, b in edges if a == name]
+        gain, ready = node.array("scale"), None
+        if len(before) == 1 and sum(a == before[0] for a, _ in edges) == 1:
+            ready = _folded(nodes, before, gain, rows=True)
+        if ready is None and all(sum(b == target for _, b in edges) == 1 for target in behind):
+            ready = _folded(nodes, behind, gain, rows=False)
+        if ready is None:
+            continue
+        nodes.update(ready)
+        del nodes[name]
+        edges = [(a, b) for a, b in edges if name not in (a, b)] + [(a, b) for a in before for b in behind]
+    return Graph(nodes, tuple(edges), net.metadata)
+
+
+def _folded(nodes: dict[str, Node | Graph], names: list[str], gain: Floats, *, rows: bool) -> dict[str, Node] | None:
+    """All of ``names`` with the gains folded in; None if one cannot take them."""
+    scaled = {name: _scaled(nodes[name], gain, rows=rows) for name in names}
+    ready = {name: node for name, node in scaled.items() if node is not None}
+    return ready if len(ready) == len(names) > 0 else None
+
+
+def _scaled(node: Node | Graph, gain: Floats, *, rows: bool) -> Node | None:
+    """A node whose weights took over the gains of its outputs (rows) or inputs; None if it cannot."""
+    if not isinstance(node, Node) or node.type not in ("Linear", "Affine", "Conv1d", "Conv2d"):
+        return None
+    weight, gain = node.array("weight").astype(np.float64), gain.astype(np.float64)
+    size = weight.shape[-2 if rows else -1]
+    if node.type.startswith("Conv"):
+        channels = gain.reshape(gain.shape[0], -1) if gain.ndim == weight.ndim - 1 else np.broadcast_to(gain.reshape(1, -1), (1, gain.size))
+        if (channels != channels[:, :1]).any() or (not rows and int(node.parameters["groups"]) > 1):
+            return None
+        axis = 0 if rows else 1
+        per_channel = np.broadcast_to(channels[:, 0], (weight.shape[axis],))
+        factor = per_channel.reshape(-1, *([1] * (weight.ndim - 1 - axis)))
+    else:
+        per_channel = np.broadcast_to(gain.reshape(-1), (size,))
+        factor = per_channel[:, None] if rows else per_channel
+    parameters = {**node.parameters, "weight": weight * factor}
+    if rows and "bias" in parameters:
+        bias = node.array("bias").astype(np.float64)
+        parameters["bias"] = bias * per_channel.reshape(bias.shape)
+    return Node(node.type, parameters)
+
+
+def _unit_synapses(net: Graph) -> tuple[Graph, frozenset[str]]:
+    """Unit Scales, to be quantized like weights, where spikes reach a neuron with memory, or a sum, without weights of their own."""
+    nodes, edges = dict(net.nodes), list(net.edges)
+    factor: dict[str, float | None] = {name: 1.0 for name, node in net.nodes.items() if isinstance(node, Node) and node.type in (*SPIKING, "Input")}
+    added = set()
+    for name, node, shape in shaped(net):
+        before = [a for a, b in net.edges if b == name]
+        found = {factor[a] for a in before}
+        single = next(iter(found)) if len(found) == 1 else None
+        if len(found) > 1 or (single is not None and _needs_resolution(node, name, shape)):
+            for a in before:
+                if factor[a] is not None:
+                    synapse = f"{name}.from_{a}"
+                    nodes[synapse] = Node("Scale", {"scale": np.ones(shape)})
+                    edges[edges.index((a, name))] = (a, synapse)
+                    edges.append((synapse, name))
+                    added.add(synapse)
+            single = None
+        if name not in factor:
+            factor[name] = None if single is None or tie(node) is None else single * (tie(node) or 1.0)
+    return Graph(nodes, tuple(edges), net.metadata), frozenset(added)
+
+
+def _needs_resolution(node: Node, where: str, shape: Shape) -> bool:
+    """Neurons whose state decays need an input of more than single units."""
+    if node.type not in NEURONS:
+        return False
+    n = neuron(node, where, shape)
+    return node.type in INTEGRATORS or bool(((n.mem > 0) & (n.mem < 1)).any() or (n.syn < 1).any() or n.leak.any())
+
+
+def tie(node: Node) -> float | None:
+    """Output scale over input scale of a node without weights of its own; None for the others."""
+    if node.type == "AvgPool2d":
+        return float(np.prod(np.broadcast_to(node.array("kernel_size").reshape(-1), (2,))))
+    passing = node.type in ("Flatten", "Delay", "SumPool2d", "Output") or (node.type == "Scale" and gain_shift(node) is not None)
+    return 1.0 if passing else None
