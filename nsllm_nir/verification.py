@@ -155,7 +155,8 @@ def synaptic_operations(program: Program, trace: Trace) -> dict[str, float]:
 
 def generate(session: exporters.Session, program: Program, prompt: list[int], new_tokens: int) -> list[int]:
     """Greedy continuation from integer logits (ties: the lowest id); sampling happens outside the graph."""
-    tokens, out = list(token_spikes(program, prompt)), []
+    tokens = token_spikes(program, prompt)
+    out: list[int] = []
     logits = np.zeros(0, np.int64)
     for spikes in tokens:
         logits = session.step(spikes)
