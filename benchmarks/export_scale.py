@@ -87,7 +87,7 @@ def main() -> None:
         print(name, rows[-1][1], flush=True)
     lines = ["# Export at scale (measured)", "", "Written by `python benchmarks/export_scale.py`."]
     lines += ["Ternary weights stored as int8; both writers write new files to a folder in memory.", ""]
-    lines += ["| size | parameters | bytes, NIR / safetensors | CPU time of the write, NIR / safetensors | peak memory of the export (twice the largest layer) |"]
+    lines += ["| size | parameters | bytes, NIR / safetensors | CPU time of the write, NIR / safetensors | peak memory (twice the largest layer) |"]
     lines += ["|---|---|---|---|---|"]
     for n, r in rows:
         memory = f"{r['export_peak_mib']:.0f} MiB ({2 * r['largest_layer_mib']:.0f} MiB)"

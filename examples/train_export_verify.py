@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, to_nir, verify
-from nsllm_nir.inputs import held_out
 from nsllm_nir.corpus import PYDOC, corpus
+from nsllm_nir.inputs import held_out
 from nsllm_nir.training import TrainingPlan, train
 
 torch.manual_seed(0)
