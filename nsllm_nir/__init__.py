@@ -23,6 +23,8 @@ _HOME = {
     "lower": "lowering",
     "Program": "program",
     "Trace": "trace",
+    "quantize": "graph_quantization",
+    "compare_quantization": "graph_quantization",
     "run": "verification",
     "verify": "verification",
     "generate": "verification",

@@ -35,7 +35,9 @@ TokensFile = Annotated[
     Path | None, typer.Option(help="Read token ids from a text file (separated by white space) or .npy; a 2-D .npy holds spikes (steps, neurons).")
 ]
 TextFile = Annotated[str | None, typer.Option(help="Read the held-out tenth of this text file, or of 'pydoc' (the default input).")]
-Tokens = Annotated[int, typer.Option(help="How many tokens of the text to read.")]
+Tokens = Annotated[int, typer.Option(help="How many tokens of the text to read, or how many random steps.")]
+Random = Annotated[float | None, typer.Option(help="Read random spikes of this rate instead (any graph).")]
+Seed = Annotated[int, typer.Option(help="Seed of --random.")]
 Backends = Annotated[list[str] | None, typer.Option("--backend", help="Backend name; may be given several times.")]
 AllNodes = Annotated[bool, typer.Option("--all-nodes", help="One line per node instead of one per block.")]
 
@@ -70,14 +72,16 @@ def _levels(text: str | None) -> int | list[int] | None:
     return numbers if len(numbers) > 1 else numbers[0] if numbers else None
 
 
-def _load(model: Path, prompt: str | None, tokens_file: Path | None, text: str | None, tokens: int) -> tuple[Program, NDArray[Any]]:
+def _load(
+    model: Path, prompt: str | None, tokens_file: Path | None, text: str | None, tokens: int, random: float | None, seed: int
+) -> tuple[Program, NDArray[Any]]:
     """Program and input spikes (steps, neurons) of a command."""
     from .inputs import choose
     from .lowering import lower
     from .verification import token_spikes
 
     program = lower(model)
-    chosen = choose(program, prompt=prompt, tokens_file=tokens_file, text=text, tokens=tokens)
+    chosen = choose(program, prompt=prompt, tokens_file=tokens_file, text=text, tokens=tokens, random=random, seed=seed)
     return program, token_spikes(program, chosen) if chosen.ndim == 1 else chosen
 
 
@@ -165,8 +169,16 @@ def _check_out(out: Path, config: Any, resume: bool) -> None:
 
 
 @app.command()
-def quantize(checkpoint: Checkpoint, out: Annotated[Path, typer.Option(help="Folder for the quantized model.")], json_file: Json = None) -> None:
-    """Replace the latent float weights of a checkpoint by the int8 weights they stand for; the logits stay identical."""
+def quantize(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder or hub name, or a float .nir file.", metavar="MODEL")],
+    out: Annotated[Path, typer.Option(help="Folder for the quantized model, or the integer .nir file.")],
+    json_file: Json = None,
+) -> None:
+    """Integers for floats: a checkpoint's latent weights become the int8 weights they stand for (the logits stay identical);
+    a float NIR graph becomes an integer one in Loihi's number formats."""
+    if checkpoint.suffix == ".nir":
+        _quantize_graph(checkpoint, out, json_file)
+        return
     import torch
 
     from .demo import load_model
@@ -190,6 +202,23 @@ def quantize(checkpoint: Checkpoint, out: Annotated[Path, typer.Option(help="Fol
     show(facts_table("Quantized", facts))
     if json_file:
         write_json(json_file, facts)
+
+
+def _quantize_graph(path: Path, out: Path, json_file: Path | None) -> None:
+    from .graph import write
+    from .graph_quantization import compare_quantization
+    from .graph_quantization import quantize as quantize_graph
+    from .inputs import random_spikes
+    from .lowering import lower
+    from .report import write_json
+
+    integer, done = quantize_graph(path)
+    spikes = random_spikes(lower(integer), 0.1, 64, seed=0)
+    error = compare_quantization(path, integer, spikes)
+    write(out, integer)
+    show(str(done), "on 64 steps of random spikes, rate 0.1:", str(error))
+    if json_file:
+        write_json(json_file, {**done.to_json(), "quantization_error": error.to_json()})
 
 
 def _tensor_bytes(model: Any) -> int:
@@ -232,6 +261,8 @@ def run(
     tokens_file: TokensFile = None,
     text: TextFile = None,
     tokens: Tokens = 64,
+    random: Random = None,
+    seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the trace as .npz: one array (steps, neurons) per node.")] = None,
     all_nodes: AllNodes = False,
     json_file: Json = None,
@@ -240,7 +271,7 @@ def run(
     from . import exporters
     from .report import block_of, rows, spikes_table, write_arrays, write_json
 
-    program, spikes = _load(model, prompt, tokens_file, text, tokens)
+    program, spikes = _load(model, prompt, tokens_file, text, tokens, random, seed)
     with Steps() as progress:
         progress(f"run {backend}")
         found = exporters.load(backend)
@@ -261,6 +292,8 @@ def verify(
     tokens_file: TokensFile = None,
     text: TextFile = None,
     tokens: Tokens = 64,
+    random: Random = None,
+    seed: Seed = 0,
     all_nodes: AllNodes = False,
     picture: Annotated[Path | None, typer.Option(help="Write the spike raster, differences marked, to this PNG file.")] = None,
     constraints: Annotated[Path | None, typer.Option(help="Print the Loihi 2 constraint report and write it to this JSON file.")] = None,
@@ -274,7 +307,7 @@ def verify(
     names = backend or [name for name in exporters.names() if name != "reference"]
     for name in names:
         exporters.load(name)
-    program, spikes = _load(model, prompt, tokens_file, text, tokens)
+    program, spikes = _load(model, prompt, tokens_file, text, tokens, random, seed)
     with Steps() as progress:
         report = run_verification(program, spikes, names, progress=progress)
     show(differences_table(report, all_nodes=all_nodes), backends_table(report), *findings(report))
@@ -330,6 +363,8 @@ def build(
     tokens_file: TokensFile = None,
     text: TextFile = None,
     tokens: Tokens = 16,
+    random: Random = None,
+    seed: Seed = 0,
 ) -> None:
     """Write a hardware project with the model's program image and golden vectors; `make` in it checks them with g++."""
     from . import reference
@@ -337,7 +372,7 @@ def build(
 
     if target != "vitis":
         raise InputError(f"--target must be vitis, got {target!r}")
-    program, spikes = _load(model, prompt, tokens_file, text, tokens)
+    program, spikes = _load(model, prompt, tokens_file, text, tokens, random, seed)
     project = build_vitis(program, spikes, reference.run(program, spikes), out, **_given(part=part, clock_ns=clock_ns))
     show(f"{project}: engine, image, golden vectors of {len(spikes)} steps. Check it with `make -C {project}`; README.txt there says how Vitis HLS takes it.")
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import exporters
 from .errors import NsllmNirError, ToolNotFoundError
-from .program import Count, Delay, Gate, Input, Integrate, Linear, Program, Sum
+from .program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Program, Sum
 from .verification import verify
 
 TOOLS = {"g++": "apt-get install g++", "make": "apt-get install make"}
@@ -48,7 +48,9 @@ def probe_program() -> Program:
         Integrate("state", "key_value", np.array([128, 192, 224, 240], np.int32), 4),
         Sum("read_step", ("key_spikes",), np.full(4, 8, np.int32)),
         Count("read_spikes", "state", "read_step", 4),
-        Linear("output", "read_spikes", weight, zeros, shift),
+        Conv2d("line", "read_spikes", np.array([[[[2, 3, -1]]]], np.int8), zeros[:1], shift[:1], (1, 1, 4), (1, 1), (0, 1), (1, 1), 1),
+        Lif("lif_spikes", "line", np.full(4, 4096), np.full(4, 1024), np.full(4, 3), zeros),
+        Linear("output", "lif_spikes", weight, zeros, shift),
     )
     return Program(ops, ("output",))
 

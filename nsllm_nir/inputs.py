@@ -55,18 +55,33 @@ def read_tokens(path: Path) -> NDArray[Any]:
     return array
 
 
-def choose(program: Program, *, prompt: str | None, tokens_file: Path | None, text: str | None, tokens: int) -> NDArray[Any]:
+def random_spikes(program: Program, rate: float, steps: int, seed: int) -> NDArray[np.int64]:
+    """Binary spikes (steps, neurons) of the given rate, the same for the same seed.
+
+    Raises:
+        InputError: a rate outside [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise InputError(f"--random takes a spike rate in [0, 1], got {rate}")
+    return (np.random.default_rng(seed).random((steps, program.inputs[0].size)) < rate).astype(np.int64)
+
+
+def choose(
+    program: Program, *, prompt: str | None, tokens_file: Path | None, text: str | None, tokens: int, random: float | None, seed: int
+) -> NDArray[Any]:
     """The input that the options of a command name; without any, the held-out tail of the bundled corpus.
 
     Raises:
         InputError: more than one source, an empty one, or text for a model that does not read bytes.
     """
-    if sum(option is not None for option in (prompt, tokens_file, text)) > 1:
-        raise InputError("give only one of --prompt, --tokens-file and --text")
+    if sum(option is not None for option in (prompt, tokens_file, text, random)) > 1:
+        raise InputError("give only one of --prompt, --tokens-file, --text and --random")
     if tokens < 1:
         raise InputError(f"--tokens must be at least 1, got {tokens}")
     if tokens_file is not None:
         return read_tokens(tokens_file)
+    if random is not None:
+        return random_spikes(program, random, tokens, seed)
     check_byte_level(program)
     if prompt is not None:
         return encode(prompt)

@@ -26,7 +26,7 @@ from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, cli, exporters, lower, refe
 from nsllm_nir.doctor import check_backend, check_tool, probe_program
 from nsllm_nir.errors import BackendError
 from nsllm_nir.inputs import decode, encode, held_out
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Sum
+from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Sum
 from nsllm_nir.text import byte_tokenizer
 from nsllm_nir.trace import Trace
 from nsllm_nir.training import TrainingPlan
@@ -382,7 +382,7 @@ def test_doctor_runs_backends(tmp_path: Path) -> None:
 
 
 def test_doctor_probe_uses_every_operation() -> None:
-    assert {type(op) for op in probe_program().ops} == {Input, Linear, Sum, Count, Gate, Integrate, Delay} == set(Op.__args__)
+    assert {type(op) for op in probe_program().ops} == {Input, Linear, Conv2d, Sum, Count, Gate, Integrate, Lif, Delay} == set(Op.__args__)
 
 
 def test_doctor_finds_a_missing_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -454,3 +454,41 @@ def test_demo_fails_when_the_texts_differ(failure: str, small: Path, tmp_path: P
     assert status == 1
     assert "every spike equal: yes; same text from every engine: NO" in out
     assert ("it broke" in out) == (failure == "an error")
+
+
+@pytest.fixture
+def float_graph(tmp_path: Path) -> Path:
+    """A float network as other frameworks write it: no number of it is an integer."""
+    rng = np.random.default_rng(0)
+    tau, r, zero, one = (np.full(12, value) for value in (9.9e-4, 9.9, 0.0, 1.0))
+    neurons = nir.LIF(tau=tau, r=r, v_leak=zero, v_threshold=one, v_reset=zero)
+    graph = nir.NIRGraph.from_list(nir.Input(np.array([8])), nir.Affine(rng.normal(0, 0.6, (12, 8)), rng.normal(0, 0.05, 12)), neurons)
+    nir.write(tmp_path / "float.nir", graph)
+    return tmp_path / "float.nir"
+
+
+def test_a_float_graph_is_quantized_and_verified(float_graph: Path) -> None:
+    status, _, err = call("verify", float_graph, "--random", "0.3", "--backend", "hls")
+    assert status == 2 and "quantize the graph first" in err
+    integer, facts = float_graph.with_name("integer.nir"), float_graph.with_name("facts.json")
+    status, out, _ = call("quantize", float_graph, "--out", integer, "--json", facts)
+    assert status == 0 and "quantization error" in out
+    assert json.loads(facts.read_text())["weight_bits"] == 8
+    result = float_graph.with_name("verify.json")
+    status, _, _ = call("verify", integer, "--random", "0.3", "--tokens", "20", "--backend", "hls", "--backend", "reference", "--json", result)
+    found = json.loads(result.read_text())
+    assert status == 0 and found["exact"] and found["steps"] == 20
+    assert found["backends"]["hls"]["nodes"]["lif"]["spikes"] > 0
+
+
+def test_random_input_is_reproducible_and_checked(float_graph: Path) -> None:
+    integer = float_graph.with_name("integer.nir")
+    call("quantize", float_graph, "--out", integer)
+    traces = []
+    for seed in ("1", "1", "2"):
+        out = float_graph.with_name("trace.npz")
+        assert call("run", integer, "--backend", "reference", "--random", "0.5", "--seed", seed, "--out", out)[0] == 0
+        traces.append(np.load(out)["input"])
+    assert (traces[0] == traces[1]).all() and (traces[0] != traces[2]).any()
+    status, _, err = call("run", integer, "--backend", "reference", "--random", "1.5")
+    assert status == 2 and "rate in [0, 1]" in err

@@ -312,9 +312,9 @@ def test_wide_layers_are_scaled_into_the_state_width() -> None:
 
 def test_digits_classifier_keeps_its_accuracy() -> None:
     """A Linear-LIF-Linear-LIF network trained with snnTorch; accuracy on the held-out fifth, float against 8 bits."""
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("snntorch")
-    datasets = pytest.importorskip("sklearn.datasets")
+    import torch
+    from sklearn import datasets
+
     digits = datasets.load_digits()
     rng, held = np.random.default_rng(0), np.arange(len(digits.target)) % 5 == 0
     inputs = (rng.random((len(digits.data), 12, 64)) < digits.data[:, None] / 16).astype(np.int64)
