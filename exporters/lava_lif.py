@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.program import LIF_LIMIT, Lif, Signal, current_bound
+from nsllm_nir.intervals import current_bound
+from nsllm_nir.operations import LIF_LIMIT
+from nsllm_nir.program import Lif, Signal
 
 Ints = NDArray[np.signedinteger[Any]]
 UNITY = 4096  # of the 12-bit decays

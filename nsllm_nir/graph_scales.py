@@ -17,7 +17,7 @@ from .graph import DT, Graph, Node
 from .graph_folding import INTEGRATORS, NEURONS, shaped, tie
 from .lowering import SPIKING
 from .node_rules import LIF_BIAS, MAX_THRESHOLD, Shape, _rounded
-from .program import LIF_LIMIT
+from .operations import LIF_LIMIT
 
 FRACTION = 64  # Loihi's states count in 1/64 of a weight unit
 LOSSLESS = 3e-5  # distance from an integer that float32 parameters may have

@@ -20,12 +20,12 @@ from .errors import GraphError
 from .graph import Graph, Node, predecessors
 from .nir_blocks import block_numbers, composite_op
 from .node_rules import RULES, WEIGHT_LIMIT, Shape, depthwise, gain_shift, linear
+from .operations import DEFAULT_WIDTHS
 from .program import Delay, Input, Linear, Op, Program, Sum, Widths
 
 Ints = NDArray[Any]
 SPIKING = ("Threshold", "IF", "LIF", "CubaLIF")
 PORTABLE_WEIGHT_LIMIT = 1 << 21  # the portable profile folds thresholds of counts and states into its weights
-DEFAULT_WIDTHS = Widths()
 
 
 def as_graph(source: Graph | nir.NIRGraph | str | Path) -> Graph:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .blocks import AttentionNumbers, BlockInputNumbers, BlockNumbers, FinalNumbers, MixerNumbers, Projection
 from .errors import GraphError, LossyConversionError
 from .graph import DT, Graph, Node, chain
-from .program import MAX_SHIFT
+from .operations import MAX_SHIFT
 
 Ints = NDArray[Any]
 VERSION = 1

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from .errors import GraphError
 from .graph import DT, Node
-from .program import MAX_WEIGHT_BITS, Conv2d, Count, Delay, Integrate, Lif, Linear, Op, Sum
+from .operations import MAX_WEIGHT_BITS
+from .program import Conv2d, Count, Delay, Integrate, Lif, Linear, Op, Sum
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float64]

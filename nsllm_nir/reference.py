@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .program import LIF_LIMIT, Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Program, Sum, convolve
+from .operations import LIF_LIMIT, convolve
+from .program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Program, Sum
 from .trace import Trace
 
 Int64 = NDArray[np.int64]
