@@ -18,6 +18,11 @@ from .program import Count, Delay, Gate, Integrate, Linear, Op, Sum
 Ints = NDArray[Any]
 
 
+def token_shift(channels: int) -> Ints:
+    """Delays of the token shift (channels,): one token on the first half."""
+    return (np.arange(channels) < channels // 2).astype(np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class Projection:
     """``(weight s + bias) << shift``. weight: (out, in) int8; bias: (out,) int32; shift: (out,) uint8."""

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from .errors import GraphError, InputError
 from .graph import DT, Graph, Node, predecessors
-from .lowering import SPIKING, _delayed_edges, _order
+from .lowering import SPIKING, delayed_edges, execution_order
 from .nir_blocks import composite_op
-from .node_rules import RULES, Shape, _rounded
+from .node_rules import RULES, Shape, rounded
 from .program import Conv2d
 from .trace import Trace
 
@@ -79,10 +79,10 @@ def flatten(graph: Graph) -> Flat:
 
 
 def _flatten(graph: Graph, prefix: str, entry: tuple[Read, ...] | None, flat: Flat) -> tuple[Read, ...]:
-    delayed, sources = _delayed_edges(graph), predecessors(graph)
+    delayed, sources = delayed_edges(graph), predecessors(graph)
     signals: dict[str, tuple[Read, ...]] = {}
     out: tuple[Read, ...] = ()
-    for name in _order(graph, delayed, prefix):
+    for name in execution_order(graph, delayed, prefix):
         node, where = graph.nodes[name], prefix + name
         if isinstance(node, Node) and node.type == "Input" and entry is not None:
             signals[name] = entry
@@ -129,14 +129,14 @@ def neuron(node: Node, where: str, shape: Shape) -> Neuron:
 
     def rate(name: str) -> Floats:
         tau = value(name, 0.0)
-        if not (tau > 0).all() or (per_step := _rounded(4096 * DT / tau)).max() > 4096:
+        if not (tau > 0).all() or (per_step := rounded(4096 * DT / tau)).max() > 4096:
             raise GraphError(f"{where}: {name} must be at least one step of {DT:g} s, the smallest is {tau.min():g} s")
         return (per_step / 4096).reshape(shape)
 
     membrane = next((name for name in ("tau_mem", "tau") if name in p), None)
     mem = rate(membrane) if membrane else np.zeros(shape)
     syn = rate("tau_syn") if "tau_syn" in p else np.ones(shape)
-    gain = _rounded(value("r", 1.0) * (mem if membrane else DT) * value("w_in", 1.0) * syn).reshape(shape)
+    gain = rounded(value("r", 1.0) * (mem if membrane else DT) * value("w_in", 1.0) * syn).reshape(shape)
     if not (gain > 0).all():
         raise GraphError(f"{where}: r, w_in and dt / tau must give a positive gain, found {gain.min():g}; move the sign into the weights")
     threshold = value("v_threshold", 0.0) if "v_threshold" in p else None
@@ -190,7 +190,7 @@ def convolve(op: Conv2d, weight: Floats, image: Floats) -> Floats:
 
 def delay_steps(node: Node, where: str, shape: Shape) -> NDArray[np.int64]:
     """Delays in steps; raises GraphError where they are not whole steps."""
-    steps = _rounded(values(node, "delay", shape) / DT).reshape(shape)
+    steps = rounded(values(node, "delay", shape) / DT).reshape(shape)
     if not np.isfinite(steps).all() or (steps != np.rint(steps)).any() or (steps < 0).any():
         raise GraphError(f"{where}: the delay must be a whole number of steps of {DT:g} s, found {steps.reshape(-1)[:4]} steps; round it")
     return steps.astype(np.int64)

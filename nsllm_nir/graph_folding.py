@@ -13,7 +13,7 @@ import numpy as np
 from .errors import GraphError
 from .float_reference import Flat, Floats, delay_steps, flatten, neuron, signals
 from .graph import DT, Graph, Node
-from .lowering import SPIKING, _delayed_edges
+from .lowering import SPIKING, delayed_edges
 from .node_rules import Shape, gain_shift
 
 INTEGRATORS = ("I", "LI", "CubaLI")
@@ -37,7 +37,7 @@ def _inline(graph: Graph) -> Graph:
     if twice:
         raise GraphError(f"{twice[0][1]}: reads {twice[0][0]!r} twice; use one edge and doubled weights")
     inlined = Graph({**flat.nodes}, edges, graph.metadata)
-    if {(r.source, name) for r, name in reads if r.delayed} != _delayed_edges(inlined):
+    if {(r.source, name) for r, name in reads if r.delayed} != delayed_edges(inlined):
         raise GraphError("a cycle runs through a subgraph; move the nodes of that subgraph to the level of the cycle")
     return inlined
 

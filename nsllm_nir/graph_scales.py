@@ -16,7 +16,7 @@ from .float_reference import Floats, Neuron, Synapses, cell, flatten, neuron, sy
 from .graph import DT, Graph, Node
 from .graph_folding import INTEGRATORS, NEURONS, shaped, tie
 from .lowering import SPIKING
-from .node_rules import LIF_BIAS, MAX_THRESHOLD, Shape, _rounded
+from .node_rules import LIF_BIAS, MAX_THRESHOLD, Shape, rounded
 from .operations import LIF_LIMIT
 
 FRACTION = 64  # Loihi's states count in 1/64 of a weight unit
@@ -175,7 +175,7 @@ class Scales:
             elif name in self.neurons:
                 nodes[name] = _neuron(node, name, self.neurons[name], inner, self._unit(name))
             elif node.type == "Threshold":
-                nodes[name] = Node("Threshold", {"threshold": _half(_rounded(node.array("threshold") * inner)).reshape(node.array("threshold").shape)})
+                nodes[name] = Node("Threshold", {"threshold": _half(rounded(node.array("threshold") * inner)).reshape(node.array("threshold").shape)})
             else:
                 nodes[name] = Node(node.type.replace("AvgPool", "SumPool"), node.parameters)
         return Graph(nodes, tuple(sorted(self.net.edges)), self.net.metadata), tuple(report)
@@ -274,7 +274,7 @@ def _neuron(node: Node, where: str, n: Neuron, scale: float, unit: int) -> Node:
         if cuba:
             parameters |= {"tau_syn": 4096 * DT / syn, "w_in": 4096 / syn}
     if n.threshold is not None:
-        scaled = _rounded(scale * n.threshold / n.gain).reshape(mem.shape)
+        scaled = rounded(scale * n.threshold / n.gain).reshape(mem.shape)
         memoryless = (mem == 4096).all() and (syn == 4096).all() and not bias.any()
         level = _half(scaled) if memoryless else np.rint(scaled) if leaky else np.floor(scaled)
         if not memoryless and level.max() > MAX_THRESHOLD:

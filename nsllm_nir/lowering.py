@@ -76,10 +76,10 @@ class _Lowering:
         """Lower ``graph``; ``entry`` are the signals at its Input node (none: it is the top level). Returns its output signal."""
         _check_ports(graph, prefix)
         sources = predecessors(graph)
-        delayed = _delayed_edges(graph)
+        delayed = delayed_edges(graph)
         signals: dict[str, str] = {}
         out = ""
-        for name in _order(graph, delayed, prefix):
+        for name in execution_order(graph, delayed, prefix):
             node, where = graph.nodes[name], prefix + name
             if isinstance(node, Node) and node.type == "Input":
                 signals[name] = self._input(node, where, entry)
@@ -108,9 +108,9 @@ class _Lowering:
                 ops, shape = linear(node, where, source, self.weight_limit), (int(node.parameters["weight"].shape[-2]),)
             else:
                 ops, shape = RULES[node.type](node, where, source, self.shapes[source])
+        except GraphError:
+            raise
         except (ArithmeticError, IndexError, TypeError, ValueError) as error:
-            if isinstance(error, GraphError):
-                raise
             shown = f"{where}: the parameters of this {node.type} do not fit each other or its input of shape {self.shapes[source]}"
             raise GraphError(f"{shown} ({error})") from error
         self.ops += ops
@@ -142,17 +142,18 @@ class _Lowering:
     def _subgraph(self, node: Graph, where: str, reads: list[str]) -> str:
         if composite_op(node) is None:
             return self.graph(node, where + ".", reads)
-        ops = block_numbers(node, where).ops(where + ".", self._sum(where, reads))
+        source = self._sum(where, reads)
+        ops = block_numbers(node, where).ops(where + ".", source)
         self.ops += ops
         last = ops[-1]
-        size = last.weight.shape[0] if isinstance(last, Linear) else int(np.prod(self.shapes[self._sum(where, reads)]))
+        size = last.weight.shape[0] if isinstance(last, Linear) else int(np.prod(self.shapes[source]))
         self.shapes[last.name] = (1, size)
         return last.name
 
     def _loop(self, source: str, where: str, graph: Graph, name: str) -> str:
         """One step of delay on an edge that closes a cycle."""
         delay = f"{source}.delay"
-        if not any(op.name == delay for op in self.ops):
+        if delay not in self.shapes:
             node = graph.nodes[name]
             assert isinstance(node, Node)
             threshold = node.array("threshold" if node.type == "Threshold" else "v_threshold")
@@ -190,19 +191,18 @@ def _port_size(graph: Graph, kind: str) -> int:
     return next(int(np.prod(n.array("shape"))) for n in graph.nodes.values() if isinstance(n, Node) and n.type == kind)
 
 
-def _delayed_edges(graph: Graph) -> set[tuple[str, str]]:
-    """Edges of a cycle that leave a spiking node: they carry the step of delay that makes the loop well defined."""
+def delayed_edges(graph: Graph) -> set[tuple[str, str]]:
+    """Edges of a cycle that leave a spiking node: they carry the step of delay that makes the loop well defined.
+
+    An edge lies on a cycle exactly if both ends are in one strongly connected component.
+    """
     component = _components(graph)
     delayed = set()
     for a, b in graph.edges:
         node = graph.nodes[a]
-        if component[a] == component[b] and isinstance(node, Node) and node.type in SPIKING and (a == b or _on_cycle(component, a)):
+        if component[a] == component[b] and isinstance(node, Node) and node.type in SPIKING:
             delayed.add((a, b))
     return delayed
-
-
-def _on_cycle(component: dict[str, int], name: str) -> bool:
-    return sum(c == component[name] for c in component.values()) > 1
 
 
 def _components(graph: Graph) -> dict[str, int]:
@@ -236,7 +236,7 @@ def _components(graph: Graph) -> dict[str, int]:
     return component
 
 
-def _order(graph: Graph, delayed: set[tuple[str, str]], prefix: str) -> list[str]:
+def execution_order(graph: Graph, delayed: set[tuple[str, str]], prefix: str) -> list[str]:
     """Topological order, alphabetical among equals, so that it does not depend on how the file lists nodes."""
     waiting = dict.fromkeys(graph.nodes, 0)
     out: dict[str, list[str]] = {n: [] for n in graph.nodes}

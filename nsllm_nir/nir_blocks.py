@@ -29,21 +29,21 @@ def port(kind: str, size: int) -> Node:
     return Node(kind, {"shape": np.array([1, size], np.int64)})
 
 
-def _conv(size: int, weight: list[int]) -> Node:
-    """Conv1d of kernel 1 from one line to many (or back): weight given per line."""
-    array = np.array(weight, np.int16)
-    return Node("Conv1d", {"input_shape": size, "weight": array, "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": np.zeros(1, np.int32)})
+def _conv(size: int, weight: Ints) -> Node:
+    """Conv1d of kernel 1 over ``size`` neurons, weight (lines out, lines in)."""
+    bias = np.zeros(len(weight), np.int32)
+    kernel = weight.astype(np.int16)[:, :, None]
+    return Node("Conv1d", {"input_shape": size, "weight": kernel, "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": bias})
 
 
 def _expand(size: int, weights: list[int]) -> Node:
-    node = _conv(size, weights)
-    lines = len(weights)
-    return Node("Conv1d", {**node.parameters, "weight": node.parameters["weight"].reshape(lines, 1, 1), "bias": np.zeros(lines, np.int32)})
+    """One line to many."""
+    return _conv(size, np.array(weights)[:, None])
 
 
 def _collapse(size: int, weights: list[int]) -> Node:
-    node = _conv(size, weights)
-    return Node("Conv1d", {**node.parameters, "weight": node.parameters["weight"].reshape(1, len(weights), 1)})
+    """Many lines to their weighted sum."""
+    return _conv(size, np.array(weights)[None])
 
 
 def _threshold(value: Ints) -> Node:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .blocks import AttentionNumbers, BlockInputNumbers, FinalNumbers, MixerNumbers, Projection
+from .blocks import AttentionNumbers, BlockInputNumbers, FinalNumbers, MixerNumbers, Projection, token_shift
 from .errors import LossyConversionError
 from .graph import Graph, GraphWriter, chain
 from .layers import BlockInput, SpikingChannelMixer, SpikingLinearAttention
@@ -96,17 +96,13 @@ def _block_input(block: BlockInput) -> BlockInputNumbers:
     return BlockInputNumbers(_step(block.spikes, block.unit), block.spikes.levels, block.spikes.signed, pool)
 
 
-def _delay(size: int) -> np.ndarray:
-    return (np.arange(size) < size // 2).astype(np.int32)
-
-
 @torch.no_grad()
 def _attention(a: SpikingLinearAttention, fraction_bits: int) -> AttentionNumbers:
     size = a.key.outputs
     read = _step(a.read_spikes, 1.0)
     return AttentionNumbers(
         input=_block_input(a.input),
-        delay=_delay(size),
+        delay=token_shift(size),
         receptance=_projection(a.receptance),
         receptance_step=_step(a.receptance_spikes, a.receptance.unit()),
         key=_projection(a.key),
@@ -125,5 +121,10 @@ def _attention(a: SpikingLinearAttention, fraction_bits: int) -> AttentionNumber
 @torch.no_grad()
 def _mixer(m: SpikingChannelMixer, fraction_bits: int) -> MixerNumbers:
     return MixerNumbers(
-        _block_input(m.input), _delay(m.up.inputs), _projection(m.up), _step(m.up_spikes, m.up.unit()), m.up_spikes.levels, _projection(m.down, fraction_bits)
+        input=_block_input(m.input),
+        delay=token_shift(m.up.inputs),
+        up=_projection(m.up),
+        up_step=_step(m.up_spikes, m.up.unit()),
+        levels=m.up_spikes.levels,
+        down=_projection(m.down, fraction_bits),
     )

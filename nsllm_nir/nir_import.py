@@ -9,7 +9,7 @@ import nir
 import numpy as np
 import torch
 
-from .blocks import AttentionNumbers, BlockInputNumbers, FinalNumbers, MixerNumbers, Projection
+from .blocks import AttentionNumbers, BlockInputNumbers, FinalNumbers, MixerNumbers, Projection, token_shift
 from .configuration import NSLLMConfig
 from .errors import GraphError
 from .graph import Graph, Node, chain
@@ -154,7 +154,7 @@ def _load_input(block: BlockInput, numbers: BlockInputNumbers, where: str, fract
 
 
 def _check_delay(delay: np.ndarray, where: str) -> None:
-    if not np.array_equal(delay, np.arange(delay.size) < delay.size // 2):
+    if not np.array_equal(delay, token_shift(delay.size)):
         raise GraphError(f"{where}: the model class delays the first half of the channels by one token; this file has other delays")
 
 

@@ -189,11 +189,11 @@ def _threshold(node: Node, where: str, source: str, shape: Shape) -> tuple[list[
 
 
 def _delay(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], Shape]:
-    steps = integers(_rounded(node.array("delay") / DT), where, "the delay in steps of 1e-4 s", 0, 2**20)
+    steps = integers(rounded(node.array("delay") / DT), where, "the delay in steps of 1e-4 s", 0, 2**20)
     return [Delay(where, source, steps.astype(np.int32))], shape
 
 
-def _rounded(values: Any) -> Floats:
+def rounded(values: Any) -> Floats:
     """float64, rid of the rounding of float32 parameters."""
     flat = np.asarray(values, np.float64).reshape(-1)
     near = np.rint(flat)
@@ -209,7 +209,7 @@ def _decay(node: Node, where: str, name: str, size: int) -> Floats:
     tau = _values(node, name, size)
     if not (tau > 0).all():
         raise GraphError(f"{where}: {name} must be positive")
-    return np.asarray(integers(_rounded(4096 * DT / tau), where, f"4096 dt / {name}", 0, 4096), np.float64)
+    return np.asarray(integers(rounded(4096 * DT / tau), where, f"4096 dt / {name}", 0, 4096), np.float64)
 
 
 def _lif(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], Shape]:
@@ -234,10 +234,10 @@ def _lif(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], S
     if not (gain > 0).all():
         raise GraphError(f"{where}: r, w_in and dt / tau must give a positive gain, found {gain.min()}")
     leak = _values(node, "v_leak", size) if "v_leak" in p else np.zeros(size)
-    bias = integers(_rounded(64 * leak * voltage / 4096 / gain), where, "the leak current in 1/64 units", -LIF_BIAS, LIF_BIAS).astype(np.int32)
+    bias = integers(rounded(64 * leak * voltage / 4096 / gain), where, "the leak current in 1/64 units", -LIF_BIAS, LIF_BIAS).astype(np.int32)
     threshold = None
     if "v_threshold" in p:
-        scaled = _rounded(_values(node, "v_threshold", size) / gain)
+        scaled = rounded(_values(node, "v_threshold", size) / gain)
         if (voltage == 4096).all() and (current == 4096).all() and not bias.any():
             return _fire(scaled, where, source), shape
         threshold = integers(scaled, where, "v_threshold / gain", 0, MAX_THRESHOLD).astype(np.int32)
@@ -249,10 +249,10 @@ LIF_BIAS = (1 << 22) - 1
 
 def _li(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], Shape]:
     """Unit gain and tau = 2**k dt: `Integrate`; others: `Lif` without threshold (values in 1/64)."""
-    ratio = _rounded(node.array("tau") / DT)
+    ratio = rounded(node.array("tau") / DT)
     shift = 8 - np.log2(np.maximum(ratio, 1e-9))
     exact = (shift == np.rint(shift)).all() and (shift >= 0).all() and (shift <= 8).all()
-    if exact and not node.array("v_leak").any() and np.array_equal(_rounded(node.array("r")), ratio):
+    if exact and not node.array("v_leak").any() and np.array_equal(rounded(node.array("r")), ratio):
         return [Integrate(where, source, (256 - (1 << shift.astype(np.int64))).astype(np.int32), 0)], shape
     return _lif(node, where, source, shape)
 

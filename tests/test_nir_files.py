@@ -137,6 +137,16 @@ def test_node_names_and_order_carry_no_meaning(nir_file: Export) -> None:
     assert output(lower(replace(inner, nodes={**inner.nodes, "layer_001.attention": other}))) == output(lower(found))
 
 
+def test_a_composite_may_read_the_sum_of_two_signals(nir_file: Export) -> None:
+    """What the last residual node adds may as well be added at the block that reads it."""
+    found = graph.read(nir_file())
+    total = next(a for a, b in found.edges if b == "final")
+    nodes = {name: node for name, node in found.nodes.items() if name != total}
+    edges = [(a, b) for a, b in found.edges if total not in (a, b)]
+    edges += [(a, "final") for a, b in found.edges if b == total]
+    assert output(lower(Graph(nodes, tuple(edges)))) == output(lower(found))
+
+
 def test_lowering_one_block_loads_only_that_block(nir_file: Export, monkeypatch: pytest.MonkeyPatch) -> None:
     path, loaded = nir_file(num_hidden_layers=2), []
     load = LazyArray.__array__
