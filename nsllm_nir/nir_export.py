@@ -1,4 +1,4 @@
-"""Model to NIR file: the structured profile, streamed block by block."""
+"""Model to NIR file: language models in the structured profile, streamed block by block; other networks through `snntorch_export`."""
 
 from __future__ import annotations
 
@@ -6,28 +6,41 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from .blocks import AttentionNumbers, BlockInputNumbers, FinalNumbers, MixerNumbers, Projection, token_shift
-from .errors import LossyConversionError
-from .graph import Graph, GraphWriter, chain
+from .errors import InputError, LossyConversionError
+from .graph import Graph, GraphWriter, chain, write
 from .layers import BlockInput, SpikingChannelMixer, SpikingLinearAttention
 from .model import NSLLMBlock, NSLLMForCausalLM
 from .neuron import SpikeCount
 from .nir_blocks import VERSION, block_graph, linear, port, scale
 from .quantization import SpikingLinear
+from .snntorch_export import network_graph
 
 
-def to_nir(model: NSLLMForCausalLM, path: Path | str) -> Path:
-    """Write ``model`` as a NIR file of standard nodes (structured profile); returns its path.
+def to_nir(model: nn.Module, path: Path | str, *, input_shape: tuple[int, ...] | None = None) -> Path:
+    """Write ``model`` as a NIR file of standard nodes; returns its path. Equal models give equal bytes.
 
-    Peak memory on top of the model stays below twice its largest layer. Equal models give equal bytes.
+    An `NSLLMForCausalLM` gives integers (structured profile); peak memory on top of it stays below twice its largest layer. A network of
+    snnTorch neurons gives floats, which `quantize` makes integers (docs/snntorch_networks.md).
+
+    Args:
+        model: `NSLLMForCausalLM`, or any module of snnTorch neurons and torch layers.
+        input_shape: of one step without batch, for such a module; needed unless its first layer with weights is Linear.
 
     Raises:
         LossyConversionError: something NIR or the integer semantics cannot hold; nothing is written.
-        GraphError: the file cannot be written; an old file stays as it was.
+        GraphError: a forward that cannot be read, or a file that cannot be written; an old file stays as it was.
+        InputError: ``input_shape`` is missing or does not fit.
     """
-    _refuse_lossy(model)
     path = Path(path)
+    if not isinstance(model, NSLLMForCausalLM):
+        write(path, network_graph(model, input_shape))
+        return path
+    if input_shape is not None:
+        raise InputError("input_shape is for networks of snnTorch layers; an NSLLM model reads tokens, leave it out")
+    _refuse_lossy(model)
     config = model.config
     with GraphWriter(path) as writer:
         # Nodes in alphabetical order, as every other writer of this project and the reader list them.
