@@ -72,21 +72,23 @@ def _loop_path(program: Program, delay: Delay, ops: dict[str, Op], readers: dict
     if isinstance(neuron, Count) and isinstance(neuron.step, str):
         return f"the loop closes at {neuron.name!r}, whose step is a signal; its comparison has no room for a recurrent synapse" + advice
     path: list[str] = []
-    name = delay.name
-    while True:
-        (reader, times), *more = readers[name].items() or [("", 1)]
-        if more or times > 1 or not reader:
+    pending = [delay.name]
+    while pending:
+        name = pending.pop()
+        if (name != delay.name and readers[name].total() > 1) or "" in readers[name]:
             return f"{name!r} in the loop must have exactly one reader, and be no output" + advice
-        op = ops[reader]
-        if op is neuron:
-            return path
-        if not isinstance(op, Sum) and (path or not isinstance(op, Linear | Conv2d)):
-            return (
-                f"the loop passes through {reader!r}, a {type(op).__name__}, and would take more than one Lava step; only Delay, one Linear or Conv2d, "
-                f"sums and the same neuron fit" + advice
-            )
-        path.append(reader)
-        name = reader
+        for reader in readers[name]:
+            op = ops[reader]
+            if op is neuron or reader in path:
+                continue
+            if not isinstance(op, Sum) and (name != delay.name or not isinstance(op, Linear | Conv2d)):
+                return (
+                    f"the loop passes through {reader!r}, a {type(op).__name__}, and would take more than one Lava step; only Delay, one Linear or Conv2d, "
+                    f"sums and the same neuron fit" + advice
+                )
+            path.append(reader)
+            pending.append(reader)
+    return path
 
 
 def _absorb(name: str, neuron: str, program: Program, ops: dict[str, Op], readers: dict[str, Counter[str]], found: Dendrites) -> None:

@@ -6,12 +6,12 @@ None of them changes what the graph computes; what no integer graph can hold is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from .errors import GraphError
-from .float_reference import Flat, Floats, delay_steps, flatten, neuron, signals
+from .float_reference import Flat, Floats, delay_steps, flatten, neuron, signals, synapses
 from .graph import DT, Graph, Node
 from .lowering import SPIKING, delayed_edges
 from .node_rules import Shape, gain_shift
@@ -25,7 +25,7 @@ def prepare(graph: Graph) -> tuple[Graph, frozenset[str]]:
     net = _inline(graph)
     for name, node, shape in shaped(net):
         _check(node, name, shape)
-    net = _fold_scales(_uniform_gains(net))
+    net = _merge_linears(_move_integrators(_fold_scales(_uniform_gains(net))))
     return _unit_synapses(net)
 
 
@@ -94,22 +94,18 @@ def _uniform_gains(net: Graph) -> Graph:
 
 def _fold_scales(net: Graph) -> Graph:
     """Move gains that are not powers of two into the only weights in front, else into all weights behind; others stay."""
-    nodes, edges = dict(net.nodes), list(net.edges)
     for name, node in sorted(net.nodes.items()):
         if not isinstance(node, Node) or node.type != "Scale" or gain_shift(node) is not None:
             continue
-        before, behind = [a for a, b in edges if b == name], [b for a, b in edges if a == name]
+        before, behind = [a for a, b in net.edges if b == name], [b for a, b in net.edges if a == name]
         gain, ready = node.array("scale"), None
-        if len(before) == 1 and sum(a == before[0] for a, _ in edges) == 1:
-            ready = _folded(nodes, before, gain, rows=True)
-        if ready is None and all(sum(b == target for _, b in edges) == 1 for target in behind):
-            ready = _folded(nodes, behind, gain, rows=False)
-        if ready is None:
-            continue
-        nodes.update(ready)
-        del nodes[name]
-        edges = [(a, b) for a, b in edges if name not in (a, b)] + [(a, b) for a in before for b in behind]
-    return Graph(nodes, tuple(edges), net.metadata)
+        if len(before) == 1 and sum(a == before[0] for a, _ in net.edges) == 1:
+            ready = _folded(net.nodes, before, gain, rows=True)
+        if ready is None and all(sum(b == target for _, b in net.edges) == 1 for target in behind):
+            ready = _folded(net.nodes, behind, gain, rows=False)
+        if ready is not None:
+            net = _without(Graph({**net.nodes, **ready}, net.edges, net.metadata), name)
+    return net
 
 
 def _folded(nodes: dict[str, Node | Graph], names: list[str], gain: Floats, *, rows: bool) -> dict[str, Node] | None:
@@ -140,6 +136,87 @@ def _scaled(node: Node | Graph, gain: Floats, *, rows: bool) -> Node | None:
         bias = node.array("bias").astype(np.float64)
         parameters["bias"] = bias * per_channel.reshape(bias.shape)
     return Node(node.type, parameters)
+
+
+def _move_integrators(net: Graph) -> Graph:
+    """LI nodes whose potential only weights or one leaky neuron read.
+
+    With one tau and gain for all neurons LI commutes with weights, and moves behind them; a bias of the weights becomes
+    leak of what reads them. In front of an LI or LIF node, LI is the synapse of CubaLI or CubaLIF.
+    """
+    for rewrite in (_behind, _as_synapse):
+        while (moved := next(_rewritten(net, rewrite), None)) is not None:
+            net = moved
+    return net
+
+
+def _rewritten(net: Graph, rewrite: Callable[[Graph, str, str, Shape], Graph | None]) -> Iterator[Graph]:
+    """What ``rewrite`` makes of each LI node, the last one first, and of the only node that reads it and reads nothing else, where it applies."""
+    for name, node, shape in reversed(list(shaped(net))):
+        readers = [b for a, b in net.edges if a == name]
+        if node.type == "LI" and len(readers) == 1 and sum(b == readers[0] for _, b in net.edges) == 1 and not node.array("v_leak").any():
+            found = rewrite(net, name, readers[0], shape)
+            if found is not None:
+                yield found
+
+
+def _as_synapse(net: Graph, name: str, reader: str, shape: Shape) -> Graph | None:
+    """The LI node ``name`` as the synapse of ``reader``; None if that is no LI or LIF."""
+    nodes = _nodes(net)
+    if nodes[reader].type not in ("LI", "LIF"):
+        return None
+    membrane = {"tau_mem" if key == "tau" else key: value for key, value in nodes[reader].parameters.items()}
+    synapse = {"tau_syn": nodes[name].array("tau"), "w_in": nodes[name].array("r")}
+    return _without(Graph({**nodes, reader: Node(f"Cuba{nodes[reader].type}", membrane | synapse)}, net.edges, net.metadata), name)
+
+
+def _behind(net: Graph, name: str, reader: str, shape: Shape) -> Graph | None:
+    """The LI node ``name`` behind the weights of ``reader``; None if they do not commute, or nothing can take their bias."""
+    nodes = _nodes(net)
+    li, weights, behind = nodes[name], nodes[reader], [b for a, b in net.edges if a == reader]
+    found = synapses(weights, reader, shape)
+    same = all((values == values.reshape(-1)[0]).all() for values in (li.array("tau"), li.array("r")))
+    if found is None or not same or "Output" in {nodes[b].type for b in behind}:  # an output keeps its name
+        return None
+    out = found.apply(found.weight, np.zeros(shape)).shape
+    nodes[name] = Node("LI", {key: np.full(out, li.array(key).reshape(-1)[0]) for key in ("tau", "r", "v_leak")})
+    if found.bias.any():
+        if [nodes[b].type for b in behind] not in (["LI"], ["LIF"]):
+            return None
+        last = nodes[behind[0]]
+        leak = last.array("v_leak").reshape(-1) + last.array("r").reshape(-1) * np.broadcast_to(found.bias, out).reshape(-1)
+        nodes[behind[0]] = Node(last.type, {**last.parameters, "v_leak": leak})
+        nodes[reader] = Node(weights.type, {**weights.parameters, "bias": np.zeros(weights.array("bias").shape)})
+    swap = {name: reader, reader: name}
+    return Graph({**nodes}, tuple((swap.get(a, a), swap.get(b, b)) for a, b in net.edges), net.metadata)
+
+
+def _merge_linears(net: Graph) -> Graph:
+    """Matrices that follow each other become their product, under the name of the last one."""
+    for name in sorted(net.nodes):
+        nodes, readers = _nodes(net), [b for a, b in net.edges if a == name]
+        if len(readers) != 1 or sum(b == readers[0] for _, b in net.edges) != 1 or {nodes[name].type, nodes[readers[0]].type} - {"Linear", "Affine"}:
+            continue
+        one, two = (synapses(nodes[n], n, nodes[n].array("weight").shape[-1:]) for n in (name, readers[0]))
+        assert one is not None and two is not None
+        rows = two.weight.reshape(two.weight.shape[-2:])
+        weight = (rows @ one.weight.reshape(-1, one.weight.shape[-1])).reshape(*two.bias.shape, -1)
+        bias = (rows @ one.bias.reshape(-1)).reshape(two.bias.shape) + two.bias
+        merged = Node("Affine", {"weight": weight, "bias": bias}) if bias.any() else Node("Linear", {"weight": weight})
+        net = _without(Graph({**nodes, readers[0]: merged}, net.edges, net.metadata), name)
+    return net
+
+
+def _nodes(net: Graph) -> dict[str, Node]:
+    """The nodes of an inlined graph."""
+    return {name: node for name, node in net.nodes.items() if isinstance(node, Node)}
+
+
+def _without(net: Graph, name: str) -> Graph:
+    """The graph without a node; what it read goes to its readers."""
+    before, behind = [a for a, b in net.edges if b == name], [b for a, b in net.edges if a == name]
+    edges = [edge for edge in net.edges if name not in edge] + [(a, b) for a in before for b in behind]
+    return Graph({key: node for key, node in net.nodes.items() if key != name}, tuple(edges), net.metadata)
 
 
 def _unit_synapses(net: Graph) -> tuple[Graph, frozenset[str]]:

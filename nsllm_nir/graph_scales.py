@@ -16,11 +16,12 @@ from .float_reference import Floats, Neuron, Synapses, cell, flatten, neuron, sy
 from .graph import DT, Graph, Node
 from .graph_folding import INTEGRATORS, NEURONS, shaped, tie
 from .lowering import SPIKING
-from .node_rules import LIF_BIAS, MAX_THRESHOLD, Shape, rounded
+from .node_rules import LIF_BIAS, MAX_GAIN, MAX_THRESHOLD, Shape, rounded
 from .operations import LIF_LIMIT
 
 FRACTION = 64  # Loihi's states count in 1/64 of a weight unit
 LOSSLESS = 3e-5  # distance from an integer that float32 parameters may have
+NEAR = 0.99  # of the largest scale: what may be given up for integer gains, so that a reset subtracts exactly its threshold
 HEADROOM = 0.97  # for the rounding of weights, in bounds that float weights imply
 Port = tuple[str, int]  # node, 0: its input, 1: its output
 Interval = tuple[Floats, Floats]
@@ -110,14 +111,14 @@ class Scales:
     def _unit(self, name: str) -> int:
         """Output of an integrator per input unit: 64, or 1 where weights read it, which needs the bounded `Integrate`."""
         node = self.shapes[name][0]
-        readers = [self.shapes[b][0].type for a, b in self.net.edges if a == name]
-        if node.type not in INTEGRATORS or all(kind in ("Output", "Threshold") for kind in readers):
+        other = [b for a, b in self.net.edges if a == name and self.shapes[b][0].type not in ("Output", "Threshold")]
+        if node.type not in INTEGRATORS or not other:
             return FRACTION if node.type in INTEGRATORS else 1
         shift = np.log2(256 * self.neurons[name].mem) if node.type == "LI" else np.full(1, -1.0)
         if (shift != np.rint(shift)).any() or shift.min() < 0 or self.neurons[name].leak.any():
             raise GraphError(
-                f"{name}: weights read the potential of this {node.type} node, which integers bound only for an LI node "
-                "with tau = 2**k steps (k <= 8) and v_leak = 0; use such a tau, or a spiking neuron"
+                f"{name}: {other[0]} reads the potential of this {node.type} node, which integers bound only for an LI node with tau = 2**k steps (k <= 8) "
+                "and v_leak = 0; use such a tau, put weights in front of it (its neurons then need one tau and gain), or use a spiking neuron"
             )
         return 1
 
@@ -127,29 +128,35 @@ class Scales:
         if root in self.active:
             raise GraphError(f"{root[0]}: weights feed back into the scale of their own input without a neuron between; put a spiking neuron into that path")
         self.active.append(root)
-        strict, soft, cap = [], [], np.inf
+        weights: list[Floats] = []
+        gains: list[Floats] = []
+        biases, soft, cap = [], [], np.inf
         for name, found in self.weights.items():
             class_, ratio = self._find((name, 1))
             if class_ != root:
                 continue
             self._resolve(self._find((name, 0))[0])
             weight = found.weight * (ratio / self.of((name, 0)))
-            strict += [weight, found.bias * ratio]
-            top = float(np.abs(weight).max(initial=0))
-            cap = min(cap, _over(self.limit, top), _over(HEADROOM * LIF_LIMIT, ratio * _largest(self.bounds[name, 1])))
+            (gains if self.shapes[name][0].type == "Scale" else weights).append(weight)
+            biases.append(found.bias * ratio)
+            cap = min(cap, _over(self._limit(name), _top([weight])), _over(HEADROOM * LIF_LIMIT, ratio * _largest(self.bounds[name, 1])))
         for name, n in self.neurons.items():
             class_, ratio = self._find((name, 0))
             if class_ == root:
                 cap = min(cap, self._neuron_cap(name, n) / ratio)
                 soft += _soft(n, ratio)
         self.active.pop()
-        top = max((float(np.abs(x).max(initial=0)) for x in strict[::2]), default=0.0)
+        top = _top(weights) or _top(gains)
         if 0 < cap * top < 1:
             raise GraphError(
                 f"{root[0]}: its thresholds, leak currents or worst-case sums exceed the formats {1 / (cap * top):.3g} times where its largest weight is 1; "
                 "use larger weights or smaller thresholds, and merge weights that follow each other without a neuron"
             )
-        self.resolved[root], self.lossless[root] = _choose(cap, top, strict, soft)
+        self.resolved[root], self.lossless[root] = _choose(cap, top, weights + gains + biases, soft, gains)
+
+    def _limit(self, name: str) -> int:
+        """Largest integer weight of a node: a gain may have more bits than a weight."""
+        return MAX_GAIN if self.shapes[name][0].type == "Scale" else self.limit
 
     def _neuron_cap(self, name: str, n: Neuron) -> float:
         """Largest input scale that thresholds, leak currents, synaptic currents and integrators can hold."""
@@ -160,8 +167,17 @@ class Scales:
         )
         if n.threshold is not None:
             return min(cap, _over(MAX_THRESHOLD, float(np.abs(n.threshold / n.gain).max())))
-        out = _largest(self.bounds[name, 1])
+        out = min(_largest(self.bounds[name, 1]), self._room(name, n))
         return min(cap, _over(HEADROOM * LIF_LIMIT * float(n.gain.max()), self._unit(name) * out)) if np.isfinite(out) else cap
+
+    def _room(self, name: str, n: Neuron) -> float:
+        """What an integrator that only thresholds read must hold: one step beyond the threshold, for it may saturate there as a spiking neuron does."""
+        readers = [b for a, b in self.net.edges if a == name]
+        alone = [self.shapes[b][0] for b in readers if sum(target == b for _, target in self.net.edges) == 1]
+        levels = [node.array("threshold").astype(np.float64) for node in alone if node.type == "Threshold"]
+        if len(levels) < len(readers) or any((level < 0).any() for level in levels):  # a negative threshold is added to the potential
+            return np.inf
+        return float((n.gain / n.syn).max()) * _largest(self.bounds[name, 0]) + _top(levels)
 
     def build(self, factors: dict[Port, float]) -> tuple[Graph, tuple[NodeScale, ...]]:
         """The integer graph, with each root's scale multiplied by its factor (1 where none is given), and how weights were rounded."""
@@ -170,7 +186,7 @@ class Scales:
         for name, (node, _) in self.shapes.items():
             inner, outer = self.of((name, 0), factors), self.of((name, 1), factors)
             if name in self.weights:
-                nodes[name], error = _weights(node, self.weights[name], outer / inner, outer, self.limit)
+                nodes[name], error = _weights(node, self.weights[name], outer / inner, outer, self._limit(name))
                 report.append(NodeScale(name, outer / inner, error))
             elif name in self.neurons:
                 nodes[name] = _neuron(node, name, self.neurons[name], inner, self._unit(name))
@@ -185,6 +201,10 @@ def _over(limit: float, value: float) -> float:
     return limit / value if value > 0 else np.inf
 
 
+def _top(weights: list[Floats]) -> float:
+    return max((float(np.abs(weight).max(initial=0)) for weight in weights), default=0.0)
+
+
 def _largest(interval: Interval) -> float:
     return float(max(np.abs(interval[0]).max(initial=0), np.abs(interval[1]).max(initial=0)))
 
@@ -197,20 +217,25 @@ def _soft(n: Neuron, ratio: float) -> list[Floats]:
     return found
 
 
-def _choose(cap: float, top: float, strict: list[Floats], soft: list[Floats]) -> tuple[float, bool]:
-    """Largest scale up to ``cap`` at which all numbers are integers, else all of ``strict``, else ``cap``; and whether ``strict`` are."""
+def _choose(cap: float, top: float, strict: list[Floats], soft: list[Floats], gains: list[Floats]) -> tuple[float, bool]:
+    """Largest scale up to ``cap`` at which all numbers are integers, else all of ``strict``, else (near ``cap``) of ``gains``, else ``cap``.
+
+    Returns also whether ``strict`` are integers there. top: the largest weight.
+    """
     if top == 0:
         return (cap if np.isfinite(cap) else 1.0), False
-    for wanted in (strict + soft, strict):
-        flat = np.concatenate([np.unique(x) for x in wanted])
-        for most in range(int(cap * top + 1e-9), 0, -1):
-            if _near_integers(flat[:64] * (most / top)) and _near_integers(flat * (most / top)):
-                return most / top, True
+    for wanted, pivot, least in ((strict + soft, top, 0.0), (strict, top, 0.0), (gains, _top(gains), NEAR * cap)):
+        flat = np.concatenate([np.zeros(1), *(np.unique(x) for x in wanted)])
+        scales = np.arange(int(cap * pivot + 1e-9), int(least * pivot), -1) / (pivot or 1.0)
+        for scale in scales[_near_integers(np.multiply.outer(scales, flat[:16])).all(axis=1)]:
+            if _near_integers(flat * scale).all():
+                return float(scale), wanted is not gains
     return cap, False
 
 
-def _near_integers(x: Floats) -> bool:
-    return bool((np.abs(x - np.rint(x)) <= LOSSLESS).all())
+def _near_integers(x: Floats) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = np.abs(x - np.rint(x)) <= LOSSLESS
+    return near
 
 
 def _bounds(net: Graph, shapes: dict[str, tuple[Node, Shape]], neurons: dict[str, Neuron]) -> dict[Port, Interval]:

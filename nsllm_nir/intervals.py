@@ -215,8 +215,19 @@ def _lif_interval(op: Lif, source: Signal) -> Signal:
             raise _fail(op, f"{name} must hold {source.size} values in [0, {most}]")
     if op.threshold is not None:
         return _spikes(source.size, 1)
-    high = np.full(source.size, LIF_LIMIT, np.int64)
-    return Signal(source.size, -high, high, False)
+    return Signal(source.size, -_lif_bound(op, -source.low, -1), _lif_bound(op, source.high, 1), False)
+
+
+def _lif_bound(op: Lif, most: Ints, sign: int) -> Ints:
+    """Largest ``sign * v`` where ``sign`` times the input is at most ``most``."""
+    current = _decaying(np.maximum(most, 0) << 6, op.current_decay)
+    return np.minimum(_decaying(np.maximum(current + sign * op.bias.astype(np.int64), 0), op.voltage_decay), LIF_LIMIT)
+
+
+def _decaying(drive: Ints, decay: Ints) -> Ints:
+    """Bound of a state that gains at most ``drive`` >= 0 per step: it decays toward zero, so its fixed point."""
+    leak = decay.astype(np.int64)
+    return np.where((leak == 0) & (drive > 0), LIF_LIMIT, (drive << 12) // np.maximum(leak, 1))
 
 
 def current_bound(op: Lif, source: Signal) -> Ints:

@@ -7,6 +7,7 @@ one step of delay; all values are integers, thresholds may be half-integers.
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from . import graph as nir_graph
 from .errors import GraphError
 from .graph import Graph, Node, predecessors
 from .nir_blocks import block_numbers, composite_op
-from .node_rules import RULES, WEIGHT_LIMIT, Shape, depthwise, gain_shift, linear
+from .node_rules import RULES, WEIGHT_LIMIT, Shape, depthwise, gain_shift, integers, linear
 from .operations import DEFAULT_WIDTHS
-from .program import Delay, Input, Linear, Op, Program, Sum, Widths
+from .program import Conv2d, Delay, Input, Linear, Op, Program, Sum, Widths
 
 Ints = NDArray[Any]
 SPIKING = ("Threshold", "IF", "LIF", "CubaLIF")
+MAX_NEURONS = 1 << 24  # of one signal, and synapses of a convolution, so that
+MAX_SYNAPSES = 1 << 32  # corrupt shapes neither fill the memory nor take hours
 PORTABLE_WEIGHT_LIMIT = 1 << 21  # the portable profile folds thresholds of counts and states into its weights
 
 
@@ -62,115 +65,129 @@ def lower(source: Graph | nir.NIRGraph | str | Path, *, node: str | None = None,
     return Program(tuple(state.ops), tuple(state.outputs), widths, found.origin)
 
 
+@dataclass(frozen=True)
+class _Wire:
+    """What a node reads: a signal in a shape. A Flatten gives the signal in front of it another shape, for its own readers only.
+
+    Raises:
+        GraphError: more neurons than `MAX_NEURONS`.
+    """
+
+    signal: str
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        if self.size > MAX_NEURONS:
+            raise GraphError(f"{self.signal}: {self.size:,} neurons of shape {self.shape}, allowed are {MAX_NEURONS:,}")
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
 @dataclass
 class _Lowering:
-    """Operations made so far, and what each NIR node's output is called."""
+    """Operations made so far, and the delayed spikes that loops read."""
 
     input_levels: int
     weight_limit: int
     ops: list[Op] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
-    shapes: dict[str, Shape] = field(default_factory=dict)
+    loops: dict[str, _Wire] = field(default_factory=dict)
 
-    def graph(self, graph: Graph, prefix: str, entry: list[str]) -> str:
-        """Lower ``graph``; ``entry`` are the signals at its Input node (none: it is the top level). Returns its output signal."""
+    def graph(self, graph: Graph, prefix: str, entry: list[_Wire]) -> _Wire:
+        """Lower ``graph``; ``entry`` is what its Input node reads (nothing: it is the top level). Returns what its Output node passes on."""
         _check_ports(graph, prefix)
         sources = predecessors(graph)
         delayed = delayed_edges(graph)
-        signals: dict[str, str] = {}
-        out = ""
+        wires: dict[str, _Wire] = {}
         for name in execution_order(graph, delayed, prefix):
             node, where = graph.nodes[name], prefix + name
             if isinstance(node, Node) and node.type == "Input":
-                signals[name] = self._input(node, where, entry)
+                wires[name] = self._input(node, where, entry)
                 continue
-            reads = [signals.get(s, prefix + s) if (s, name) not in delayed else self._loop(prefix + s, where, graph, s) for s in sources[name]]
+            reads = [wires[s] if (s, name) not in delayed else self._loop(prefix + s, graph.nodes[s]) for s in sources[name]]
             if not reads:
                 raise GraphError(f"{where}: the node has no input; connect or delete it")
             if isinstance(node, Node) and node.type == "Output":
-                out = signals[name] = self._sum(where, reads)
+                out = wires[name] = self._sum(where, reads)
                 if not entry:
-                    self.outputs.append(out)
+                    self.outputs.append(out.signal)
             elif isinstance(node, Graph):
-                signals[name] = self._subgraph(node, where, reads)
+                wires[name] = self._subgraph(node, where, reads)
             elif node.type == "Scale" and (shift := gain_shift(node)) is not None:
                 # A subgraph may pass a signal through: then others read the Linear behind it as well.
-                alone = sum(a == sources[name][0] for a, _ in graph.edges) == 1 and reads[0] == prefix + sources[name][0]
-                signals[name] = self._power_of_two(shift, where, reads, alone)
+                alone = sum(a == sources[name][0] for a, _ in graph.edges) == 1 and reads[0].signal == prefix + sources[name][0]
+                wires[name] = self._power_of_two(shift, where, reads, alone)
             else:
-                signals[name] = self._node(node, where, self._sum(where, reads))
+                wires[name] = self._node(node, where, self._sum(where, reads))
         return out
 
-    def _node(self, node: Node, where: str, source: str) -> str:
+    def _node(self, node: Node, where: str, source: _Wire) -> _Wire:
         shape: Shape
         try:
             if node.type in ("Affine", "Linear") and self.weight_limit > WEIGHT_LIMIT:
-                ops, shape = linear(node, where, source, self.weight_limit), (int(node.parameters["weight"].shape[-2]),)
+                ops, shape = linear(node, where, source.signal, self.weight_limit), (int(node.parameters["weight"].shape[-2]),)
             else:
-                ops, shape = RULES[node.type](node, where, source, self.shapes[source])
+                ops, shape = RULES[node.type](node, where, source.signal, source.shape)
         except GraphError:
             raise
         except (ArithmeticError, IndexError, TypeError, ValueError) as error:
-            shown = f"{where}: the parameters of this {node.type} do not fit each other or its input of shape {self.shapes[source]}"
+            shown = f"{where}: the parameters of this {node.type} do not fit each other or its input of shape {source.shape}"
             raise GraphError(f"{shown} ({error})") from error
+        wire = _Wire(ops[-1].name if ops else source.signal, shape)
+        for op in ops:
+            if isinstance(op, Conv2d) and math.prod(op.weight.shape[1:]) * wire.size > MAX_SYNAPSES:
+                raise GraphError(f"{where}: a kernel of {op.weight.shape} on {wire.size:,} neurons has more than {MAX_SYNAPSES:,} synapses")
         self.ops += ops
-        signal = ops[-1].name if ops else source
-        self.shapes[signal] = shape
-        return signal
+        return wire
 
-    def _power_of_two(self, shift: Ints, where: str, reads: list[str], alone: bool) -> str:
+    def _power_of_two(self, shift: Ints, where: str, reads: list[_Wire], alone: bool) -> _Wire:
         """Power-of-two gains: the shift of the Linear in front where nothing else reads it, a plain sum where they are 1."""
         last = self.ops[-1] if self.ops else None
-        if len(reads) == 1 and alone and isinstance(last, Linear) and last.name == reads[0] and not last.shift.any():
+        if len(reads) == 1 and alone and isinstance(last, Linear) and last.name == reads[0].signal and not last.shift.any():
             self.ops[-1] = replace(last, shift=shift)
-            return last.name
+            return reads[0]
         if not shift.any():
-            self.ops.append(Sum(where, tuple(reads), np.zeros(shift.size, np.int32)))
+            self.ops.append(Sum(where, tuple(read.signal for read in reads), np.zeros(shift.size, np.int32)))
         else:
-            self.ops.append(depthwise(where, self._sum(where, reads), np.ones(shift.size, np.int8), shift))
-        self.shapes[where] = self.shapes[reads[0]]
-        return where
+            self.ops.append(depthwise(where, self._sum(where, reads).signal, np.ones(shift.size, np.int8), shift))
+        return _Wire(where, reads[0].shape)
 
-    def _input(self, node: Node, where: str, entry: list[str]) -> str:
+    def _input(self, node: Node, where: str, entry: list[_Wire]) -> _Wire:
         if entry:
             return self._sum(where, entry)
-        shape = tuple(int(n) for n in node.array("shape").reshape(-1))
-        self.ops.append(Input(where, int(np.prod(shape)), self.input_levels))
-        self.shapes[where] = shape
-        return where
+        shape = integers(node.array("shape"), where, "the shape", 1, MAX_NEURONS).reshape(-1)
+        wire = _Wire(where, tuple(int(n) for n in shape))
+        self.ops.append(Input(where, wire.size, self.input_levels))
+        return wire
 
-    def _subgraph(self, node: Graph, where: str, reads: list[str]) -> str:
+    def _subgraph(self, node: Graph, where: str, reads: list[_Wire]) -> _Wire:
         if composite_op(node) is None:
             return self.graph(node, where + ".", reads)
         source = self._sum(where, reads)
-        ops = block_numbers(node, where).ops(where + ".", source)
+        ops = block_numbers(node, where).ops(where + ".", source.signal)
         self.ops += ops
         last = ops[-1]
-        size = last.weight.shape[0] if isinstance(last, Linear) else int(np.prod(self.shapes[source]))
-        self.shapes[last.name] = (1, size)
-        return last.name
+        return _Wire(last.name, (1, last.weight.shape[0] if isinstance(last, Linear) else source.size))
 
-    def _loop(self, source: str, where: str, graph: Graph, name: str) -> str:
-        """One step of delay on an edge that closes a cycle."""
-        delay = f"{source}.delay"
-        if delay not in self.shapes:
-            node = graph.nodes[name]
+    def _loop(self, source: str, node: Node | Graph) -> _Wire:
+        """One step of delay on the edges that leave a spiking node inside a cycle."""
+        if source not in self.loops:
             assert isinstance(node, Node)
             threshold = node.array("threshold" if node.type == "Threshold" else "v_threshold")
-            self.ops.append(Delay(delay, source, np.ones(threshold.size, np.int32)))
-            self.shapes[delay] = threshold.shape
-        return delay
+            self.ops.append(Delay(f"{source}.delay", source, np.ones(threshold.size, np.int32)))
+            self.loops[source] = _Wire(f"{source}.delay", threshold.shape)
+        return self.loops[source]
 
-    def _sum(self, where: str, reads: list[str]) -> str:
+    def _sum(self, where: str, reads: list[_Wire]) -> _Wire:
         if len(reads) == 1:
             return reads[0]
-        name = where + ".sum"
-        shapes = [self.shapes[read] for read in reads]
-        if any(shape != shapes[0] for shape in shapes):
-            raise GraphError(f"{where}: its inputs have different shapes: {', '.join(f'{r} {s}' for r, s in zip(reads, shapes, strict=True))}")
-        self.ops.append(Sum(name, tuple(reads), np.zeros(int(np.prod(shapes[0])), np.int32)))
-        self.shapes[name] = shapes[0]
-        return name
+        if any(read.shape != reads[0].shape for read in reads):
+            raise GraphError(f"{where}: its inputs have different shapes: {', '.join(f'{read.signal} {read.shape}' for read in reads)}")
+        wire = _Wire(where + ".sum", reads[0].shape)
+        self.ops.append(Sum(wire.signal, tuple(read.signal for read in reads), np.zeros(wire.size, np.int32)))
+        return wire
 
 
 def _check_ports(graph: Graph, prefix: str) -> None:

@@ -24,6 +24,7 @@ Shape = tuple[int, ...]
 Rule = Callable[[Node, str, str, Shape], tuple[list[Op], Shape]]
 WEIGHT_LIMIT = 1 << (MAX_WEIGHT_BITS - 1)
 MAX_THRESHOLD = (1 << 17) - 1
+MAX_GAIN = (1 << 17) - 1  # of a Scale: what the synaptic input of a `Lif` holds
 MAX_FIRE = 1 << 29
 MAX_GEOMETRY = 1 << 14  # largest side, stride, dilation or padding of a convolution
 
@@ -54,16 +55,16 @@ def linear(node: Node, where: str, source: str, limit: int = WEIGHT_LIMIT) -> li
         bias = integers(node.parameters["bias"], where, "the bias", -(2**31), 2**31 - 1).astype(np.int32).reshape(-1)
     if not weight.size or (weight.min() >= -WEIGHT_LIMIT and weight.max() < WEIGHT_LIMIT):
         return [Linear(where, source, weight.astype(np.int8, copy=False), bias, np.zeros(bias.size, np.uint8))]
-    return _wide_linear(weight.astype(np.int64), bias, where, source)
+    return _wide(weight.astype(np.int64), bias, where, lambda name, digit, shift: Linear(name, source, digit, np.zeros(bias.size, np.int32), shift))
 
 
-def _wide_linear(rest: Ints, bias: Ints, where: str, source: str) -> list[Op]:
+def _wide(rest: Ints, bias: Ints, where: str, synapse: Callable[[str, Ints, Ints], Op]) -> list[Op]:
     """Weights beyond 8 bits as a sum of shifted 7-bit digits; all digits of a weight have its sign, so intervals stay tight."""
     digits: list[Op] = []
     while rest.any():
         digit = np.sign(rest) * (np.abs(rest) & (WEIGHT_LIMIT - 1))
         shift = np.full(bias.size, (MAX_WEIGHT_BITS - 1) * len(digits), np.uint8)
-        digits.append(Linear(f"{where}.digit_{len(digits)}", source, digit.astype(np.int8), np.zeros(bias.size, np.int32), shift))
+        digits.append(synapse(f"{where}.digit_{len(digits)}", digit.astype(np.int8), shift))
         rest = np.sign(rest) * (np.abs(rest) >> (MAX_WEIGHT_BITS - 1))
     return [*digits, Sum(where, tuple(op.name for op in digits), bias)]
 
@@ -84,15 +85,14 @@ def gain_shift(node: Node) -> Ints | None:
 
 
 def _scale(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], Shape]:
-    """One synapse per neuron: a convolution with as many groups as neurons."""
-    shift = gain_shift(node)
-    gain = node.array("scale").reshape(-1)
-    if shift is None:
-        weight = integers(gain, where, "the gain", -WEIGHT_LIMIT, WEIGHT_LIMIT - 1).astype(np.int8)
-        shift = np.zeros(gain.size, np.uint8)
-    else:
-        weight = np.ones(gain.size, np.int8)
-    return [depthwise(where, source, weight, shift)], shape
+    """One synapse per neuron and 7-bit digit: a convolution with as many groups as neurons."""
+    shift, gain = gain_shift(node), node.array("scale").reshape(-1)
+    if shift is not None:
+        return [depthwise(where, source, np.ones(gain.size, np.int8), shift)], shape
+    weight = integers(gain, where, "the gain", -MAX_GAIN, MAX_GAIN)
+    if weight.min() >= -WEIGHT_LIMIT and weight.max() < WEIGHT_LIMIT:
+        return [depthwise(where, source, weight.astype(np.int8), np.zeros(gain.size, np.uint8))], shape
+    return _wide(weight.astype(np.int64), np.zeros(gain.size, np.int32), where, lambda name, digit, shift: depthwise(name, source, digit, shift)), shape
 
 
 def depthwise(where: str, source: str, weight: Ints, shift: Ints) -> Conv2d:
@@ -153,7 +153,7 @@ def _plane(where: str, shape: Shape) -> tuple[int, int]:
 def _sum_pool(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], Shape]:
     size, channels = _plane(where, shape), shape[0]
     kernel, stride, padding = (_pair(node.parameters[name]) for name in ("kernel_size", "stride", "padding"))
-    if min(*kernel, *stride) < 1 or min(padding) < 0 or max(*kernel, *stride, *padding) > MAX_GEOMETRY:
+    if min(*kernel, *stride) < 1 or min(padding) < 0 or max(*kernel, *stride, *padding) > MAX_GEOMETRY or kernel[0] * kernel[1] > MAX_GEOMETRY:
         raise GraphError(f"{where}: kernel {kernel}, stride {stride} or padding {padding} is out of range")
     weight = np.ones((channels, 1, *kernel), np.int8)
     bias, shift = np.zeros(channels, np.int32), np.zeros(channels, np.uint8)

@@ -155,10 +155,10 @@ NUMBERS: dict[str, tuple[str, np.ndarray, str]] = {
     "empty": ("head/weight", np.zeros((1, 0, 16), np.int8), r"'?head'?: .*"),
     "bias": ("head/bias", np.zeros((1, 23), np.int32), r"^Linear 'head': weight \(24, 16\), bias \(23,\)|^Linear 'head': .*do not fit"),
     "half a bias": ("head/bias", np.full((1, 24), 0.5), r"^head: the bias is not integer \(first value 0\.5\)"),
-    "gain of 300": ("head.scale/scale", np.full((1, 24), 300.0), r"^head\.scale: the gain is in \[300\.0, 300\.0\], allowed is \[-128, 127\]$"),
+    "gain of 300,000": ("head.scale/scale", np.full((1, 24), 300_000.0), r"^head\.scale: the gain is in \[300000\.0, 300000\.0\], allowed is \[-131071, 131071\]$"),
     "gain of a half": ("head.scale/scale", np.full((1, 24), 0.5), r"^head\.scale: the gain is not integer \(first value 0\.5\); quantize the graph first$"),
     "nan gain": ("head.scale/scale", np.full((1, 24), np.nan), r"^head\.scale: the gain holds NaN or infinity$"),
-    "gain of -200": ("head.scale/scale", np.full((1, 24), -200.0), r"^head\.scale: the gain is in \[-200\.0, -200\.0\], allowed is \[-128, 127\]$"),
+    "gain of -200,000": ("head.scale/scale", np.full((1, 24), -200_000.0), r"^head\.scale: the gain is in \[-200000\.0, -200000\.0\], allowed is \[-131071, 131071\]$"),
     "gain of 2**40": ("head.scale/scale", np.full((1, 24), 2.0**40), r"^Linear 'head': shifts must be in \[0, 31\], found \[40, 40\]$"),
     "gain shape": ("head.scale/scale", np.ones((1, 23)), r"'head.*do not fit|'head.*expects"),
     "nan weight in a block": (
