@@ -25,6 +25,7 @@ _HOME = {
     "Trace": "trace",
     "quantize": "graph_quantization",
     "compare_quantization": "graph_quantization",
+    "at_time_step": "time_step",
     "run": "verification",
     "verify": "verification",
     "generate": "verification",

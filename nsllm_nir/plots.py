@@ -22,7 +22,7 @@ OTHER = "input, final and output nodes"
 
 
 def layers(report: Report) -> dict[str, list[str]]:
-    """Traced nodes by layer; the nodes outside of layers come last."""
+    """Traced nodes by layer of a language model; the nodes outside of layers come last. In other graphs all nodes stand together."""
     found: dict[str, list[str]] = {}
     other = []
     for node in report.reference.values:
@@ -31,7 +31,7 @@ def layers(report: Report) -> dict[str, list[str]]:
             found.setdefault(first, []).append(node)
         else:
             other.append(node)
-    return {**found, OTHER: other} if other else found
+    return {**found, OTHER if found else "all nodes": other} if other else found
 
 
 def raster_figure(report: Report, nodes: dict[str, list[str]], title: str = "") -> Figure:

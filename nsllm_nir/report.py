@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
+from .graph_quantization import Quantization, QuantizationReport
 from .program import Linear, Program
 from .trace import Trace
 from .verification import BackendResult, Report, synaptic_operations
@@ -133,7 +134,7 @@ def backends_table(report: Report) -> Table:
 def differences_table(report: Report, *, all_nodes: bool = False) -> Table:
     """Spikes of the reference, and differing cells of each backend, by block or node."""
     steps = len(next(iter(report.reference.values.values())))
-    table = Table(title=f"Spikes over {steps} steps, and differing cells of each backend")
+    table = Table(title=f"Differences between backends: spikes over {steps} steps, and differing cells of each backend")
     table.add_column("node" if all_nodes else "block", no_wrap=True)
     for column in ("nodes", "neurons", "spikes", *(result.backend for result in report.results)):
         table.add_column(column, justify="right")
@@ -146,6 +147,24 @@ def differences_table(report: Report, *, all_nodes: bool = False) -> Table:
     totals = [None if result.error else result.differences for result in report.results]
     table.add_row("total", str(sum(r.nodes for r in found)), _number(sum(r.neurons for r in found)), spikes, *map(_difference, totals))
     return table
+
+
+def quantization_tables(summary: Quantization | None, error: QuantizationReport | None) -> list[Table]:
+    """Spikes of the float and of the integer graph, and the cells in which they differ, by spiking node; nothing for an integer graph."""
+    if summary is None or error is None:
+        return []
+    table = Table(title=f"Caused by quantization, {error.steps} steps: float graph against its integer form ({summary.weight_bits}-bit weights)")
+    table.add_column("node", no_wrap=True)
+    for column in ("float\nspikes", "integer\nspikes", "differing\ncells", "of cells"):
+        table.add_column(column, justify="right")
+    for n in error.nodes:
+        share = f"{100 * n.differences / max(n.cells, 1):.2f} %"
+        table.add_row(n.node, _number(n.float_spikes), _number(n.integer_spikes), _number(n.differences), share)
+    table.add_section()
+    cells = sum(n.cells for n in error.nodes)
+    spikes = (sum(n.float_spikes for n in error.nodes), sum(n.integer_spikes for n in error.nodes))
+    table.add_row("total", *map(_number, (*spikes, error.differences)), f"{100 * error.differences / max(cells, 1):.2f} %")
+    return [table]
 
 
 def findings(report: Report) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 
 from . import exporters, reference
 from .errors import InputError, NsllmNirError
-from .lowering import lower
+from .graph import DT
+from .graph_quantization import Quantization, QuantizationReport
+from .preparation import Source, prepare, quantization_json
 from .program import Linear, Program
 from .trace import Difference, NodeResult, Trace, compare, first_difference
 
@@ -45,21 +46,28 @@ class BackendResult:
 
 @dataclass(frozen=True)
 class Report:
-    """Comparison of all backends; ``exact`` only if every one ran and agrees in every cell."""
+    """Comparison of all backends; ``exact`` only if every one ran and agrees in every cell.
+
+    quantization, quantization_error: what was done to a float graph before, and the spikes that this changed on the same inputs;
+    None for an integer graph. They say nothing about backends, which all run the integer graph.
+    """
 
     program: Program
     reference: Trace
     results: tuple[BackendResult, ...]
+    quantization: Quantization | None = None
+    quantization_error: QuantizationReport | None = None
 
     @property
     def exact(self) -> bool:
         return bool(self.results) and all(result.exact for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: per backend and node the spikes and differences, and the first difference."""
+        """Plain data: per backend and node the spikes and differences, and the first difference; apart from them, what quantization changed."""
         return {
             "exact": self.exact,
             "steps": len(next(iter(self.reference.values.values()))),
+            **quantization_json(self.quantization, self.quantization_error),
             "backends": {
                 r.backend: {
                     "version": r.version,
@@ -75,6 +83,8 @@ class Report:
 
     def __str__(self) -> str:
         lines = []
+        if self.quantization and self.quantization_error:
+            lines += ["caused by quantization:", str(self.quantization), str(self.quantization_error), "differences between backends:"]
         for r in self.results:
             verdict = f"FAILED: {r.error}" if r.error else "exact" if r.exact else f"{r.differences} differences; first: {r.first}"
             lines.append(f"{r.backend:12} {sum(n.spikes for n in r.nodes):>9} spikes in {len(r.nodes)} nodes  {verdict}")
@@ -92,44 +102,57 @@ def token_spikes(program: Program, tokens: NDArray[np.integer] | list[int]) -> N
     return reference.one_hot(tokens, program.inputs[0].size)
 
 
-def _prepare(source: Program | str | Path, inputs: NDArray[np.integer] | list[int]) -> tuple[Program, NDArray[np.integer]]:
-    program = source if isinstance(source, Program) else lower(source)
+def input_spikes(program: Program, inputs: NDArray[np.integer] | list[int]) -> NDArray[np.int64]:
+    """Token ids (steps,), or spikes (steps, neurons), as checked spikes (steps, neurons); raises InputError."""
     array = np.asarray(inputs)
-    return program, token_spikes(program, array) if array.ndim == 1 else array
+    return token_spikes(program, array) if array.ndim == 1 else reference.check_inputs(program, array)
 
 
-def run(source: Program | str | Path, inputs: NDArray[np.integer] | list[int], backend: str = "reference") -> Trace:
-    """Spike counts of every node on one backend; arguments as in `verify`."""
-    program, spikes = _prepare(source, inputs)
-    return exporters.load(backend).compile(program).run(spikes)
+def run(source: Source, inputs: NDArray[np.integer] | list[int], backend: str = "reference", *, dt: float = DT) -> Trace:
+    """Spike counts of every node on one backend; arguments as in `verify`, which also reports what quantization of a float graph changes."""
+    program = prepare(source, dt).program
+    return exporters.load(backend).compile(program).run(input_spikes(program, inputs))
 
 
 def verify(
-    source: Program | str | Path,
+    source: Source,
     inputs: NDArray[np.integer] | list[int],
     backends: Iterable[str],
     *,
+    dt: float = DT,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Report:
     """Compare ``backends`` with the reference.
 
     Args:
-        source: NIR file or program.
+        source: NIR file, `nir.NIRGraph`, `Graph` or `Program`. A float graph is quantized first (8 bits, no calibration), and the
+            report says what that changed.
         inputs: token ids (tokens,), or spikes (tokens, neurons).
         backends: registered names.
+        dt: seconds per step that the graph was written for.
         progress: called with one line before each run.
 
     A backend that cannot run is reported with its error and makes the report inexact.
+
+    Raises:
+        GraphError, IntegerOverflowError: the graph has no exact integer form (`prepare`).
+        InputError: ``inputs`` do not fit, or ``dt`` is no time step.
+        BackendError: no such backend.
     """
-    program, spikes = _prepare(source, inputs)
     loaded = [exporters.load(name) for name in backends]  # an unknown name fails before anything runs
+    prepared = prepare(source, dt)
+    program = prepared.program
+    spikes = input_spikes(program, inputs)
     progress("reference")
     expected = reference.run(program, spikes)
+    if prepared.quantization:
+        progress("float graph")
+    error = prepared.quantization_error(spikes)
     results = []
     for backend in loaded:
         progress(backend.name)
         results.append(_check(backend, program, spikes, expected))
-    return Report(program, expected, tuple(results))
+    return Report(program, expected, tuple(results), prepared.quantization, error)
 
 
 def _check(backend: exporters.Backend, program: Program, spikes: NDArray[np.integer], expected: Trace) -> BackendResult:

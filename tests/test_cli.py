@@ -281,8 +281,8 @@ def test_verify_tokens_and_spikes_from_a_file(model: Path, tmp_path: Path) -> No
     np.save(tmp_path / "ids.npy", np.array(ids))
     np.save(tmp_path / "spikes.npy", reference.one_hot(ids, 256))
     found = []
-    for name in ("ids.txt", "ids.npy", "spikes.npy"):
-        assert call("verify", model, "--backend", "hls", "--tokens-file", tmp_path / name, "--json", tmp_path / "v.json")[0] == 0
+    for option, name in (("--tokens-file", "ids.txt"), ("--tokens-file", "ids.npy"), ("--input", "spikes.npy")):
+        assert call("verify", model, "--backend", "hls", option, tmp_path / name, "--json", tmp_path / "v.json")[0] == 0
         found.append(json.loads((tmp_path / "v.json").read_text())["backends"]["hls"]["nodes"])
     assert found[0] == found[1] == found[2]
 
@@ -298,9 +298,13 @@ def test_verify_tokens_and_spikes_from_a_file(model: Path, tmp_path: Path) -> No
         (("--backend", "hls", "--text", "missing.txt"), "no such file"),
         (("--backend", "hls", "--tokens-file", "missing.txt"), "missing.txt"),
         (("--backend", "hls", "--tokens-file", "@bad.txt"), "expected token ids"),
-        (("--backend", "hls", "--tokens-file", "@float.npy"), "expected integers of shape"),
+        (("--backend", "hls", "--tokens-file", "@float.npy"), "expected integer token ids (tokens,), found float64 of shape (3,)"),
+        (("--backend", "hls", "--tokens-file", "@narrow.npy"), "found int64 of shape (3, 4); --input reads spikes (steps, neurons)"),
         (("--backend", "hls", "--tokens-file", "@large.txt"), "token 256 at position 1 is outside the vocabulary"),
-        (("--backend", "hls", "--tokens-file", "@narrow.npy"), "expects an array (steps, 256)"),
+        (("--backend", "hls", "--input", "@narrow.npy"), "holds an array of shape (3, 4), the Input 'input' needs (steps, 256)"),
+        (("--backend", "hls", "--prompt", "x", "--steps", "5"), "--steps belongs to --random; give both or neither"),
+        (("--backend", "hls", "--prompt", "x", "--tokens", "5"), "--tokens belongs to --text; give both or neither"),
+        (("--backend", "hls", "--prompt", "x", "--dt", "-1"), "the time step must be a positive number of seconds, got -1"),
         (("--backend", "hls", "--colour"), "No such option"),
     ],
 )
@@ -456,39 +460,123 @@ def test_demo_fails_when_the_texts_differ(failure: str, small: Path, tmp_path: P
     assert ("it broke" in out) == (failure == "an error")
 
 
+def float_network(dt: float) -> nir.NIRGraph:
+    """A float network as other frameworks write it, for steps of ``dt``: no number of it is an integer."""
+    rng = np.random.default_rng(0)
+    tau, r, zero, one = (np.full(12, value) for value in (9.9 * dt, 9.9, 0.0, 1.0))
+    neurons = nir.LIF(tau=tau, r=r, v_leak=zero, v_threshold=one, v_reset=zero)
+    return nir.NIRGraph.from_list(nir.Input(np.array([8])), nir.Affine(rng.normal(0, 0.6, (12, 8)), rng.normal(0, 0.05, 12)), neurons)
+
+
 @pytest.fixture
 def float_graph(tmp_path: Path) -> Path:
-    """A float network as other frameworks write it: no number of it is an integer."""
-    rng = np.random.default_rng(0)
-    tau, r, zero, one = (np.full(12, value) for value in (9.9e-4, 9.9, 0.0, 1.0))
-    neurons = nir.LIF(tau=tau, r=r, v_leak=zero, v_threshold=one, v_reset=zero)
-    graph = nir.NIRGraph.from_list(nir.Input(np.array([8])), nir.Affine(rng.normal(0, 0.6, (12, 8)), rng.normal(0, 0.05, 12)), neurons)
-    nir.write(tmp_path / "float.nir", graph)
+    nir.write(tmp_path / "float.nir", float_network(1e-4))
     return tmp_path / "float.nir"
 
 
-def test_a_float_graph_is_quantized_and_verified(float_graph: Path) -> None:
-    status, _, err = call("verify", float_graph, "--random", "0.3", "--backend", "hls")
-    assert status == 2 and "quantize the graph first" in err
+def test_a_float_graph_is_quantized_on_the_way(float_graph: Path) -> None:
+    """Two tables: what quantization changed, and the backends, which all agree; the file that `quantize` writes runs the same."""
+    spikes, result = float_graph.with_name("spikes.npy"), float_graph.with_name("verify.json")
+    np.save(spikes, np.random.default_rng(1).random((300, 2, 4)) < 0.3)
+    status, out, err = call("verify", float_graph, "--input", spikes, "--backend", "hls", "--backend", "lava", "--json", result)
+    assert status == 0, err
+    found = json.loads(result.read_text())
+    assert found["exact"] and found["steps"] == 300
+    assert found["quantization"]["weight_bits"] == 8 and not found["quantization"]["unchanged"]
+    error = found["quantization_error"]["nodes"]["lif"]
+    assert error["integer_spikes"] == found["backends"]["hls"]["nodes"]["lif"]["spikes"] > 0
+    assert 0 < error["differences"] == found["quantization_error"]["differences"] < error["cells"] / 20
+    first, second = (out.index(title) for title in ("Caused by quantization, 300 steps", "Differences between backends"))
+    assert first < second
+    assert re.search(rf"│ lif +│ +{error['float_spikes']} │ +{error['integer_spikes']} │ +{error['differences']} │", out[first:second])
+    assert re.search(rf"│ lif +│ +1 │ +12 │ +{error['integer_spikes']} │ +0 │ +0 │", out[second:])
+
     integer, facts = float_graph.with_name("integer.nir"), float_graph.with_name("facts.json")
     status, out, _ = call("quantize", float_graph, "--out", integer, "--json", facts)
-    assert status == 0 and "quantization error" in out
-    assert json.loads(facts.read_text())["weight_bits"] == 8
-    result = float_graph.with_name("verify.json")
-    status, _, _ = call("verify", integer, "--random", "0.3", "--tokens", "20", "--backend", "hls", "--backend", "reference", "--json", result)
-    found = json.loads(result.read_text())
-    assert status == 0 and found["exact"] and found["steps"] == 20
-    assert found["backends"]["hls"]["nodes"]["lif"]["spikes"] > 0
+    assert status == 0 and "Caused by quantization, 64 steps" in out
+    assert json.loads(facts.read_text())["quantization"] == found["quantization"]
+    status, out, _ = call("verify", integer, "--input", spikes, "--backend", "hls", "--json", result)
+    again = json.loads(result.read_text())
+    assert status == 0 and again["quantization"] is None and again["quantization_error"] is None and "quantization" not in out
+    assert again["backends"]["hls"]["nodes"] == found["backends"]["hls"]["nodes"]
+    status, out, _ = call("quantize", integer, "--out", float_graph.with_name("twice.nir"))
+    assert status == 0 and "integer already" in out and float_graph.with_name("twice.nir").read_bytes() == integer.read_bytes()
+
+
+def test_a_wrong_backend_fails_on_a_float_graph(float_graph: Path, wrong: Wrong) -> None:
+    wrong.node, wrong.step, wrong.neuron = "lif", 5, 9
+    status, out, _ = call("verify", float_graph, "--random", "0.3", "--backend", "hls", "--backend", "wrong")
+    assert status == 1 and "wrong first differs at node 'lif', step 5, neuron 9" in out
+
+
+def test_run_and_build_quantize_too(float_graph: Path) -> None:
+    folder = float_graph.parent
+    status, out, _ = call("run", float_graph, "--backend", "hls", "--random", "0.3", "--out", folder / "t.npz", "--json", folder / "run.json")
+    assert status == 0 and "Caused by quantization, 64 steps" in out
+    data = json.loads((folder / "run.json").read_text())
+    assert data["quantization_error"]["nodes"]["lif"]["integer_spikes"] == data["nodes"]["lif"]["spikes"] == np.load(folder / "t.npz")["lif"].sum() > 0
+    status, out, _ = call("build", float_graph, "-o", folder / "project", "--random", "0.3", "--steps", "5")
+    assert status == 0 and "Caused by quantization, 5 steps" in out and "golden vectors of 5 steps" in out
+    done = subprocess.run(["make", "-C", folder / "project"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_trace_is_an_input(float_graph: Path) -> None:
+    """The array called input in the trace of a run is read again."""
+    traces = float_graph.with_name("one.npz"), float_graph.with_name("two.npz")
+    assert call("run", float_graph, "--backend", "reference", "--random", "0.3", "--out", traces[0])[0] == 0
+    assert call("run", float_graph, "--backend", "reference", "--input", traces[0], "--out", traces[1])[0] == 0
+    first, second = (np.load(trace) for trace in traces)
+    assert all(np.array_equal(first[node], second[node]) for node in ("input", "lif"))
+
+
+@pytest.mark.parametrize("command", ["run", "verify", "build", "quantize"])
+def test_the_time_step_of_a_file(command: str, float_graph: Path) -> None:
+    """The same network written for another step, with its step given, does the same."""
+    slow, folder = float_graph.with_name("slow.nir"), float_graph.parent
+    nir.write(slow, float_network(1e-3))
+    outputs = []
+    for path, dt in ((float_graph, ()), (slow, ("--dt", "1e-3"))):
+        out = folder / f"{path.stem}.out"
+        more = {
+            "run": ("--backend", "hls", "--random", "0.3", "--json", out),
+            "verify": ("--backend", "hls", "--random", "0.3", "--json", out),
+            "build": ("--random", "0.3", "--out", out),
+            "quantize": ("--out", out),
+        }[command]
+        assert call(command, path, *more, *dt)[0] == 0
+        if command in ("run", "verify"):
+            outputs.append(re.sub(r'"seconds": [\d.]+', "", out.read_text()))
+        elif command == "build":
+            outputs.append({file.name: file.read_bytes() for file in sorted(out.iterdir()) if file.is_file()})
+        else:
+            outputs.append(str(lower(out)))
+    assert outputs[0] == outputs[1] and outputs[0]
+
+
+def test_samples_of_a_nir_data_file(float_graph: Path) -> None:
+    data, trace = float_graph.with_name("data.h5"), float_graph.with_name("t.npz")
+    spikes = np.random.default_rng(2).random((3, 20, 8)) < 0.4
+    nir.write_data(data, nir.NIRGraphData({"input": nir.NIRNodeData({"spikes": nir.TimeGriddedData(spikes, 1e-4)})}))
+    status, _, err = call("run", float_graph, "--backend", "reference", "--input", data)
+    assert status == 2 and "holds 3 samples; choose one, 0 to 2, with sample (--sample)" in err
+    assert call("run", float_graph, "--backend", "reference", "--input", data, "--sample", "2", "--out", trace)[0] == 0
+    assert np.array_equal(np.load(trace)["input"], spikes[2])
+    status, _, err = call("run", float_graph, "--backend", "reference", "--input", data, "--sample", "2", "--dt", "2e-4")
+    assert status == 2 and "error: lif: tau must be at least" not in err and "give dt = 0.0001 (--dt)" in err
 
 
 def test_random_input_is_reproducible_and_checked(float_graph: Path) -> None:
-    integer = float_graph.with_name("integer.nir")
-    call("quantize", float_graph, "--out", integer)
     traces = []
     for seed in ("1", "1", "2"):
         out = float_graph.with_name("trace.npz")
-        assert call("run", integer, "--backend", "reference", "--random", "0.5", "--seed", seed, "--out", out)[0] == 0
+        assert call("run", float_graph, "--backend", "reference", "--random", "0.5", "--steps", "30", "--seed", seed, "--out", out)[0] == 0
         traces.append(np.load(out)["input"])
-    assert (traces[0] == traces[1]).all() and (traces[0] != traces[2]).any()
-    status, _, err = call("run", integer, "--backend", "reference", "--random", "1.5")
+    assert traces[0].shape == (30, 8) and (traces[0] == traces[1]).all() and (traces[0] != traces[2]).any()
+    status, _, err = call("run", float_graph, "--backend", "reference", "--random", "1.5")
     assert status == 2 and "rate in [0, 1]" in err
+
+
+def test_dt_belongs_to_graphs(tmp_path: Path) -> None:
+    status, _, err = call("quantize", tmp_path, "--out", tmp_path / "q", "--dt", "1e-3")
+    assert status == 2 and "--dt belongs to a .nir file" in err

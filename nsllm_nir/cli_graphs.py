@@ -1,0 +1,186 @@
+"""Commands about NIR graphs: run, verify, generate, build. None of them needs torch, unless a backend does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .cli_options import AllNodes, Backends, InputFile, Json, Length, Model, Prompt, Random, Sample, Seed, TextFile, TimeStep, Tokens, TokensFile, given
+from .errors import InputError
+from .inputs import InputOptions
+from .terminal import Steps, show
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .preparation import Prepared
+    from .program import Program
+
+
+def _load(model: Path, options: InputOptions, dt: float, length: int = 64) -> tuple[Prepared, NDArray[Any]]:
+    """What backends run, and its input spikes (steps, neurons)."""
+    from .inputs import choose
+    from .preparation import prepare
+    from .verification import input_spikes
+
+    prepared = prepare(model, dt)
+    return prepared, input_spikes(prepared.program, choose(prepared.program, options, length=length, dt=dt))
+
+
+def run(
+    model: Model,
+    backend: Annotated[str, typer.Option(help="Backend name; `nsllm-nir doctor` lists them.")],
+    prompt: Prompt = None,
+    tokens_file: TokensFile = None,
+    text: TextFile = None,
+    tokens: Tokens = None,
+    input_file: InputFile = None,
+    sample: Sample = None,
+    random: Random = None,
+    steps: Length = None,
+    seed: Seed = None,
+    dt: TimeStep = 1e-4,
+    out: Annotated[Path | None, typer.Option(help="Write the trace as .npz: one array (steps, neurons) per node.")] = None,
+    all_nodes: AllNodes = False,
+    json_file: Json = None,
+) -> None:
+    """Run a model on one backend: spikes and synaptic operations. A float graph is quantized first, and the spikes that this changes are counted."""
+    from . import exporters
+    from .preparation import quantization_json
+    from .report import block_of, quantization_tables, rows, spikes_table, write_arrays, write_json
+
+    found = exporters.load(backend)
+    prepared, spikes = _load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
+    program = prepared.program
+    with Steps() as progress:
+        progress(f"run {backend}")
+        trace = found.compile(program).run(spikes)
+        error = prepared.quantization_error(spikes)
+    show(*quantization_tables(prepared.quantization, error), spikes_table(program, trace, all_nodes=all_nodes))
+    if out:
+        write_arrays(out, trace.values)
+    if json_file:
+        nodes = {row.name: {"block": block_of(row.name), **vars(row)} for row in rows(program, trace, all_nodes=True)}
+        facts = {"backend": backend, "version": found.version(), "steps": len(spikes), "tier": "simulated"}
+        write_json(json_file, {**facts, **quantization_json(prepared.quantization, error), "nodes": nodes})
+
+
+def verify(
+    model: Model,
+    backend: Backends = None,
+    prompt: Prompt = None,
+    tokens_file: TokensFile = None,
+    text: TextFile = None,
+    tokens: Tokens = None,
+    input_file: InputFile = None,
+    sample: Sample = None,
+    random: Random = None,
+    steps: Length = None,
+    seed: Seed = None,
+    dt: TimeStep = 1e-4,
+    all_nodes: AllNodes = False,
+    picture: Annotated[Path | None, typer.Option(help="Write the spike raster, differences marked, to this PNG file.")] = None,
+    constraints: Annotated[Path | None, typer.Option(help="Print the Loihi 2 constraint report and write it to this JSON file.")] = None,
+    json_file: Json = None,
+) -> None:
+    """Compare backends with the integer reference at every node, step and neuron; exit status 0 only if all are exact.
+
+    Default: all backends; snntorch only for NSLLM models, which it rebuilds.
+    A float graph is quantized first; the spikes that this changes stand in a table of their own and do not count as differences.
+    """
+    from . import exporters
+    from .report import backends_table, differences_table, findings, quantization_tables, write_json
+    from .verification import verify as run_verification
+
+    names = backend or _all_backends(model)
+    for name in names:
+        exporters.load(name)
+    prepared, spikes = _load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
+    with Steps() as progress:
+        report = run_verification(prepared, spikes, names, progress=progress)
+    show(*quantization_tables(report.quantization, report.quantization_error))
+    show(differences_table(report, all_nodes=all_nodes), backends_table(report), *findings(report))
+    if constraints:
+        _constraints(prepared.program, constraints)
+    if picture:
+        from .plots import picture as draw
+
+        draw(report, picture)
+    if json_file:
+        write_json(json_file, report.to_json())
+    raise typer.Exit(0 if report.exact else 1)
+
+
+def _all_backends(model: Path) -> list[str]:
+    """Every backend but the reference; `snntorch` is for the files that it can rebuild a model from."""
+    from . import exporters
+    from .graph import read
+
+    found = read(model).metadata.get("nsllm_nir")
+    own = isinstance(found, dict) and "model" in found
+    return [name for name in exporters.names() if name != "reference" and (own or name != "snntorch")]
+
+
+def _constraints(program: Program, path: Path) -> None:
+    from .exporters import lava_constraints
+    from .report import constraints_table, write_json
+
+    rows = lava_constraints.as_rows(lava_constraints.constraints(program))
+    cores = lava_constraints.estimated_cores(lava_constraints.constraints(program))
+    show(constraints_table(rows, cores))
+    write_json(path, {"estimated_cores": cores, "rows": rows})
+
+
+def generate(
+    model: Model,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")],
+    backend: Annotated[str, typer.Option(help="Backend name.")] = "hls",
+    new_tokens: Annotated[int, typer.Option(help="Tokens to write.")] = 64,
+) -> None:
+    """Continue a text on a backend, greedily, from integer logits."""
+    from .demo import continuation
+    from .inputs import check_byte_level, decode, encode
+    from .lowering import lower
+
+    program = lower(model)
+    check_byte_level(program)
+    with Steps() as progress:
+        progress(f"generate with {backend}")
+        written = continuation(backend, program, encode(prompt), new_tokens)
+    print(prompt + decode(written))  # as it is: `show` would drop control characters
+
+
+def build(
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the project; must not exist or be empty.")],
+    target: Annotated[str, typer.Option(help="vitis: the spike engine as a Vitis HLS project.")] = "vitis",
+    part: Annotated[str | None, typer.Option(help="FPGA part.")] = None,
+    clock_ns: Annotated[float | None, typer.Option(help="Clock period in nanoseconds.")] = None,
+    prompt: Prompt = None,
+    tokens_file: TokensFile = None,
+    text: TextFile = None,
+    tokens: Tokens = None,
+    input_file: InputFile = None,
+    sample: Sample = None,
+    random: Random = None,
+    steps: Length = None,
+    seed: Seed = None,
+    dt: TimeStep = 1e-4,
+) -> None:
+    """Write a hardware project with the model's program image and golden vectors; `make` in it checks them with g++.
+
+    A float graph is quantized first, and the spikes that this changes are counted.
+    """
+    from . import reference
+    from .exporters.hls import build_vitis
+    from .report import quantization_tables
+
+    if target != "vitis":
+        raise InputError(f"--target must be vitis, got {target!r}")
+    prepared, spikes = _load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt, length=16)
+    hardware = given(part=part, clock_ns=clock_ns)
+    project = build_vitis(prepared.program, spikes, reference.run(prepared.program, spikes), out, **hardware)
+    show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes)))
+    show(f"{project}: engine, image, golden vectors of {len(spikes)} steps. Check it with `make -C {project}`; README.txt there says how Vitis HLS takes it.")
