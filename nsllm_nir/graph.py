@@ -6,9 +6,10 @@ those that `nir.write` produces (checked against nir 1.0.8), so any `nir.read` o
 
 from __future__ import annotations
 
-import io
 import os
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import GraphError
+from .hdf5_guard import Sink, Source, dataset, member, open_file
 
 UNTIMED = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
 UNTIMED.set_obj_track_times(False)  # no time stamps, for equal bytes
@@ -53,7 +55,8 @@ OPTIONAL = {
     *((kind, "w_in") for kind in ("CubaLI", "CubaLIF")),
     *((kind, "input_shape") for kind in ("Conv1d", "Conv2d")),
 }
-DEFLATE_LIMIT = 1032  # HDF5's compression never packs tighter than 1032:1
+DEPTH = 64  # of subgraphs and metadata in each other
+EAGER = 1 << 26  # bytes beyond its own size that a file's edges, metadata and scalars may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +118,7 @@ class GraphWriter:
             handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
         except OSError as error:
             raise self._failure(error) from error
-        self.temporary, self.sink = Path(name), _Sink(handle)
+        self.temporary, self.sink = Path(name), Sink(handle)
         try:
             self.file = h5py.File(self.sink, "w")
         except OSError as error:
@@ -159,49 +162,6 @@ class GraphWriter:
 
     def _failure(self, error: OSError) -> GraphError:
         return GraphError(f"cannot write {self.path}: {error}; the old file, if any, is unchanged")
-
-
-class _Sink(io.FileIO):
-    """A file for the HDF5 library, which crashes when a write fails: what the disk refuses stays in memory until `close`."""
-
-    def __init__(self, handle: int) -> None:
-        super().__init__(handle, "r+")
-        self.error: OSError | None = None
-        self.refused: list[tuple[int, bytes]] = []  # offset, data
-
-    def write(self, data: Any) -> int:
-        view, start, done = memoryview(data).cast("B"), self.tell(), 0
-        while done < len(view) and self.error is None:
-            try:
-                done += super().write(view[done:])
-            except OSError as error:
-                self.error = error
-        if done < len(view):
-            self.refused.append((start + done, bytes(view[done:])))
-            self.seek(start + len(view))
-        return len(view)
-
-    def readinto(self, buffer: Any) -> int:
-        view, start = memoryview(buffer).cast("B"), self.tell()
-        view[:] = super().read(len(view)).ljust(len(view), b"\0")
-        for offset, data in self.refused:
-            first, last = max(offset, start), min(offset + len(data), start + len(view))
-            if first < last:
-                view[first - start : last - start] = data[first - offset : last - offset]
-        self.seek(start + len(view))
-        return len(view)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-            return size or 0
-
-    def close(self) -> OSError | None:  # type: ignore[override]
-        """Close the file; returns the first error."""
-        super().close()
-        return self.error
 
 
 def _umask() -> int:
@@ -287,84 +247,99 @@ def read(path: Path | str) -> Graph:
     if not path.is_file():
         raise GraphError(f"{path} is a folder, not a NIR file" if path.is_dir() else f"{path}: no such file")
     try:
-        with h5py.File(path, "r") as file:
-            if "node" not in file:
+        with open_file(path) as source:
+            if "node" not in source.file:
                 raise GraphError(f"{path} is an HDF5 file but not a NIR file (it has no group 'node')")
-            graph = _read_graph(path, file["node"], "graph")
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
+            graph = _Reader(path, source, source.size + EAGER).graph(member(source.file, "node"), "graph", 0)
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         if isinstance(error, GraphError):
             raise
         raise GraphError(f"{path} is not a readable NIR file ({error}); it may be truncated or corrupt, export it again") from error
     return Graph(graph.nodes, graph.edges, graph.metadata, path)
 
 
-def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
-    """A data set whose claimed size the file can hold: the HDF5 library trusts a corrupt header and allocates."""
-    data = group[name]
-    kind = data.dtype.kind
-    if kind not in "biuf" and h5py.check_string_dtype(data.dtype) is None:
-        raise GraphError(f"{data.name} holds {data.dtype}, expected numbers or text")
-    if data.nbytes > DEFLATE_LIMIT * data.file.id.get_filesize():
-        raise GraphError(f"{data.name} claims {data.nbytes:,} bytes, more than this file can hold; it is corrupt")
-    return data
+@dataclass
+class _Reader:
+    """One reading of a file. room: bytes that may still be loaded; groups: addresses of those met so far.
 
+    A file in which one group or data set stands in many places could be small and its graph enormous.
+    """
 
-def _value(group: h5py.Group, name: str) -> Any:
-    value = _dataset(group, name)[()]
-    return value.decode("utf8") if isinstance(value, bytes) else value
+    path: Path
+    source: Source
+    room: int
+    groups: set[int] = field(default_factory=set)
 
+    def graph(self, group: h5py.Group, where: str, depth: int) -> Graph:
+        self._enter(group, depth)
+        kind = self._text(group, "type")
+        if kind != "NIRGraph":
+            raise GraphError(f"{where}: expected a NIRGraph, found {kind!r}")
+        children = member(group, "nodes")
+        self._enter(children, depth)
+        nodes = {name: self._node(member(children, name), f"{where}.{name}", depth + 1) for name in children}
+        edges = self._edges(group)
+        for edge, times in Counter(edges).items():
+            if times > 1:
+                raise GraphError(f"{where}: the edge {edge} is listed twice")
+        for a, b in edges:
+            for end in (a, b):
+                if end not in nodes:
+                    raise GraphError(f"{where}: the edge {a!r} -> {b!r} names a node {end!r} that does not exist")
+        return Graph(nodes, edges, self._metadata(member(group, "metadata"), depth) if "metadata" in group else {})
 
-def _text(group: h5py.Group, name: str) -> str:
-    data = _dataset(group, name)
-    if data.shape != ():
-        raise GraphError(f"{data.name} has shape {data.shape}, expected one text")
-    return str(_value(group, name))
+    def _enter(self, group: h5py.Group, depth: int) -> None:
+        if depth > DEPTH:
+            raise GraphError(f"{group.name} lies more than {DEPTH} subgraphs deep")
+        address = h5py.h5o.get_info(group.id).addr
+        if address in self.groups:
+            raise GraphError(f"{group.name} stands in the file a second time; store every node and subgraph once")
+        self.groups.add(address)
 
+    def _value(self, group: h5py.Group, name: str) -> Any:
+        found = self.source.value(group, name)
+        self.room -= sys.getsizeof(found) if isinstance(found, str) else np.asarray(found).nbytes
+        if self.room < 0:
+            raise GraphError(f"{group.name}/{name}: edges and metadata up to here take {EAGER >> 20} MiB more than the file; store each array once")
+        return found
 
-def _read_graph(path: Path, group: h5py.Group, where: str) -> Graph:
-    kind = _text(group, "type")
-    if kind != "NIRGraph":
-        raise GraphError(f"{where}: expected a NIRGraph, found {kind!r}")
-    nodes = {name: _read_node(path, child, f"{where}.{name}") for name, child in group["nodes"].items()}
-    edges = tuple((a.decode("utf8"), b.decode("utf8")) for a, b in _value(group, "edges")) if group["edges"].size else ()
-    if len(set(edges)) < len(edges):
-        raise GraphError(f"{where}: the edge {next(e for e in edges if edges.count(e) > 1)} is listed twice")
-    for a, b in edges:
-        for end in (a, b):
-            if end not in nodes:
-                raise GraphError(f"{where}: the edge {a!r} -> {b!r} names a node {end!r} that does not exist")
-    return Graph(nodes, edges, _read_metadata(group["metadata"]) if "metadata" in group else {})
+    def _text(self, group: h5py.Group, name: str) -> str:
+        data = dataset(group, name)
+        if data.shape != ():
+            raise GraphError(f"{data.name} has shape {data.shape}, expected one text")
+        return str(self._value(group, name))
 
+    def _edges(self, group: h5py.Group) -> tuple[tuple[str, str], ...]:
+        if not dataset(group, "edges").size:
+            return ()
+        return tuple((a.decode("utf8"), b.decode("utf8")) for a, b in self._value(group, "edges"))
 
-def _read_metadata(group: h5py.Group) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, item in group.items():
-        if isinstance(item, h5py.Group):
-            out[key] = _read_metadata(item)
-        else:
-            out[key] = _value(group, key)
-    return out
+    def _metadata(self, group: h5py.Group, depth: int) -> dict[str, Any]:
+        self._enter(group, depth)
+        items = {key: member(group, key) for key in group}
+        return {key: self._metadata(item, depth + 1) if isinstance(item, h5py.Group) else self._value(group, key) for key, item in items.items()}
 
-
-def _read_node(path: Path, group: h5py.Group, where: str) -> Node | Graph:
-    kind = _text(group, "type")
-    if kind == "NIRGraph":
-        return _read_graph(path, group, where)
-    if kind not in PARAMETERS:
-        raise GraphError(f"{where}: node type {kind!r} is not supported; supported are {', '.join(sorted(PARAMETERS))} and NIRGraph")
-    parameters: dict[str, Any] = {}
-    for name in PARAMETERS[kind]:
-        if name not in group:
-            if (kind, name) in OPTIONAL:
-                continue
-            raise GraphError(f"{where}: the {kind} node lacks the parameter {name!r}")
-        data = _dataset(group, name)
-        if data.shape and data.size:
-            data[tuple(0 for _ in data.shape)]  # touch it: a truncated file fails here, not in the middle of a run
-            parameters[name] = LazyArray(path, data.name, data.shape, data.dtype)
-        else:
-            parameters[name] = _value(group, name)
-    return Node(kind, parameters)
+    def _node(self, group: h5py.Group, where: str, depth: int) -> Node | Graph:
+        kind = self._text(group, "type")
+        if kind == "NIRGraph":
+            return self.graph(group, where, depth)
+        if kind not in PARAMETERS:
+            raise GraphError(f"{where}: node type {kind!r} is not supported; supported are {', '.join(sorted(PARAMETERS))} and NIRGraph")
+        parameters: dict[str, Any] = {}
+        for name in PARAMETERS[kind]:
+            if name not in group:
+                if (kind, name) in OPTIONAL:
+                    continue
+                raise GraphError(f"{where}: the {kind} node lacks the parameter {name!r}")
+            data = dataset(group, name)
+            if data.shape and data.dtype.kind not in "biuf":
+                raise GraphError(f"{where}: the parameter {name!r} holds text, expected numbers")
+            if data.shape and data.size:
+                data[tuple(0 for _ in data.shape)]  # touch it: a truncated file fails here, not in the middle of a run
+                parameters[name] = LazyArray(self.path, data.name, data.shape, data.dtype)
+            else:
+                parameters[name] = self._value(group, name)
+        return Node(kind, parameters)
 
 
 def from_nir_object(graph: nir.NIRGraph) -> Graph:
