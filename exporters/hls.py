@@ -22,6 +22,8 @@ from nsllm_nir.hw.simulation import EngineProcess
 from nsllm_nir.program import Conv2d, Linear, Program
 from nsllm_nir.trace import Trace
 
+MESSAGE_TOKENS = 64  # of one request to the engine: each request has its own time-out
+
 
 @dataclass(frozen=True)
 class SynapticEvents:
@@ -36,23 +38,32 @@ class SynapticEvents:
 
 
 class _Engine:
-    """A process with the program loaded, stepping it token by token."""
+    """A process with the program loaded. counters: (ops, 2), the work of all tokens so far."""
 
     def __init__(self, program: Program, process: EngineProcess) -> None:
         self.program, self.process = program, process
         self.counters = np.zeros((len(program.ops), 2), np.int64)
-        self._ports = {True: program.traced, False: tuple(n for n in program.traced if n in program.outputs)}
-        self._ends = {traced: np.cumsum([program.signals[n].size for n in names]) for traced, names in self._ports.items()}
 
-    def advance(self, spikes: NDArray[np.int64], traced: bool) -> dict[str, NDArray[np.int64]]:
-        """One token: the values of the traced signals, or of the outputs only."""
-        *values, counters = np.split(self.process.step(images.events(spikes), traced), self._ends[traced])
-        self.counters += counters.reshape(-1, 2)
-        return {n: v.view(np.int32).astype(np.int64) for n, v in zip(self._ports[traced], values, strict=True)}
+    def run(self, spikes: NDArray[np.integer], traced: bool) -> dict[str, NDArray[np.int64]]:
+        """Advance by spikes (tokens, neurons): the values (tokens, size) of the traced signals, or of the outputs only.
+
+        Raises:
+            InputError: the spikes do not fit the program.
+            BackendError: the engine crashed or hung.
+        """
+        checked = reference.check_inputs(self.program, spikes)
+        names = [n for n in self.program.traced if traced or n in self.program.outputs]
+        ends = np.cumsum([self.program.signals[n].size for n in names])
+        values = np.empty((len(checked), ends[-1]), np.int32)
+        for first in range(0, len(checked), MESSAGE_TOKENS):
+            block = checked[first : first + MESSAGE_TOKENS]
+            ports, counters = np.split(self.process.run(block, traced), [len(block) * ends[-1]])
+            values[first : first + len(block)] = ports.view(np.int32).reshape(len(block), -1)
+            self.counters += counters.view(np.int64).reshape(-1, 2)
+        return {n: part.astype(np.int64) for n, part in zip(names, np.split(values, ends[:-1], axis=1), strict=True)}
 
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
-        row = reference.check_inputs(self.program, np.asarray(spikes)[None])[0]
-        return self.advance(row, traced=False)[self.program.outputs[0]]
+        return self.run(np.asarray(spikes)[None], traced=False)[self.program.outputs[0]][0]
 
 
 @dataclass
@@ -82,13 +93,12 @@ class Executable:
             InputError: the inputs do not fit the program.
             BackendError: the engine crashed or hung.
         """
-        spikes = reference.check_inputs(self.program, inputs)
+        spikes = reference.check_inputs(self.program, inputs)  # before a process starts
         with self.open() as engine:
-            steps = [engine.advance(row, traced=True) for row in spikes]
+            values = engine.run(spikes, traced=True)
         work = zip(self.program.ops, engine.counters.tolist(), strict=True)
         self.counters = {op.name: SynapticEvents(*events) for op, events in work if isinstance(op, Linear | Conv2d)}
-        shape = {n: (len(steps), self.program.signals[n].size) for n in self.program.traced}
-        return Trace({n: np.array([x[n] for x in steps], dtype=np.int64).reshape(shape[n]) for n in self.program.traced})
+        return Trace(values)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.errors import BackendError, LossyConversionError
+from nsllm_nir.errors import BackendError, InputError, LossyConversionError
 from nsllm_nir.exporters import lava_client, lava_constraints, lava_network, lava_stock
 from nsllm_nir.exporters.lava_worker import job as jobs
 from nsllm_nir.program import Program
@@ -20,19 +20,34 @@ from nsllm_nir.reference import check_inputs
 from nsllm_nir.trace import Trace
 
 MESSAGE_LIMIT = 31  # bits of a signed message between two Lava processes
+BLOCK_TOKENS, BLOCK_WORDS = 64, 1 << 18  # tokens of one Lava step of the fused process; words of its messages
 
 
 @dataclass
 class _Session:
+    """A worker that keeps its state between runs of a limited number of tokens."""
+
     program: Program
     worker: lava_client.Worker
 
-    def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Advance one token; raises BackendError when the worker fails or does not answer in time."""
-        self.worker.input[0] = check_inputs(self.program, np.asarray(spikes)[None])[0]
+    def run(self, spikes: NDArray[np.integer]) -> dict[str, NDArray[np.int64]]:
+        """Advance by spikes (tokens, neurons), at most as many as the session was started for; returns the traced signals.
+
+        Raises:
+            InputError: the spikes do not fit the program or the session.
+            BackendError: the worker fails or does not answer in time.
+        """
+        checked = check_inputs(self.program, spikes)
+        if len(checked) > len(self.worker.input):
+            raise InputError(f"the session was started for runs of up to {len(self.worker.input)} tokens, got {len(checked)}")
+        self.worker.input[:] = jobs.NO_TOKEN
+        self.worker.input[: len(checked)] = checked
         self.worker.step()
-        values = _split(self.program, self.worker.output)
-        return values[self.program.outputs[0]][0]
+        return _split(self.program, self.worker.output[: len(checked)])
+
+    def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Advance one token; raises as `run`."""
+        return self.run(np.asarray(spikes)[None])[self.program.outputs[0]][0]
 
 
 @dataclass(frozen=True)
@@ -44,20 +59,30 @@ class _Fused:
         spikes = check_inputs(self.program, inputs)
         if not len(spikes):
             return Trace({node: np.zeros((0, self.program.signals[node].size), np.int64) for node in self.program.traced})
-        with self._worker(spikes) as worker:
-            worker.step()
-            return Trace(_split(self.program, worker.output))
+        with self.start(len(spikes)) as session:
+            return Trace(session.run(spikes))
+
+    def open(self) -> AbstractContextManager[_Session]:
+        return self.start(1)
 
     @contextmanager
-    def open(self) -> Iterator[_Session]:
-        with self._worker(np.zeros((1, self.program.inputs[0].size), np.int64)) as worker:
-            yield _Session(self.program, worker)
+    def start(self, tokens: int) -> Iterator[_Session]:
+        """A session whose `run` takes up to ``tokens``, rounded up to whole blocks.
 
-    def _worker(self, spikes: NDArray[np.int64]) -> AbstractContextManager[lava_client.Worker]:
+        A Lava step runs a block of tokens, because a message between Lava's processes costs far more than a token.
+
+        Raises:
+            BackendError: the worker does not start, or /dev/shm cannot hold its messages.
+        """
+        neurons, width = self.program.inputs[0].size, sum(self.program.signals[node].size for node in self.program.traced)
+        block = max(1, min(tokens, BLOCK_TOKENS, BLOCK_WORDS // (neurons + width)))
+        steps = -(-tokens // block)
+        lava_client.check_shared_memory(block * (neurons + width) * 4 * jobs.CHANNEL_SLOTS)
         data, arrays = jobs.program_to_data(self.program)
-        width = sum(self.program.signals[node].size for node in self.program.traced)
-        job = {"kind": "fused", "program": data, "steps": len(spikes)}
-        return lava_client.worker(job, arrays, spikes, (len(spikes), width), self.timeout_seconds)
+        job = {"kind": "fused", "program": data, "steps": steps, "block": block}
+        rows = np.full((steps * block, neurons), jobs.NO_TOKEN)
+        with lava_client.worker(job, arrays, rows, (steps * block, width), self.timeout_seconds) as worker:
+            yield _Session(self.program, worker)
 
 
 def _split(program: Program, rows: NDArray[np.int32]) -> dict[str, NDArray[np.int64]]:

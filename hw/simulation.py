@@ -58,13 +58,18 @@ class EngineProcess:
             raise BackendError(f"the image has {len(image)} bytes, which is not a whole number of 32-bit words")
         self._request(LOAD, np.frombuffer(image, "<u4"))
 
-    def step(self, events: Words, traced: bool) -> Words:
-        """Advance one token. events: (n, 2) neuron and count; returns the port words, then two counters per op.
+    def run(self, spikes: NDArray[np.integer], traced: bool) -> Words:
+        """Advance one or more tokens with one request. spikes: counts (tokens, neurons).
+
+        Returns the ports of every token (of the outputs only unless ``traced``), then two 64-bit counters per op, summed.
 
         Raises:
-            BackendError: the engine refuses an event, crashed or hung.
+            BackendError: the engine refuses an event (names the step, counted since `load`), crashed or hung.
         """
-        return self._request(STEP_TRACED if traced else STEP, np.ascontiguousarray(events, "<u4").reshape(-1))
+        steps, neurons = np.nonzero(spikes != 0)  # much faster on bool
+        each = np.bincount(steps, minlength=len(spikes))
+        pairs = np.stack([neurons, spikes[steps, neurons]], axis=1).reshape(-1)
+        return self._request(STEP_TRACED if traced else STEP, np.concatenate([[len(spikes)], each, pairs]).astype("<u4"))
 
     def _request(self, command: int, payload: Words) -> Words:
         deadline = time.monotonic() + self.timeout
@@ -85,15 +90,16 @@ class EngineProcess:
             except BrokenPipeError:
                 raise self._died() from None
 
-    def _read(self, size: int, deadline: float) -> bytes:
-        parts = bytearray()
-        while len(parts) < size:
+    def _read(self, size: int, deadline: float) -> bytearray:
+        answer = bytearray(size)
+        left = memoryview(answer)
+        while len(left):
             self._wait(self._stdout, select.POLLIN, deadline)
-            part = os.read(self._stdout, min(size - len(parts), 1 << 20))
-            if not part:
+            count = os.readv(self._stdout, [left])
+            if not count:
                 raise self._died()
-            parts += part
-        return bytes(parts)
+            left = left[count:]
+        return answer
 
     def _wait(self, pipe: int, event: int, deadline: float) -> None:
         poll = select.poll()

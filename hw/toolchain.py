@@ -21,9 +21,10 @@ COMPILE_TIMEOUT = 300.0  # seconds
 
 @dataclass(frozen=True)
 class Depths:
-    """Sizes fixed when the engine is built: lanes, and memories in 32-bit words (docs/image_format.md, "Build sizes")."""
+    """Sizes fixed when the engine is built: lanes, rows added at once, and memories in 32-bit words (docs/image_format.md, "Build sizes")."""
 
     lanes: int = 16
+    rows: int = 4
     signal_words: int = 1 << 16
     state_words: int = 1 << 16
     row_words: int = 1 << 12

@@ -143,8 +143,9 @@ def run(program: Program, inputs: NDArray[np.integer]) -> Trace:
     """Run spikes (tokens, neurons) from a silent start; returns the trace of every spiking node and output."""
     spikes = check_inputs(program, inputs)
     state, name = State(), program.inputs[0].name
-    steps = [step(program, state, {name: row}) for row in spikes]
-    return Trace({
-        node: np.array([x[node] for x in steps], dtype=np.int64).reshape(len(steps), program.signals[node].size)
-        for node in program.traced
-    })
+    values = {node: np.empty((len(spikes), program.signals[node].size), np.int64) for node in program.traced}
+    for i, row in enumerate(spikes):
+        x = step(program, state, {name: row})
+        for node, trace in values.items():
+            trace[i] = x[node]
+    return Trace(values)

@@ -101,6 +101,25 @@ def test_partial_sums_that_wrap_are_exact() -> None:
     assert_exact(program, np.random.default_rng(0).integers(0, 2, (40, 12)))
 
 
+@pytest.mark.parametrize(("low", "high"), [(-128, 127), (-8, 7), (-2, 1)])
+def test_sums_of_any_number_of_spikes_are_exact(low: int, high: int) -> None:
+    """Beyond 255 spikes, and counts beyond 255, the 16-bit sums of a Linear would overflow."""
+    rng = np.random.default_rng(2)
+    size, zeros = 600, np.zeros(5, int)
+    weight = rng.integers(low, high + 1, (5, size)).astype(np.int8)
+    weight[:2] = [[low], [high]]
+    ops = (
+        Input("input", size, 300),
+        Linear("plain", "input", weight, zeros, zeros),
+        Sum("shifted", ("input",), np.full(size, -2)),
+        Linear("signed", "shifted", weight, zeros, zeros),
+    )
+    rows = [np.arange(size) < spikes for spikes in (1, 254, 255, 256, 257, 258, 300, size)]
+    rows += [(np.arange(size) == 9) * count for count in (127, 255, 256, 257, 300)]
+    rows += [np.where(np.arange(size) < 3, count, 1) for count in (85, 127, 255, 256, 300)] + [np.full(size, 300)]
+    assert_exact(Program(ops, ("plain", "signed"), Widths(32, 32)), np.array(rows, int))
+
+
 def test_decay_by_shift_and_subtraction_is_the_definition() -> None:
     s = np.concatenate([np.arange(-3000, 3000), [-(2**31), 2**31 - 1, -(2**31) + 1], np.random.default_rng(1).integers(-(2**31), 2**31, 5000)])
     for j in range(9):
@@ -108,7 +127,11 @@ def test_decay_by_shift_and_subtraction_is_the_definition() -> None:
         assert (((s * (256 - 2**j)) >> 8) == s - (s >> k) - ((s & ((1 << k) - 1)) != 0)).all()
 
 
-@pytest.mark.parametrize("depths", [toolchain.Depths(lanes=32, queue_words=3), toolchain.Depths(lanes=64, queue_words=50)], ids=["32 lanes", "64 lanes"])
+@pytest.mark.parametrize(
+    "depths",
+    [toolchain.Depths(lanes=32, rows=1, queue_words=3), toolchain.Depths(lanes=64, rows=8, queue_words=50)],
+    ids=["32 lanes", "64 lanes"],
+)
 def test_other_build_sizes_give_the_same_spikes(depths: toolchain.Depths) -> None:
     program = every_width(9)
     executable = hls.Executable(program, images.pack_image(program), toolchain.build_engine(depths, ("-O1",)))
@@ -141,6 +164,29 @@ def test_counters_are_the_rows_and_additions_of_the_spikes() -> None:
     assert set(executable.counters) == {op.name for op in program.ops if isinstance(op, Linear)}
     executable.run(np.zeros_like(inputs))
     assert executable.counters["ternary"] == hls.SynapticEvents(0, 0)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 24, 25])
+def test_a_run_may_be_divided_into_requests(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    program = every_width(4)
+    inputs = graded(program, 4)
+    executable = hls.backend.compile(program)
+    executable.run(inputs)
+    whole = dict(executable.counters)
+    monkeypatch.setattr(hls, "MESSAGE_TOKENS", tokens)
+    assert_exact(program, inputs, executable)
+    assert executable.counters == whole
+
+
+def test_outputs_alone_are_those_of_the_trace() -> None:
+    program = every_width(5)
+    inputs = graded(program, 5)
+    want = reference.run(program, inputs).values
+    with hls.backend.compile(program).open() as session:
+        parts = [session.run(block, traced=False) for block in np.split(inputs, [10, 10, 11])]
+    assert [list(part) for part in parts] == [["large", "leak", "slow_spikes"]] * 4
+    for name in program.outputs:
+        assert np.array_equal(np.vstack([part[name] for part in parts]), want[name])
 
 
 def test_version_names_compiler_and_format() -> None:
@@ -303,10 +349,12 @@ def test_mutants_of_the_image_are_caught_and_named(project: tuple[Program, np.nd
         ("neuron.hpp", "slot + op.stride - steps", "slot + op.stride - steps + 1", "back"),
         ("neuron.hpp", "== 1 ? signals[op.source + i] : 0", "== 1 ? 0 : signals[op.source + i]", "slow_spikes"),
         ("integer.hpp", "!= 0 ? 1 : 0", "!= 0 ? 0 : 0", "leak"),
-        ("linear.hpp", "NEGATIVE ? acc[base + k] - weight", "NEGATIVE ? acc[base + k] + weight", "loop"),
+        ("linear.hpp", "negative ? ~sign_mask(LOG) : sign_mask(LOG)", "sign_mask(LOG)", "loop"),
+        ("linear.hpp", "negative ? HALF_RANGE - 1U : HALF_RANGE", "HALF_RANGE", "loop"),
+        ("linear.hpp", "const Word shift = wide ? 0U : bit", "const Word shift = 0", "ternary_spikes"),
         ("engine.hpp", "if (op.kind == DELAY) advance<C>(op, signals, states);", "", "back"),
     ],
-    ids=["compare", "delay off by one", "swapped gate", "rounding", "sign", "no delay"],
+    ids=["compare", "delay off by one", "swapped gate", "rounding", "sign", "sign bias", "no shift", "no delay"],
 )
 def test_mutants_of_the_engine_are_caught(project: tuple[Program, np.ndarray, Path], tmp_path: Path, name: str, old: str, new: str, node: str) -> None:
     folder = tmp_path / "project"

@@ -439,8 +439,7 @@ def test_random_changes_are_refused_or_run_without_leaving_a_memory(engine: Engi
             assert "refuses (status" in str(error)  # not a crash
             refused += 1
             continue
-        for row in rows:
-            engine.step(images.events(row), traced=True)
+        engine.run(rows, traced=True)
     assert 60 < refused < 270
 
 
@@ -506,11 +505,11 @@ def test_other_constants_in_the_image_are_caught_and_named(project: tuple[Progra
         ("neuron.hpp", "v[k] = spike ? 0 : now", "v[k] = now"),
         ("neuron.hpp", "bit < FACTOR_BITS", "bit < FACTOR_BITS - 1"),
         ("neuron.hpp", "factor[k] >> FACTOR_BITS", "factor[k] >> (FACTOR_BITS + 1)"),
-        ("linear.hpp", "return at.remainder == 0 && at.quotient < walk.axis.outputs", "return at.quotient < walk.axis.outputs"),
-        ("linear.hpp", "if (at.quotient < strides) return false;", "if (at.quotient <= strides) return false;"),
-        ("linear.hpp", "group += geometry.group_outputs;", ""),
-        ("linear.hpp", "Index from = o;", "Index from = 0;"),
-        ("linear.hpp", "if (!inside_x) continue;", "if (!inside_x) break;"),
+        ("conv.hpp", "return at.remainder == 0 && at.quotient < walk.axis.outputs", "return at.quotient < walk.axis.outputs"),
+        ("conv.hpp", "if (at.quotient < strides) return false;", "if (at.quotient <= strides) return false;"),
+        ("conv.hpp", "group += geometry.group_outputs;", ""),
+        ("conv.hpp", "Index from = o;", "Index from = 0;"),
+        ("conv.hpp", "if (!inside_x) continue;", "if (!inside_x) break;"),
     ],
     ids=["compare", "sign", "no reset", "a factor bit", "factor 4096", "stride", "first output", "one group", "one output", "skipped row"],
 )

@@ -12,7 +12,7 @@ from nsllm_nir import reference
 from nsllm_nir.errors import BackendError, LossyConversionError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.hw import toolchain
-from nsllm_nir.hw.simulation import EngineProcess
+from nsllm_nir.hw.simulation import STEP, EngineProcess
 from nsllm_nir.program import Count, Input, Linear, Program, Widths
 
 HEADER = {
@@ -130,7 +130,7 @@ def test_any_flipped_bit_is_refused_and_nothing_runs(engine: EngineProcess, imag
         with pytest.raises(BackendError, match=r"status [3456]\)"):
             engine.load(bytes(corrupt))
     with pytest.raises(BackendError, match=r"status 2\): no image is loaded"):
-        engine.step(np.zeros((0, 2), np.uint32), traced=True)
+        engine.run(np.zeros((1, 16), np.int64), traced=True)
 
 
 @pytest.mark.parametrize(
@@ -214,16 +214,38 @@ def test_random_changes_are_refused_or_run_without_leaving_a_memory(engine: Engi
             assert "refuses (status" in str(error)  # not a crash
             refused += 1
             continue
-        for token in range(3):
-            engine.step(np.array([[token, 1]], np.uint32), traced=True)
+        engine.run(np.eye(3, 16, dtype=np.int64), traced=True)
     assert 100 < refused < 300
 
 
-def test_events_outside_the_input_are_refused(engine: EngineProcess, image: bytes) -> None:
+def test_events_outside_the_input_are_refused_with_their_step(engine: EngineProcess, image: bytes) -> None:
     engine.load(image)
-    for event in ([16, 1], [0, 2], [0xFFFFFFFF, 1]):
-        with pytest.raises(BackendError, match=r"status 14\): event 0"):
-            engine.step(np.array([event], np.uint32), traced=False)
+    engine.run(np.eye(2, 16, dtype=np.int64), traced=False)
+    for neuron, count in ((16, 1), (0, 2), (3, 0xFFFFFFFF)):
+        spikes = np.eye(5, 17, dtype=np.int64)
+        spikes[3] = 0
+        spikes[3, [2, neuron]] = (1, count)
+        event = np.flatnonzero(spikes[3]).tolist().index(neuron)
+        with pytest.raises(BackendError, match=rf"status 14\): step 5: event {event} names a neuron or count outside the input"):
+            engine.run(spikes, traced=False)
+        engine.load(image)  # counts the steps from 0 again
+        engine.run(spikes[:2], traced=False)
+
+
+@pytest.mark.parametrize("payload", [[], [1], [2, 1, 0, 1], [1, 1, 0], [1, 1, 0, 1, 0], [0, 0], [0xFFFFFFFF], [1, 0xFFFFFFFF, 0, 1], [3, 0, 0]], ids=str)
+def test_a_request_of_another_length_is_refused(engine: EngineProcess, image: bytes, payload: list[int]) -> None:
+    engine.load(image)
+    with pytest.raises(BackendError, match=r"status 255\): the request does not hold the events that it announces"):
+        engine._request(STEP, np.array(payload, "<u4"))
+    assert engine.run(np.eye(1, 16, dtype=np.int64), traced=False).size == 16 + 4 * words_of(image)[4]  # nothing ran; the engine lives
+
+
+@pytest.mark.parametrize(("command", "payload", "status"), [(0, [], 1), (5, [], 1), (0xFFFFFFFF, [7], 1)])
+def test_unknown_commands_are_refused(engine: EngineProcess, image: bytes, command: int, payload: list[int], status: int) -> None:
+    engine.load(image)
+    with pytest.raises(BackendError, match=rf"status {status}\)"):
+        engine._request(command, np.array(payload, "<u4"))
+    assert engine.run(np.zeros((0, 16), np.int64), traced=True).size == 4 * words_of(image)[4]
 
 
 def test_vectors_hold_events_and_expected_words() -> None:

@@ -81,7 +81,7 @@ def test_engine_equals_reference_and_survives_the_job_files(random_program: Buil
     assert str(again) == str(program)
     want = reference.run(program, _one_hot(tokens))
     engine = Engine(again)
-    got = np.array([engine.step(row) for row in _one_hot(tokens)])
+    got = np.vstack([engine.run(block) for block in np.array_split(_one_hot(tokens), 3)])
     np.testing.assert_array_equal(got, np.hstack([want.values[node] for node in program.traced]))
 
 
@@ -114,6 +114,20 @@ def test_session_equals_reference(random_program: Build, tokens: np.ndarray, cle
         with pytest.raises(InputError, match="input"):
             session.step(np.full(16, 2))
     np.testing.assert_array_equal(got, want)
+
+
+@needs_lava
+def test_a_session_takes_blocks_of_any_length_up_to_its_own(random_program: Build, tokens: np.ndarray, clean: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = random_program(1, layers=2)
+    inputs = _one_hot(tokens)
+    want = reference.run(program, inputs).values
+    monkeypatch.setattr(lava, "BLOCK_TOKENS", 4)
+    with lava.fused.compile(program).start(10) as session:  # messages of 4 tokens, 3 of them
+        parts = [session.run(block) for block in np.split(inputs, [10, 11, 15, 15, 23])[:5]]
+        with pytest.raises(InputError, match="runs of up to 12 tokens, got 13"):
+            session.run(inputs[:13])
+    for node in program.traced:
+        np.testing.assert_array_equal(np.vstack([part[node] for part in parts]), want[node][:23])
 
 
 @needs_lava

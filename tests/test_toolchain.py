@@ -17,7 +17,19 @@ from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.simulation import EngineProcess
 from nsllm_nir.program import Program
 
-ENGINE_FILES = ("check.hpp", "config.hpp", "crc.hpp", "engine.hpp", "image.hpp", "integer.hpp", "linear.hpp", "neuron.hpp", "top.hpp", "top.cpp")
+ENGINE_FILES = (
+    "check.hpp",
+    "config.hpp",
+    "conv.hpp",
+    "crc.hpp",
+    "engine.hpp",
+    "image.hpp",
+    "integer.hpp",
+    "linear.hpp",
+    "neuron.hpp",
+    "top.hpp",
+    "top.cpp",
+)
 
 
 def test_missing_compiler_names_the_command(monkeypatch: pytest.MonkeyPatch, random_program: Callable[..., Program]) -> None:

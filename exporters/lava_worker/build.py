@@ -28,10 +28,9 @@ def build(folder: Path, job: dict[str, Any], arrays: jobs.Arrays) -> Any:
 
 def _fused(folder: Path, job: dict[str, Any], arrays: jobs.Arrays) -> Any:
     program = jobs.program_from_data(job["program"], arrays)
-    source = FileSource(path=str(folder / jobs.INPUT), neurons=program.inputs[0].size)
-    fused = FusedProgram(program=program)
-    neurons = fused.s_out.shape[0]
-    sink = FileSink(path=str(folder / jobs.OUTPUT), neurons=neurons, indices=np.arange(neurons))
+    source = FileSource(path=str(folder / jobs.INPUT), block=job["block"], neurons=program.inputs[0].size)
+    fused = FusedProgram(program=program, block=job["block"])
+    sink = FileSink(path=str(folder / jobs.OUTPUT), shape=fused.s_out.shape, indices=slice(None))
     source.s_out.connect(fused.s_in)
     fused.s_out.connect(sink.a_in)
     return source
@@ -63,6 +62,6 @@ def _stock(folder: Path, job: dict[str, Any], arrays: jobs.Arrays) -> Any:
         )
         neurons[synapse["source"]].s_out.connect(process.s_in)
         process.a_out.connect(getattr(neurons[synapse["target"]], synapse["port"]))
-    sink = FileSink(path=str(folder / jobs.OUTPUT), neurons=sizes["graded"], indices=arrays["traced"])
+    sink = FileSink(path=str(folder / jobs.OUTPUT), shape=(sizes["graded"],), indices=arrays["traced"])
     neurons["graded"].s_out.connect(sink.a_in)
     return neurons["input"]

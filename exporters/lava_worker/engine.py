@@ -19,23 +19,31 @@ SPARSE_FRACTION = 8  # gather the weight rows of active neurons when fewer than 
 
 
 class Engine:
-    """State of one run. Same function as `reference.step`, vectorised; every value is an exact integer."""
+    """State of one run. Same function as `reference.step`, vectorised over a block of tokens; every value is an exact integer."""
 
     def __init__(self, program: Program) -> None:
+        place = {op.name: i for i, op in enumerate(program.ops)}
+        delays = [op for op in program.ops if isinstance(op, Delay)]
+        self._loops = any(place[op.source] > place[op.name] for op in delays)
         self._traced = program.traced
         self._input = program.inputs[0].name
-        self._lines = {op.name: _Line(op) for op in program.ops if isinstance(op, Delay)}
-        self._feeds = [(self._lines[op.name], op.source) for op in program.ops if isinstance(op, Delay)]
+        self._lines = {op.name: _Line(op) for op in delays}
+        self._feeds = [(self._lines[op.name], op.source) for op in delays]
         self._steps = [(op.name, self._compile(program, op)) for op in program.ops if not isinstance(op, Input)]
 
-    def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int32]:
-        """Advance one token: input spikes (neurons,) to the concatenated values of every traced signal."""
+    def run(self, spikes: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Advance by input spikes (tokens, neurons): the values of all traced signals, side by side, (tokens, values).
+
+        Op by op for all tokens, unless a delay reads an op that comes later: then token by token.
+        """
+        if self._loops and len(spikes) > 1:
+            return np.concatenate([self.run(row[None]) for row in spikes])
         x: Values = {self._input: spikes.astype(np.int64)}
         for name, function in self._steps:
             x[name] = function(x)
         for line, source in self._feeds:
             line.push(x[source])
-        return np.concatenate([x[name] for name in self._traced]).astype(np.int32)
+        return np.concatenate([x[name] for name in self._traced], axis=1, dtype=np.int32, casting="unsafe")
 
     def _compile(self, program: Program, op: Op) -> Callable[[Values], Int64]:
         match op:
@@ -61,21 +69,21 @@ class Engine:
 
 
 class _Line:
-    """Delay line: the last ``max(steps)`` vectors of a signal, oldest overwritten first."""
+    """Delay line: the last ``max(steps)`` values of a signal, oldest first."""
 
     def __init__(self, op: Delay) -> None:
         self._steps = op.steps.astype(np.int64)
         self._columns = np.arange(self._steps.size)
-        self._memory = np.zeros((max(int(self._steps.max()), 1), self._steps.size), np.int64)
-        self._time = 0
+        self._memory = np.zeros((int(self._steps.max()), self._steps.size), np.int64)
 
     def read(self, now: Int64 | None) -> Int64:
-        past = self._memory[(self._time - self._steps) % len(self._memory), self._columns]
-        return past if now is None else np.where(self._steps == 0, now, past)
+        """The delayed values of the block ``now`` (tokens, neurons); None: of one token, that no neuron reads undelayed."""
+        block = np.zeros((1, self._steps.size), np.int64) if now is None else now
+        times = len(self._memory) + np.arange(len(block))[:, None] - self._steps
+        return np.concatenate([self._memory, block])[times, self._columns]
 
     def push(self, now: Int64) -> None:
-        self._memory[self._time % len(self._memory)] = now
-        self._time += 1
+        self._memory = np.concatenate([self._memory, now])[len(now) :]
 
 
 def _largest(program: Program, name: str) -> NDArray[np.float64]:
@@ -94,13 +102,18 @@ def _linear(op: Linear, program: Program) -> Callable[[Values], Int64]:
     kind = _kind(bound)
     weight = np.ascontiguousarray(op.weight.T, dtype=kind)
     bias, shift = op.bias.astype(np.int64), op.shift.astype(np.int64)
+    biased, shifted = bool(bias.any()), bool(shift.any())
 
     def run(x: Values) -> Int64:
         spikes = x[op.source]
-        active = np.flatnonzero(spikes)
-        few = active.size * SPARSE_FRACTION < spikes.size
-        total = spikes[active].astype(kind) @ weight[active] if few else spikes.astype(kind) @ weight
-        return (total.astype(np.int64) + bias) << shift
+        active = np.flatnonzero(spikes.any(axis=0))
+        few = active.size * SPARSE_FRACTION < spikes.shape[1]
+        total = (spikes[:, active].astype(kind) @ weight[active] if few else spikes.astype(kind) @ weight).astype(np.int64)
+        if biased:
+            total += bias
+        if shifted:
+            total <<= shift
+        return total
 
     return run
 
@@ -117,45 +130,42 @@ def _convolution(op: Conv2d, program: Program) -> Callable[[Values], Int64]:
     columns = np.empty(windows.shape, kind)
     bias, shift = (per_neuron(op, values).astype(np.int64) for values in (op.bias, op.shift))
 
-    def run(x: Values) -> Int64:
-        padded[:-1] = x[op.source]
+    def convolved(image: Int64) -> Int64:
+        padded[:-1] = image
         padded.take(windows, out=columns, mode="clip")  # in range already; "raise" would copy
         return (np.matmul(weight, columns).reshape(-1).astype(np.int64) + bias) << shift
 
-    return run
+    return lambda x: np.stack([convolved(image) for image in x[op.source]])
 
 
 def _lif(op: Lif) -> Callable[[Values], Int64]:
-    keep_u, keep_v = (4096 - decay.astype(np.int64) for decay in (op.current_decay, op.voltage_decay))
-    bias = op.bias.astype(np.int64)
-    memory = bool(keep_u.any())  # without it, u is the input of this token alone
-    u, v = np.zeros(bias.size, np.int64), np.zeros(bias.size, np.int64)
-    fire = None if op.threshold is None else op.threshold.astype(np.int64) << 6
+    """In float64: a state of 24 bits times a decay of 12 bits, divided by 4096, is exact, and `trunc` rounds as Loihi does."""
+    keep_u, keep_v = ((4096 - decay.astype(np.float64)) / 4096 for decay in (op.current_decay, op.voltage_decay))
+    bias = op.bias.astype(np.float64)
+    memory, biased = bool(keep_u.any()), bool(bias.any())  # without memory, u is the input of this token alone
+    u, v, highest = np.zeros(bias.size), np.zeros(bias.size), np.full(bias.size, float(LIF_LIMIT))
+    lowest = -highest
+    fire = None if op.threshold is None else op.threshold.astype(np.float64) * 64
 
     def run(x: Values) -> Int64:
-        now = x[op.source] << 6
-        if memory:
-            _leak(u, keep_u)
-            np.add(u, now, out=u)
-            now = u
-        _leak(v, keep_v)
-        np.add(v, now, out=v)
-        np.add(v, bias, out=v)
-        np.clip(v, -LIF_LIMIT, LIF_LIMIT, out=v)
-        if fire is None:
-            return v.copy()
-        spikes = v > fire
-        v[spikes] = 0
-        return spikes.astype(np.int64)
+        potentials = x[op.source] * 64.0
+        for row in potentials:  # from the input of a token to v before its reset
+            if memory:
+                np.trunc(np.multiply(u, keep_u, out=u), out=u)
+                np.add(u, row, out=u)
+                row[:] = u
+            np.trunc(np.multiply(v, keep_v, out=v), out=v)
+            np.add(v, row, out=row)
+            if biased:
+                np.add(row, bias, out=row)
+            np.minimum(row, highest, out=row)  # np.clip, or a number as the limit, takes much longer
+            np.maximum(row, lowest, out=row)
+            v[:] = row
+            if fire is not None:
+                v[v > fire] = 0.0
+        return (potentials if fire is None else potentials > fire).astype(np.int64)
 
     return run
-
-
-def _leak(state: Int64, keep: Int64) -> None:
-    """``state = trunc(state * keep / 4096)`` in place: a shift floors, so 4095 is added below zero."""
-    state *= keep
-    state += (state >> 63) & 4095
-    state >>= 12
 
 
 def _count(op: Count) -> Callable[[Values], Int64]:
@@ -164,10 +174,10 @@ def _count(op: Count) -> Callable[[Values], Int64]:
     fixed = odd if isinstance(op.step, str) else odd * op.step.astype(np.int64)
 
     def run(x: Values) -> Int64:
-        thresholds = fixed * x[name] if name else fixed
-        double = 2 * x[op.source]
-        counts = (double > thresholds).sum(axis=0)
-        return counts - (-double > thresholds).sum(axis=0) if op.signed else counts
+        thresholds = fixed * x[name][:, None] if name else fixed
+        double = 2 * x[op.source][:, None]  # against (tokens, levels, neurons)
+        counts = (double > thresholds).sum(axis=1)
+        return counts - (-double > thresholds).sum(axis=1) if op.signed else counts
 
     return run
 
@@ -176,7 +186,10 @@ def _integrate(op: Integrate) -> Callable[[Values], Int64]:
     decay, state = op.decay.astype(np.int64), np.zeros(op.decay.size, np.int64)
 
     def run(x: Values) -> Int64:
-        state[:] = ((state * decay) >> 8) + (x[op.source] << op.fraction_bits)
-        return state.copy()
+        out = x[op.source] << op.fraction_bits
+        for row in out:
+            row += (state * decay) >> 8
+            state[:] = row
+        return out
 
     return run

@@ -15,6 +15,7 @@ from nsllm_nir.program import Op, Program, Widths, constants
 Arrays = dict[str, NDArray[Any]]
 OPS: dict[str, type[Op]] = {c.__name__: c for c in (ir.Input, ir.Linear, ir.Conv2d, ir.Sum, ir.Count, ir.Gate, ir.Integrate, ir.Lif, ir.Delay)}
 CHANNEL_SLOTS = 4  # messages that wait in a channel; Lava's default of 64 takes 16 times the shared memory
+NO_TOKEN = -1  # the spikes of an input row after the last token
 INPUT, OUTPUT = "input.npy", "output.npy"  # memory-mapped int32 (rows, neurons)
 
 

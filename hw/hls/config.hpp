@@ -16,6 +16,9 @@
 #ifndef NSLLM_ROW_WORDS
 #define NSLLM_ROW_WORDS 4096
 #endif
+#ifndef NSLLM_ROWS
+#define NSLLM_ROWS 4
+#endif
 #ifndef NSLLM_ACCUMULATORS
 #define NSLLM_ACCUMULATORS 16384
 #endif
@@ -70,9 +73,11 @@ constexpr Word ALIGNMENT = 64;
 
 struct Build {
     static constexpr Word LANES = NSLLM_LANES;                // accumulators that work in parallel
+    static constexpr Word BEAT = LANES >> 2;                  // words of a weight row per cycle, four accumulators for each
     static constexpr Word SIGNAL_WORDS = NSLLM_SIGNAL_WORDS;  // values of the current token, 32 bits each
     static constexpr Word STATE_WORDS = NSLLM_STATE_WORDS;    // integrators, LIF neurons and delay lines
     static constexpr Word ROW_WORDS = NSLLM_ROW_WORDS;        // the longest weight row or kernel block
+    static constexpr Word ROWS = NSLLM_ROWS;                  // weight rows of a Linear added in one pass
     static constexpr Word ACCUMULATORS = NSLLM_ACCUMULATORS;  // outputs of the widest Linear or Conv2d
     static constexpr Word QUEUE_WORDS = NSLLM_QUEUE_WORDS;    // source neurons queued at a time
 };

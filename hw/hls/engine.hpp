@@ -1,14 +1,14 @@
 // One token: put the input events in place, run the descriptors in order, advance the delays, write the ports.
 #pragma once
 
-#include "linear.hpp"
+#include "conv.hpp"
 #include "neuron.hpp"
 
 namespace nsllm {
 
 // events: pairs (neuron, count). A neuron that does not occur has count 0.
 template <class C>
-Word place_events(const Word image[], const Op& op, const Word events[], Word event_count, Value (&signals)[C::SIGNAL_WORDS]) {
+Word place_events(const Word image[], Op op, const Word events[], Word event_count, Value (&signals)[C::SIGNAL_WORDS]) {
     for (Index i = 0; i < padded(op.size); ++i) {
         HLS(pipeline II=1)
         HLS(loop_tripcount max=NSLLM_SIGNAL_WORDS)
@@ -50,11 +50,11 @@ void write_ports(const Word image[], bool traced, const Value (&signals)[C::SIGN
 }
 
 template <class C>
-Word run_op(const Word image[], const Op& op, const Word events[], Word event_count, Value (&signals)[C::SIGNAL_WORDS],
-            Value (&states)[C::STATE_WORDS], Word (&acc)[C::ACCUMULATORS], Work& work) {
+Word run_op(const Word image[], Op op, const Word events[], Word event_count, Value (&signals)[C::SIGNAL_WORDS],
+            Value (&states)[C::STATE_WORDS], Fields<C>& fields, Word (&acc)[C::ACCUMULATORS], Work& work) {
     switch (op.kind) {
         case INPUT: return place_events<C>(image, op, events, event_count, signals);
-        case LINEAR: work = linear<C>(image, op, signals, acc); break;
+        case LINEAR: work = linear<C>(image, op, signals, fields, acc); break;
         case SUM: sum<C>(image, op, signals); break;
         case COUNT: count<C>(image, op, signals); break;
         case GATE: gate<C>(op, signals); break;
@@ -68,13 +68,13 @@ Word run_op(const Word image[], const Op& op, const Word events[], Word event_co
 
 template <class C>
 Word run_token(const Word image[], const Word events[], Word event_count, bool traced, Value out[], Word counters[],
-               Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS], Word (&acc)[C::ACCUMULATORS]) {
+               Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS], Fields<C>& fields, Word (&acc)[C::ACCUMULATORS]) {
     const Word ops = image[HEADER_OPS];
     Word at = image[HEADER_OPS_START], counter = 0;
     for (Word i = 0; i < ops; ++i, at += OP_WORDS, counter += 2) {
         HLS(loop_tripcount max=256)
         Work work{0, 0};
-        const Word status = run_op<C>(image, load_op(image, at), events, event_count, signals, states, acc, work);
+        const Word status = run_op<C>(image, load_op(image, at), events, event_count, signals, states, fields, acc, work);
         if (status != OK) return status;
         counters[counter] = work.rows;
         counters[counter + 1] = work.additions;

@@ -1,4 +1,4 @@
-// What both hosts share, the simulation server and the test bench: texts of the refusals, and buffers. Not synthesised.
+// What both hosts share, the simulation server and the test bench: the texts of the refusals. Not synthesised.
 #pragma once
 
 #include <string>
@@ -28,22 +28,6 @@ inline std::string status_text(Word status) {
         case BAD_EVENT: return "event " + at + " names a neuron or count outside the input";
         default: return "unknown status " + std::to_string(status);
     }
-}
-
-// Buffers of one token, as deep as co-simulation expects them.
-struct Buffers {
-    std::vector<Value> out;
-    std::vector<Word> counters;
-
-    explicit Buffers(const std::vector<Word>& image) : out(NSLLM_OUT_DEPTH), counters(NSLLM_COUNTER_DEPTH) {
-        if (out.size() < image[HEADER_TRACE_WORDS]) out.resize(image[HEADER_TRACE_WORDS]);
-        if (counters.size() < 2 * image[HEADER_OPS]) counters.resize(2 * image[HEADER_OPS]);
-    }
-};
-
-inline Word send(Word command, const std::vector<Word>& image, Word image_words, const std::vector<Word>& events, Word event_count,
-                 Buffers& buffers) {
-    return spike_engine(image.data(), image_words, events.data(), event_count, command, buffers.out.data(), buffers.counters.data());
 }
 
 }  // namespace nsllm

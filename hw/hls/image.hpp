@@ -39,6 +39,7 @@ enum Status : Word {
 constexpr Word status_at(Word status, Word index) { return status | (index << 8); }
 
 // One op descriptor; addresses of signals and states are words in their memory, sections are words in the image.
+// The ops take it by value: of a reference, a compiler must assume that a store to a memory changes it.
 struct Op {
     Word kind, flags, size, destination;
     Word source, second, source_size, constants;

@@ -1,4 +1,4 @@
-// Linear and Conv2d, event by event: weights are fetched only for source neurons (Conv2d: channels) that spiked.
+// Linear, event by event: weight rows are fetched only for source neurons that spiked.
 #pragma once
 
 #include "image.hpp"
@@ -13,24 +13,42 @@ struct Work {
 
 // Queue the spiking neurons among [first, last): address of the row and count. Returns how many.
 template <class C>
-Word collect(const Op& op, const Value (&signals)[C::SIGNAL_WORDS], Word first, Word last, Word& address,
-             Word (&rows)[C::QUEUE_WORDS], Value (&counts)[C::QUEUE_WORDS], Work& work) {
-    Word events = 0;
+Word collect(Op op, const Value (&signals)[C::SIGNAL_WORDS], Word first, Word last, Word& address,
+             Word (&rows)[C::QUEUE_WORDS], Value (&counts)[C::QUEUE_WORDS]) {
+    Index events = 0;
     for (Index i = first; i < last; ++i, address += op.stride) {
         HLS(pipeline II=1)
         HLS(loop_tripcount max=NSLLM_QUEUE_WORDS)
-        const Value c = signals[op.source + i];
-        if (c == 0) continue;
-        rows[events] = address;
-        counts[events] = c;
-        ++events;
-        ++work.rows;
-        for (Word bit = 0; bit < 32; ++bit) {
-            HLS(unroll)
-            if (((magnitude(c) >> bit) & 1U) != 0) work.additions += op.size;
+        const Value count = signals[op.source + i];
+        rows[events] = address;  // the next neuron takes the place of a silent one: no branch to predict
+        counts[events] = count;
+        events += count != 0 ? 1U : 0U;
+    }
+    return static_cast<Word>(events);
+}
+
+// a b by additions.
+inline Word times(Word a, Word b) {
+    Word product = 0;
+    for (; a != 0; a >>= 1, b <<= 1) {
+        HLS(loop_tripcount max=16)
+        if ((a & 1U) != 0) product += b;
+    }
+    return product;
+}
+
+// Bits set in the counts of the queue: each is one addition of a row.
+template <class C>
+Word set_bits(const Value (&counts)[C::QUEUE_WORDS], Word events) {
+    Word set = 0;
+    for (Word event = 0; event < events; ++event) {
+        HLS(loop_tripcount max=NSLLM_QUEUE_WORDS)
+        for (Word rest = magnitude(counts[event]); rest != 0; rest &= rest - 1U) {
+            HLS(loop_tripcount max=8)
+            ++set;
         }
     }
-    return events;
+    return set;
 }
 
 template <class C>
@@ -44,70 +62,146 @@ void fetch_row(const Word image[], Word address, Word words, Word (&row)[C::ROW_
 }
 
 template <class C>
-void fetch(const Word image[], const Word (&rows)[C::QUEUE_WORDS], Word event, Word words, Word (&row)[C::ROW_WORDS]) {
-    fetch_row<C>(image, rows[event], words, row);
-}
-
-// acc[start...] += row[from...] << bit (or -=): LANES accumulators per cycle. LOG is log2 of the weight bits.
-template <class C, Word LOG, bool NEGATIVE>
-void add_row(const Word (&row)[C::ROW_WORDS], Index from, Word words, Word bit, Index start, Word (&acc)[C::ACCUMULATORS]) {
-    constexpr Word EACH = per_word(LOG), TOP = 32U - (1U << LOG), BEAT = C::LANES >> (5U - LOG);
-    for (Index first = 0; first < words; first += BEAT) {
+void silence_row(Word words, Word (&row)[C::ROW_WORDS]) {
+    for (Index i = 0; i < words; ++i) {
         HLS(pipeline II=1)
-        HLS(dependence variable=acc type=inter false)
         HLS(loop_tripcount max=NSLLM_ROW_WORDS)
-        for (Index b = 0; b < BEAT; ++b) {
-            HLS(unroll)
-            const Index w = first + b, base = start + (w << (5U - LOG));
-            if (w >= words) continue;
-            const Word packed = row[from + w];
-            NSLLM_LANE_LOOP
-            for (Index k = 0; k < EACH; ++k) {
-                HLS(unroll)
-                const Word weight = bits(value(packed << (TOP - (k << LOG))) >> TOP) << bit;
-                acc[base + k] = NEGATIVE ? acc[base + k] - weight : acc[base + k] + weight;
-            }
-        }
+        row[i] = 0;
     }
 }
 
+// A batch: up to ROWS rows that are added in one pass.
+template <class C>
+void fetch(const Word image[], const Word (&rows)[C::QUEUE_WORDS], Word first, Word events, Word words, Word (&row)[C::ROWS][C::ROW_WORDS]) {
+    for (Word r = 0; r < C::ROWS; ++r) {
+        if (r < events - first) fetch_row<C>(image, rows[first + r], words, row[r]);
+        else silence_row<C>(words, row[r]);
+    }
+}
+
+// Sums of unsigned weights, two of 16 bits in a word. Of the weights in one half of a word, those at even places are summed
+// in `even`, those at odd places in `odd`; pass p stands for places 2p and 2p + 1 and has its sums after those of pass p - 1.
+// spikes: magnitude of the counts in the sums; bias: what the sums exceed the signed ones by, the same for all outputs.
+template <class C>
+struct Fields {
+    Word even[C::ACCUMULATORS >> 2], odd[C::ACCUMULATORS >> 2];
+    Word spikes, bias;
+};
+
+constexpr Word FIELD_SPIKES = 255;  // 255 weights of at most 255 fit 16 bits
+
+// Even places of a word, for weights of 2^LOG bits: 0x00FF00FF, 0x000F000F, 0x00030003.
+constexpr Word field_mask(Word log) { return log == 3 ? 0x00FF00FFU : log == 2 ? 0x000F000FU : 0x00030003U; }
+
+// The sign bit of every weight of a word: inverting it adds half of the range, which makes the weight unsigned.
+constexpr Word sign_mask(Word log) { return log == 3 ? 0x80808080U : log == 2 ? 0x88888888U : 0xAAAAAAAAU; }
+
+// Add ROWS rows, each after inverting the bits `flip` and where `keep` is not 0, times 2^bit.
 template <class C, Word LOG>
-void add_count(const Word (&row)[C::ROW_WORDS], Index from, Word words, Value count, Index start, Word (&acc)[C::ACCUMULATORS]) {
-    Word bit = 0;
-    for (Word rest = magnitude(count); rest != 0; rest >>= 1, ++bit) {
+void add_fields(const Word (&row)[C::ROWS][C::ROW_WORDS], const Word (&flip)[C::ROWS], const Word (&keep)[C::ROWS], Word words, Word bit,
+                Fields<C>& fields) {
+    Index at = 0;
+    for (Word shift = 0; shift < 16; shift += 2U << LOG) {
+        HLS(loop_tripcount max=4)
+        NSLLM_LANE_LOOP
+        for (Index w = 0; w < words; ++w) {
+            HLS(pipeline II=1)
+            HLS(unroll factor=C::BEAT)
+            HLS(loop_tripcount max=NSLLM_ROW_WORDS)
+            Word even = 0, odd = 0;
+            for (Index r = 0; r < C::ROWS; ++r) {
+                HLS(unroll)
+                const Word weights = (row[r][w] ^ flip[r]) >> shift;
+                even += weights & keep[r];
+                odd += (weights >> (1U << LOG)) & keep[r];
+            }
+            fields.even[at + w] += even << bit;
+            fields.odd[at + w] += odd << bit;
+        }
+        at += words;
+    }
+}
+
+// acc += (sums - bias) << bit; the sums are then 0.
+template <class C, Word LOG>
+void flush(Word words, Word bit, Fields<C>& fields, Word (&acc)[C::ACCUMULATORS]) {
+    constexpr Word EACH = per_word(LOG), HALF = EACH >> 1;
+    Index at = 0;
+    for (Index place = 0; place < HALF; place += 2) {
+        HLS(loop_tripcount max=4)
+        NSLLM_LANE_LOOP
+        for (Index w = 0; w < words; ++w) {
+            HLS(pipeline II=1)
+            HLS(loop_tripcount max=NSLLM_ROW_WORDS)
+            const Index output = (w << (5U - LOG)) + place;
+            const Word even = fields.even[at + w], odd = fields.odd[at + w];
+            acc[output] += ((even & 0xFFFFU) - fields.bias) << bit;
+            acc[output + 1] += ((odd & 0xFFFFU) - fields.bias) << bit;
+            acc[output + HALF] += ((even >> 16) - fields.bias) << bit;
+            acc[output + HALF + 1] += ((odd >> 16) - fields.bias) << bit;
+            fields.even[at + w] = fields.odd[at + w] = 0;
+        }
+        at += words;
+    }
+    fields.spikes = fields.bias = 0;
+}
+
+// A batch, bit by bit of its counts. A batch whose counts are too large for 16-bit sums goes to the accumulators at every bit.
+template <class C, Word LOG>
+void add_batch(const Word (&row)[C::ROWS][C::ROW_WORDS], const Value (&counts)[C::QUEUE_WORDS], Word first, Word events, Word words,
+               Fields<C>& fields, Word (&acc)[C::ACCUMULATORS]) {
+    constexpr Word HALF_RANGE = 1U << ((1U << LOG) - 1U);
+    Value count[C::ROWS];
+    HLS(array_partition variable=count type=complete)
+    Word any = 0, spikes = 0;
+    for (Word r = 0; r < C::ROWS; ++r) {
+        HLS(unroll)
+        count[r] = first + r < events ? counts[first + r] : 0;
+        const Word size = magnitude(count[r]);
+        any |= size;
+        spikes += size > FIELD_SPIKES ? FIELD_SPIKES + 1U : size;
+    }
+    const bool wide = spikes > FIELD_SPIKES;
+    if (fields.spikes + spikes > FIELD_SPIKES) flush<C, LOG>(words, 0, fields, acc);
+    for (Word bit = 0; (any >> bit) != 0; ++bit) {
         HLS(loop_tripcount max=8)
-        if ((rest & 1U) == 0) continue;
-        if (count < 0) add_row<C, LOG, true>(row, from, words, bit, start, acc);
-        else add_row<C, LOG, false>(row, from, words, bit, start, acc);
+        Word flip[C::ROWS], keep[C::ROWS], bias = 0;
+        HLS(array_partition variable=flip type=complete)
+        HLS(array_partition variable=keep type=complete)
+        for (Word r = 0; r < C::ROWS; ++r) {
+            HLS(unroll)
+            const bool here = ((magnitude(count[r]) >> bit) & 1U) != 0, negative = count[r] < 0;
+            flip[r] = negative ? ~sign_mask(LOG) : sign_mask(LOG);  // ~w = -w - 1
+            keep[r] = here ? field_mask(LOG) : 0U;
+            bias += !here ? 0U : negative ? HALF_RANGE - 1U : HALF_RANGE;
+        }
+        const Word shift = wide ? 0U : bit;
+        add_fields<C, LOG>(row, flip, keep, words, shift, fields);
+        fields.bias += bias << shift;
+        if (wide) flush<C, LOG>(words, bit, fields, acc);
+        if (bit == 31) break;
     }
+    if (!wide) fields.spikes += spikes;
 }
 
-template <class C>
-void accumulate(const Word (&row)[C::ROW_WORDS], const Value (&counts)[C::QUEUE_WORDS], Word event, Word words, Word weight_bits,
-                Word (&acc)[C::ACCUMULATORS]) {
-    switch (weight_bits) {
-        case 2: add_count<C, 1>(row, 0, words, counts[event], 0, acc); break;
-        case 4: add_count<C, 2>(row, 0, words, counts[event], 0, acc); break;
-        default: add_count<C, 3>(row, 0, words, counts[event], 0, acc);
-    }
-}
-
-// Fetching the next row overlaps accumulating this one.
-template <class C>
+// Fetching the next batch overlaps adding this one.
+template <class C, Word LOG>
 void drain(const Word image[], const Word (&rows)[C::QUEUE_WORDS], const Value (&counts)[C::QUEUE_WORDS], Word events, Word words,
-           Word weight_bits, Word (&acc)[C::ACCUMULATORS]) {
-    for (Word event = 0; event < events; ++event) {
+           Fields<C>& fields, Word (&acc)[C::ACCUMULATORS]) {
+    for (Word first = 0; first < events; first += C::ROWS) {
         HLS(dataflow)
         HLS(loop_tripcount max=NSLLM_QUEUE_WORDS)
-        Word row[C::ROW_WORDS];
-        HLS(array_partition variable=row type=cyclic factor=NSLLM_LANES)
-        fetch<C>(image, rows, event, words, row);
-        accumulate<C>(row, counts, event, words, weight_bits, acc);
+        Word row[C::ROWS][C::ROW_WORDS];
+        HLS(array_partition variable=row type=complete dim=1)
+        HLS(array_partition variable=row type=cyclic factor=C::BEAT dim=2)
+        fetch<C>(image, rows, first, events, words, row);
+        add_batch<C, LOG>(row, counts, first, events, words, fields, acc);
     }
+    flush<C, LOG>(words, 0, fields, acc);
 }
 
 template <class C>
-void finish(const Word image[], const Op& op, const Word (&acc)[C::ACCUMULATORS], Value (&signals)[C::SIGNAL_WORDS]) {
+void finish(const Word image[], Op op, const Word (&acc)[C::ACCUMULATORS], Value (&signals)[C::SIGNAL_WORDS]) {
     for (Index i = 0; i < op.size; ++i) {
         HLS(pipeline II=1)
         HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
@@ -126,7 +220,7 @@ void clear(Word size, Word (&acc)[C::ACCUMULATORS]) {
 }
 
 template <class C>
-Work linear(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], Word (&acc)[C::ACCUMULATORS]) {
+Work linear(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], Fields<C>& fields, Word (&acc)[C::ACCUMULATORS]) {
     Word rows[C::QUEUE_WORDS];
     Value counts[C::QUEUE_WORDS];
     Work work{0, 0};
@@ -137,162 +231,16 @@ Work linear(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS],
         HLS(loop_tripcount max=64)
         const Word left = op.source_size - first;
         const Word last = first + (left < C::QUEUE_WORDS ? left : C::QUEUE_WORDS);
-        const Word events = collect<C>(op, signals, first, last, address, rows, counts, work);
-        drain<C>(image, rows, counts, events, words, op.parameter, acc);
+        const Word events = collect<C>(op, signals, first, last, address, rows, counts);
+        work.rows += events;
+        work.additions += times(set_bits<C>(counts, events), op.size);
+        switch (op.parameter) {
+            case 2: drain<C, 1>(image, rows, counts, events, words, fields, acc); break;
+            case 4: drain<C, 2>(image, rows, counts, events, words, fields, acc); break;
+            default: drain<C, 3>(image, rows, counts, events, words, fields, acc);
+        }
     }
     finish<C>(image, op, acc, signals);
-    return work;
-}
-
-// A position on an axis, counted in strides: position = quotient strides + remainder. address = quotient units, the
-// accumulators before the output `quotient`. It moves by additions, so that no position is ever divided.
-struct Cursor {
-    Word quotient, remainder, address;
-};
-
-// unit: accumulators from one output of the axis to the next; start: input 0; gap: the distance of two taps.
-struct Walk {
-    Axis axis;
-    Word unit;
-    Cursor start, gap;
-};
-
-inline Cursor cursor(Word position, Word stride, Word unit) {
-    Cursor at{0, position, 0};
-    for (; at.remainder >= stride; at.remainder -= stride) {
-        HLS(loop_tripcount max=8)
-        ++at.quotient;
-        at.address += unit;
-    }
-    return at;
-}
-
-inline Walk walk_along(const Axis& axis, Word unit) {
-    return Walk{axis, unit, cursor(axis.padding, axis.stride, unit), cursor(axis.dilation, axis.stride, unit)};
-}
-
-// To the next input.
-inline void forward(const Walk& walk, Cursor& at) {
-    if (++at.remainder != walk.axis.stride) return;
-    at.remainder = 0;
-    ++at.quotient;
-    at.address += walk.unit;
-}
-
-// To the output that the next tap reaches. False: it lies before the first, as for every later tap.
-inline bool back(const Walk& walk, Cursor& at) {
-    const bool borrow = at.remainder < walk.gap.remainder;
-    const Word strides = walk.gap.quotient + (borrow ? 1U : 0U);
-    if (at.quotient < strides) return false;
-    at.quotient -= strides;
-    at.remainder += (borrow ? walk.axis.stride : 0U) - walk.gap.remainder;
-    at.address -= walk.gap.address + (borrow ? walk.unit : 0U);
-    return true;
-}
-
-inline bool on_output(const Walk& walk, const Cursor& at) { return at.remainder == 0 && at.quotient < walk.axis.outputs; }
-
-// One event of a Conv2d: add the taps that reach an output, `words` of each, to the accumulators of these outputs.
-// Accumulators are ordered by position, then output. Returns the number of taps added.
-template <class C, Word LOG>
-Word add_taps(const Word (&taps)[C::ROW_WORDS], const Walk& y, const Walk& x, Cursor row, Cursor column, Word words, Value count, Word group,
-              Word (&acc)[C::ACCUMULATORS]) {
-    Word added = 0, from = 0;
-    for (Word i = 0; i < y.axis.kernel; ++i) {
-        HLS(loop_tripcount max=5)
-        Cursor at = column;
-        bool inside_x = on_output(y, row);
-        for (Word j = 0; j < x.axis.kernel; ++j, from += words) {
-            HLS(loop_tripcount max=5)
-            if (!inside_x) continue;
-            if (on_output(x, at)) {
-                add_count<C, LOG>(taps, from, words, count, group + row.address + at.address, acc);
-                ++added;
-            }
-            inside_x = back(x, at);
-        }
-        if (!back(y, row)) break;
-    }
-    return added;
-}
-
-// Weights that one added tap stands for: its outputs, once for each set bit of the count.
-inline Word tap_additions(Word outputs, Value count) {
-    Word additions = 0;
-    for (Word rest = magnitude(count); rest != 0; rest >>= 1) {
-        HLS(loop_tripcount max=8)
-        if ((rest & 1U) != 0) additions += outputs;
-    }
-    return additions;
-}
-
-// All events of one input channel. Its taps (op.stride words from `address`) are fetched at its first event.
-template <class C, Word LOG>
-void add_channel(const Word image[], const Op& op, const Walk& y, const Walk& x, Word group_outputs, Index source, Word address, Word group,
-                 const Value (&signals)[C::SIGNAL_WORDS], Word (&acc)[C::ACCUMULATORS], Work& work) {
-    Word taps[C::ROW_WORDS];
-    HLS(array_partition variable=taps type=cyclic factor=NSLLM_LANES)
-    const Word words = packed_words(group_outputs, LOG);
-    bool fetched = false;
-    Cursor row = y.start;
-    for (Word i = 0; i < y.axis.size; ++i, forward(y, row)) {
-        HLS(loop_tripcount max=64)
-        Cursor column = x.start;
-        for (Word j = 0; j < x.axis.size; ++j, ++source, forward(x, column)) {
-            HLS(loop_tripcount max=64)
-            const Value count = signals[source];
-            if (count == 0) continue;
-            if (!fetched) fetch_row<C>(image, address, op.stride, taps);
-            fetched = true;
-            ++work.rows;
-            const Word each = tap_additions(group_outputs, count), added = add_taps<C, LOG>(taps, y, x, row, column, words, count, group, acc);
-            for (Word tap = 0; tap < added; ++tap) work.additions += each;
-        }
-    }
-}
-
-// (acc + bias) << shift, from position-major accumulators to the output-major signal.
-template <class C>
-void finish_maps(const Word image[], const Op& op, const Geometry& geometry, Word positions, const Word (&acc)[C::ACCUMULATORS],
-                 Value (&signals)[C::SIGNAL_WORDS]) {
-    Index to = op.destination;
-    for (Word o = 0; o < geometry.outputs; ++o) {
-        HLS(loop_tripcount max=256)
-        const Word bias = image[op.constants + o], shift = image[op.more + o];
-        Index from = o;
-        for (Word p = 0; p < positions; ++p, ++to, from += geometry.outputs) {
-            HLS(pipeline II=1)
-            HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
-            signals[to] = value((acc[from] + bias) << shift);
-        }
-    }
-}
-
-template <class C>
-Work convolve(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], Word (&acc)[C::ACCUMULATORS]) {
-    const Geometry geometry = load_geometry(image, op.second);
-    // Products by additions: accumulators of one output row, output positions, neurons of one channel.
-    Word line = 0, positions = 0, channel_size = 0;
-    for (Word i = 0; i < geometry.x.outputs; ++i) line += geometry.outputs;
-    for (Word i = 0; i < geometry.y.outputs; ++i) positions += geometry.x.outputs;
-    for (Word i = 0; i < geometry.y.size; ++i) channel_size += geometry.x.size;
-    const Walk y = walk_along(geometry.y, line), x = walk_along(geometry.x, geometry.outputs);
-    Work work{0, 0};
-    clear<C>(op.size, acc);
-    Word address = op.weights, group = 0, member = 0;
-    Index source = op.source;
-    for (Word channel = 0; channel < geometry.channels; ++channel, address += op.stride, source += channel_size) {
-        HLS(loop_tripcount max=256)
-        switch (op.parameter) {
-            case 2: add_channel<C, 1>(image, op, y, x, geometry.group_outputs, source, address, group, signals, acc, work); break;
-            case 4: add_channel<C, 2>(image, op, y, x, geometry.group_outputs, source, address, group, signals, acc, work); break;
-            default: add_channel<C, 3>(image, op, y, x, geometry.group_outputs, source, address, group, signals, acc, work);
-        }
-        if (++member != geometry.group_channels) continue;
-        member = 0;
-        group += geometry.group_outputs;
-    }
-    finish_maps<C>(image, op, geometry, positions, acc, signals);
     return work;
 }
 

@@ -7,7 +7,7 @@
 namespace nsllm {
 
 template <class C>
-void sum(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS]) {
+void sum(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS]) {
     for (Index i = 0; i < op.size; ++i) {
         HLS(pipeline II=1)
         HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
@@ -27,7 +27,7 @@ void sum(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS]) {
 
 // LANES neurons at a time: compare 2v (and -2v) with step, 3 step, 5 step ... by adding 2 step each time.
 template <class C>
-void count_lanes(const Op& op, Index first, const Value (&step)[C::LANES], Value (&signals)[C::SIGNAL_WORDS]) {
+void count_lanes(Op op, Index first, const Value (&step)[C::LANES], Value (&signals)[C::SIGNAL_WORDS]) {
     Value doubled[C::LANES], threshold[C::LANES], spikes[C::LANES];
     HLS(array_partition variable=doubled type=complete)
     HLS(array_partition variable=threshold type=complete)
@@ -60,7 +60,7 @@ void count_lanes(const Op& op, Index first, const Value (&step)[C::LANES], Value
 }
 
 template <class C>
-void count(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS]) {
+void count(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS]) {
     const bool from_signal = (op.flags & SIGNAL_STEP) != 0;
     for (Index first = 0; first < op.size; first += C::LANES) {
         HLS(loop_tripcount max=1024)
@@ -75,7 +75,7 @@ void count(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS]) 
 }
 
 template <class C>
-void gate(const Op& op, Value (&signals)[C::SIGNAL_WORDS]) {
+void gate(Op op, Value (&signals)[C::SIGNAL_WORDS]) {
     for (Index i = 0; i < op.size; ++i) {
         HLS(pipeline II=1)
         HLS(dependence variable=signals type=inter false)
@@ -85,7 +85,7 @@ void gate(const Op& op, Value (&signals)[C::SIGNAL_WORDS]) {
 }
 
 template <class C>
-void integrate(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
+void integrate(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
     for (Index i = 0; i < op.size; ++i) {
         HLS(pipeline II=1)
         HLS(dependence variable=signals type=inter false)
@@ -112,13 +112,15 @@ void leak_lanes(const Word (&factor)[C::LANES], Value (&state)[C::LANES]) {
     Word size[C::LANES], part[C::LANES];
     HLS(array_partition variable=size type=complete)
     HLS(array_partition variable=part type=complete)
+    Word any = 0;
     NSLLM_LANE_LOOP
     for (Index k = 0; k < C::LANES; ++k) {
         HLS(unroll)
+        any |= factor[k];
         size[k] = magnitude(state[k]);
         part[k] = 0;
     }
-    for (Word bit = 0; bit < FACTOR_BITS; ++bit) {
+    for (Word bit = 0; any != 0 && bit < FACTOR_BITS; ++bit) {
         HLS(pipeline II=1)
         NSLLM_LANE_LOOP
         for (Index k = 0; k < C::LANES; ++k) {
@@ -153,7 +155,7 @@ void lif_lanes(const Value (&input)[C::LANES], const Value (&bias)[C::LANES], co
 
 // states: u of all neurons, then v, each padded like a signal.
 template <class C>
-void lif(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
+void lif(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
     const bool fires = (op.flags & POTENTIAL) == 0;
     const Index currents = op.state, potentials = op.state + padded(op.size);
     for (Index first = 0; first < op.size; first += C::LANES) {
@@ -168,6 +170,7 @@ void lif(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], Va
         HLS(array_partition variable=out type=complete)
         HLS(array_partition variable=keep_u type=complete)
         HLS(array_partition variable=keep_v type=complete)
+        NSLLM_LANE_LOOP
         for (Index k = 0; k < C::LANES; ++k) {
             HLS(pipeline II=1)
             input[k] = signals[op.source + first + k];
@@ -180,6 +183,7 @@ void lif(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], Va
             v[k] = states[potentials + first + k];
         }
         lif_lanes<C>(input, bias, threshold, keep_u, keep_v, fires, u, v, out);
+        NSLLM_LANE_LOOP
         for (Index k = 0; k < C::LANES; ++k) {
             HLS(pipeline II=1)
             states[currents + first + k] = u[k];
@@ -191,7 +195,7 @@ void lif(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], Va
 
 // A delay line holds, after one word with the slot of the current token, `stride` past values of each neuron.
 template <class C>
-void delay(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], const Value (&states)[C::STATE_WORDS]) {
+void delay(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], const Value (&states)[C::STATE_WORDS]) {
     const Word slot = op.stride == 0 ? 0 : bits(states[op.state]);
     Index line = op.state + 1;
     for (Index i = 0; i < op.size; ++i, line += op.stride) {
@@ -205,7 +209,7 @@ void delay(const Word image[], const Op& op, Value (&signals)[C::SIGNAL_WORDS], 
 
 // At the end of a token, when every source is known: store this token and move on by one slot.
 template <class C>
-void advance(const Op& op, const Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
+void advance(Op op, const Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
     if (op.stride == 0) return;
     const Word slot = bits(states[op.state]);
     Index line = op.state + 1;

@@ -7,7 +7,6 @@
 #include "crc.hpp"
 #include "host.hpp"
 
-using nsllm::Buffers;
 using nsllm::Value;
 using nsllm::Word;
 
@@ -16,6 +15,22 @@ namespace {
 constexpr Word VECTORS_MAGIC = 0x564C534EU;  // the bytes 'N' 'S' 'L' 'V'
 constexpr Word VECTORS_HEADER = 8;
 enum VectorsField : Word { VECTORS_ID, VECTORS_VERSION, VECTORS_WORDS, VECTORS_CRC, VECTORS_TOKENS, VECTORS_TRACE_WORDS };
+
+// Buffers of one token, as deep as co-simulation expects them.
+struct Buffers {
+    std::vector<Value> out;
+    std::vector<Word> counters;
+
+    explicit Buffers(const std::vector<Word>& image) : out(NSLLM_OUT_DEPTH), counters(NSLLM_COUNTER_DEPTH) {
+        if (out.size() < image[nsllm::HEADER_TRACE_WORDS]) out.resize(image[nsllm::HEADER_TRACE_WORDS]);
+        if (counters.size() < 2 * image[nsllm::HEADER_OPS]) counters.resize(2 * image[nsllm::HEADER_OPS]);
+    }
+};
+
+Word send(Word command, const std::vector<Word>& image, Word image_words, const std::vector<Word>& events, Word event_count,
+                 Buffers& buffers) {
+    return spike_engine(image.data(), image_words, events.data(), event_count, command, buffers.out.data(), buffers.counters.data());
+}
 
 int refused(const std::string& text) {
     std::cerr << "REFUSED: " << text << '\n';
@@ -78,7 +93,7 @@ int run(const std::vector<Word>& image, Word image_words, const std::vector<Word
         if (left < 1 + std::size_t{2} * events + vectors[VECTORS_TRACE_WORDS]) return refused("the vectors end at step " + std::to_string(step));
         std::vector<Word> pairs(&vectors[at + 1], &vectors[at + 1] + 2 * events);
         grow(pairs, NSLLM_EVENT_DEPTH);
-        const Word status = nsllm::send(nsllm::STEP_TRACED, image, image_words, pairs, events, buffers);
+        const Word status = send(nsllm::STEP_TRACED, image, image_words, pairs, events, buffers);
         if (status != nsllm::OK) return refused("step " + std::to_string(step) + ": " + nsllm::status_text(status));
         at += 1 + std::size_t{2} * events;
         differences += compare(image, step, &vectors[at], buffers.out, differences);
@@ -101,7 +116,7 @@ int main(int argc, char** argv) {
     const Word image_words = static_cast<Word>(image.size());
     grow(image, std::max<std::size_t>(NSLLM_IMAGE_DEPTH, nsllm::HEADER_WORDS));
     Buffers buffers(std::vector<Word>(nsllm::HEADER_WORDS));
-    const Word loaded = nsllm::send(nsllm::LOAD, image, image_words, std::vector<Word>(NSLLM_EVENT_DEPTH), 0, buffers);
+    const Word loaded = send(nsllm::LOAD, image, image_words, std::vector<Word>(NSLLM_EVENT_DEPTH), 0, buffers);
     if (loaded != nsllm::OK) return refused(image_path + ": status " + std::to_string(loaded & 0xFFU) + ", " + nsllm::status_text(loaded));
     const std::vector<Word> vectors = read_file(vectors_path);
     if (!vectors_fit(vectors, image)) return refused(vectors_path + ": not golden vectors of this image, or corrupt");

@@ -24,9 +24,12 @@ extern "C" Word spike_engine(const Word image[], Word image_words, const Word ev
 
     static Value signals[Build::SIGNAL_WORDS];
     static Value states[Build::STATE_WORDS];
+    static nsllm::Fields<Build> fields;
     static Word accumulators[Build::ACCUMULATORS];
     static bool loaded = false;
     HLS(array_partition variable=signals type=cyclic factor=NSLLM_LANES)
+    HLS(array_partition variable=fields.even type=cyclic factor=Build::BEAT)
+    HLS(array_partition variable=fields.odd type=cyclic factor=Build::BEAT)
     HLS(array_partition variable=accumulators type=cyclic factor=NSLLM_LANES)
     HLS(bind_storage variable=states type=ram_2p impl=uram)
 
@@ -41,7 +44,7 @@ extern "C" Word spike_engine(const Word image[], Word image_words, const Word ev
         case nsllm::RESET: nsllm::clear_states<Build>(image[nsllm::HEADER_STATE_WORDS], states); return nsllm::OK;
         case nsllm::STEP:
         case nsllm::STEP_TRACED:
-            return nsllm::run_token<Build>(image, events, event_count, command == nsllm::STEP_TRACED, out, counters, signals, states, accumulators);
+            return nsllm::run_token<Build>(image, events, event_count, command == nsllm::STEP_TRACED, out, counters, signals, states, fields, accumulators);
         default: return nsllm::UNKNOWN_COMMAND;
     }
 }

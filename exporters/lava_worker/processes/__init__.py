@@ -19,39 +19,44 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from nsllm_nir.exporters.lava_worker.engine import Engine
+from nsllm_nir.exporters.lava_worker.job import NO_TOKEN
 from nsllm_nir.program import Program
 
 
 class FileSource(AbstractProcess):
-    """Sends row ``(t - 1) % rows`` of a memory-mapped int32 array (rows, neurons) at Lava step t = 1, 2, ...
+    """Sends the next ``block`` rows of a memory-mapped int32 array (rows, neurons) at each Lava step, round and round.
 
     The file is read at every step, so the host can change it between two runs without `Var.set`,
-    which moves one element at a time.
+    which moves one element at a time. rows is a multiple of ``block``.
     """
 
-    def __init__(self, *, path: str, neurons: int) -> None:
-        super().__init__(path=path)
-        self.s_out = OutPort(shape=(neurons,))
+    def __init__(self, *, path: str, block: int, neurons: int) -> None:
+        super().__init__(path=path, block=block)
+        self.s_out = OutPort(shape=(block, neurons))
 
 
 class FileSink(AbstractProcess):
-    """Writes ``a_in[indices]`` to row ``(t - 1) % rows`` of a memory-mapped int32 array (rows, len(indices)).
+    """Writes ``a_in[..., indices]`` to the next rows of a memory-mapped int32 array (rows, len(indices)), round and round.
 
+    shape: (neurons,) for one row per Lava step, or (rows per step, neurons).
     Instrumentation: it replaces Monitor and RingBuffer, whose `Var.get` moves one element at a time.
     """
 
-    def __init__(self, *, path: str, neurons: int, indices: Any) -> None:
+    def __init__(self, *, path: str, shape: tuple[int, ...], indices: Any) -> None:
         super().__init__(path=path, indices=indices)
-        self.a_in = InPort(shape=(neurons,))
+        self.a_in = InPort(shape=shape)
 
 
 class FusedProgram(AbstractProcess):
-    """A whole `Program`: input spikes of one token in, values of every traced signal out, in the same step."""
+    """A whole `Program`: input spikes (block, neurons) of the next tokens in, values of every traced signal out, in the same step.
 
-    def __init__(self, *, program: Program) -> None:
+    The first row of ``NO_TOKEN`` ends the block; the values beyond are 0.
+    """
+
+    def __init__(self, *, program: Program, block: int) -> None:
         super().__init__(program=program)
-        self.s_in = InPort(shape=(program.inputs[0].size,))
-        self.s_out = OutPort(shape=(sum(program.signals[n].size for n in program.traced),))
+        self.s_in = InPort(shape=(block, program.inputs[0].size))
+        self.s_out = OutPort(shape=(block, sum(program.signals[n].size for n in program.traced)))
 
 
 @implements(proc=FileSource, protocol=LoihiProtocol)
@@ -64,10 +69,11 @@ class PyFileSource(PyLoihiProcessModel):
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        self._rows = np.load(proc_params["path"], mmap_mode="r")
+        rows = np.load(proc_params["path"], mmap_mode="r")
+        self._blocks = rows.reshape(-1, proc_params["block"], rows.shape[1])
 
     def run_spk(self) -> None:
-        self.s_out.send(np.array(self._rows[(self.time_step - 1) % len(self._rows)]))
+        self.s_out.send(np.array(self._blocks[(self.time_step - 1) % len(self._blocks)]))
 
 
 @implements(proc=FileSink, protocol=LoihiProtocol)
@@ -84,7 +90,9 @@ class PyFileSink(PyLoihiProcessModel):
         self._indices = proc_params["indices"]
 
     def run_spk(self) -> None:
-        self._rows[(self.time_step - 1) % len(self._rows)] = self.a_in.recv()[self._indices]
+        block = np.atleast_2d(self.a_in.recv())
+        first = (self.time_step - 1) * len(block) % len(self._rows)
+        self._rows[first : first + len(block)] = block[:, self._indices]
 
 
 @implements(proc=FusedProgram, protocol=LoihiProtocol)
@@ -101,4 +109,7 @@ class PyFusedProgram(PyLoihiProcessModel):
         self._engine = Engine(proc_params["program"])
 
     def run_spk(self) -> None:
-        self.s_out.send(self._engine.step(self.s_in.recv()))
+        block = self.s_in.recv()
+        tokens = int(np.count_nonzero(block[:, 0] != NO_TOKEN))
+        values = self._engine.run(block[:tokens]) if tokens else np.zeros((0, self.s_out.shape[1]), np.int32)
+        self.s_out.send(np.pad(values, ((0, len(block) - tokens), (0, 0))) if tokens < len(block) else values)
