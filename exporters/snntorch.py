@@ -104,7 +104,9 @@ class _SnnTorch:
     def compile(self, program: Program) -> _Executable:
         self.version()
         if program.origin is None:
-            raise LossyConversionError("the snntorch backend rebuilds the model from a NIR file; lower the program from a file")
+            raise LossyConversionError(
+                "the snntorch backend rebuilds language models from the NIR files that to_nir wrote, and this program comes from no such file; use another backend"
+            )
         from nsllm_nir.nir_import import from_nir
 
         return _Executable(from_nir(program.origin).set_binary_mode(), program)

@@ -273,6 +273,6 @@ def execution_order(graph: Graph, delayed: set[tuple[str, str]], prefix: str) ->
                 heapq.heappush(ready, b)
     if len(order) != len(graph.nodes):
         stuck = sorted(set(graph.nodes) - set(order))
-        raise GraphError(f"{prefix or 'graph '}: the cycle through {', '.join(stuck[:4])} has no spiking node that could delay it")
+        raise GraphError(f"{prefix[:-1] or 'the graph'}: the cycle through {', '.join(stuck[:4])} has no spiking node that could delay it")
     return order
 

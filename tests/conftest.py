@@ -11,8 +11,11 @@ import nir
 import numpy as np
 import pytest
 
+from nsllm_nir import exporters, reference
+from nsllm_nir.exporters import Executable
 from nsllm_nir.graph import DT
 from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum
+from nsllm_nir.trace import Trace, compare, first_difference
 
 hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("seeded")
@@ -244,6 +247,21 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         if request.config.getoption("--update-golden"):
             path.write_text(text, encoding="utf-8")
         assert text == path.read_text(encoding="utf-8"), f"{name} differs; after checking the change run: pytest --update-golden"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def assert_exact() -> Callable[..., Trace]:
+    """Run spikes (tokens, neurons) on the C simulation, or an executable; assert that it equals the reference everywhere and does not stay silent."""
+
+    def check(program: Program, inputs: np.ndarray, executable: Executable | None = None) -> Trace:
+        want = reference.run(program, inputs)
+        got = (executable or exporters.load("hls").compile(program)).run(inputs)
+        assert list(got.values) == list(program.traced)
+        assert first_difference(compare(want, got)) is None
+        assert sum(int(np.abs(v).sum()) for v in want.values.values()) > 0
+        return got
 
     return check
 

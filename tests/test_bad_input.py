@@ -155,10 +155,10 @@ NUMBERS: dict[str, tuple[str, np.ndarray, str]] = {
     "empty": ("head/weight", np.zeros((1, 0, 16), np.int8), r"'?head'?: .*"),
     "bias": ("head/bias", np.zeros((1, 23), np.int32), r"^Linear 'head': weight \(24, 16\), bias \(23,\)|^Linear 'head': .*do not fit"),
     "half a bias": ("head/bias", np.full((1, 24), 0.5), r"^head: the bias is not integer \(first value 0\.5\)"),
-    "gain of 300,000": ("head.scale/scale", np.full((1, 24), 300_000.0), r"^head\.scale: the gain is in \[300000\.0, 300000\.0\], allowed is \[-131071, 131071\]$"),
+    "gain of 300,000": ("head.scale/scale", np.full((1, 24), 300_000.0), r"^head\.scale: the gain is in \[300000\.0, .*allowed is \[-131071, 131071\]$"),
     "gain of a half": ("head.scale/scale", np.full((1, 24), 0.5), r"^head\.scale: the gain is not integer \(first value 0\.5\); quantize the graph first$"),
     "nan gain": ("head.scale/scale", np.full((1, 24), np.nan), r"^head\.scale: the gain holds NaN or infinity$"),
-    "gain of -200,000": ("head.scale/scale", np.full((1, 24), -200_000.0), r"^head\.scale: the gain is in \[-200000\.0, -200000\.0\], allowed is \[-131071, 131071\]$"),
+    "gain of -200,000": ("head.scale/scale", np.full((1, 24), -200_000.0), r"^head\.scale: the gain is in \[-200000\.0, .*allowed is \[-131071, 131071\]$"),
     "gain of 2**40": ("head.scale/scale", np.full((1, 24), 2.0**40), r"^Linear 'head': shifts must be in \[0, 31\], found \[40, 40\]$"),
     "gain shape": ("head.scale/scale", np.ones((1, 23)), r"'head.*do not fit|'head.*expects"),
     "nan weight in a block": (
@@ -235,7 +235,7 @@ SUB = Graph({"in": Node("Input", {"shape": np.array([2])}), "x": EYE, "out": Nod
 GRAPHS: dict[str, tuple[Graph, str]] = {
     "cycle without spikes": (
         chain(("a", EYE), ("b", EYE), edges=(("b", "a"),)),
-        r"^graph : the cycle through a, b, output has no spiking node that could delay it$",
+        r"^the graph: the cycle through a, b, output has no spiking node that could delay it$",
     ),
     "no source": (replace(chain(("a", EYE)), edges=(("a", "output"),)), r"^a: the node has no input; connect or delete it$"),
     "no output": (Graph({"input": Node("Input", {"shape": np.array([2])})}, ()), r"(no|lacks an|one) Output"),
@@ -393,7 +393,7 @@ def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch, ra
 
 def test_the_model_backend_needs_a_file_and_tokens(nir_file: Export, random_program: Callable[..., Program]) -> None:
     backend = exporters.load("snntorch")
-    with pytest.raises(LossyConversionError, match=r"^the snntorch backend rebuilds the model from a NIR file; lower the program from a file$"):
+    with pytest.raises(LossyConversionError, match=r"^the snntorch backend rebuilds language models .* comes from no such file; use another backend$"):
         backend.compile(random_program(0))
     executable = backend.compile(lower(nir_file()))
     spikes = reference.one_hot([1, 2], 24)

@@ -25,15 +25,6 @@ SANITIZED = ("-std=c++17", "-O1", "-fsanitize=address,undefined", "-fno-sanitize
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 
 
-def assert_exact(program: Program, inputs: np.ndarray, executable: hls.Executable | None = None) -> Trace:
-    want = reference.run(program, inputs)
-    got = (executable or hls.backend.compile(program)).run(inputs)
-    assert list(got.values) == list(program.traced)
-    assert first_difference(compare(want, got)) is None
-    assert sum(int(np.abs(v).sum()) for v in want.values.values()) > 0
-    return got
-
-
 def every_width(seed: int) -> Program:
     """What the shared random programs leave out: all weight widths, graded inputs, sizes around the alignment,
     a recurrent signed loop, long delays, values near the 32-bit limits, several outputs."""
@@ -74,19 +65,19 @@ def graded(program: Program, seed: int, steps: int = 24) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_programs_are_exact(random_program: Callable[..., Program], tokens: np.ndarray, seed: int) -> None:
+def test_random_programs_are_exact(assert_exact: Callable[..., Trace], random_program: Callable[..., Program], tokens: np.ndarray, seed: int) -> None:
     program = random_program(seed, layers=1 + seed % 3, width=8 + 9 * (seed % 2), levels=1 + seed)
     assert_exact(program, reference.one_hot(tokens, 16))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_all_widths_delays_loops_and_outputs_are_exact(seed: int) -> None:
+def test_all_widths_delays_loops_and_outputs_are_exact(assert_exact: Callable[..., Trace], seed: int) -> None:
     program = every_width(seed)
     trace = assert_exact(program, graded(program, seed))
     assert np.abs(trace.values["large"]).max() > 1 << 16 and trace.values["loop"].min() < 0
 
 
-def test_partial_sums_that_wrap_are_exact() -> None:
+def test_partial_sums_that_wrap_are_exact(assert_exact: Callable[..., Trace]) -> None:
     weight = np.array([[127] * 6 + [-127] * 6] * 2, np.int8)
     zeros, big = np.zeros(12, int), np.full(12, 1 << 30)
     ops = (
@@ -102,7 +93,7 @@ def test_partial_sums_that_wrap_are_exact() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(-128, 127), (-8, 7), (-2, 1)])
-def test_sums_of_any_number_of_spikes_are_exact(low: int, high: int) -> None:
+def test_sums_of_any_number_of_spikes_are_exact(assert_exact: Callable[..., Trace], low: int, high: int) -> None:
     """Beyond 255 spikes, and counts beyond 255, the 16-bit sums of a Linear would overflow."""
     rng = np.random.default_rng(2)
     size, zeros = 600, np.zeros(5, int)
@@ -132,7 +123,7 @@ def test_decay_by_shift_and_subtraction_is_the_definition() -> None:
     [toolchain.Depths(lanes=32, rows=1, queue_words=3), toolchain.Depths(lanes=64, rows=8, queue_words=50)],
     ids=["32 lanes", "64 lanes"],
 )
-def test_other_build_sizes_give_the_same_spikes(depths: toolchain.Depths) -> None:
+def test_other_build_sizes_give_the_same_spikes(assert_exact: Callable[..., Trace], depths: toolchain.Depths) -> None:
     program = every_width(9)
     executable = hls.Executable(program, images.pack_image(program), toolchain.build_engine(depths, ("-O1",)))
     assert_exact(program, graded(program, 9), executable)
@@ -167,7 +158,7 @@ def test_counters_are_the_rows_and_additions_of_the_spikes() -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 24, 25])
-def test_a_run_may_be_divided_into_requests(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+def test_a_run_may_be_divided_into_requests(assert_exact: Callable[..., Trace], monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
     program = every_width(4)
     inputs = graded(program, 4)
     executable = hls.backend.compile(program)

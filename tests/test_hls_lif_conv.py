@@ -27,15 +27,6 @@ STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 DECAYS = (0, 1, 2, 410, 2048, 4095, 4096)
 
 
-def assert_exact(program: Program, inputs: np.ndarray, executable: hls.Executable | None = None) -> Trace:
-    want = reference.run(program, inputs)
-    got = (executable or hls.backend.compile(program)).run(inputs)
-    assert list(got.values) == list(program.traced)
-    assert first_difference(compare(want, got)) is None
-    assert sum(int(np.abs(v).sum()) for v in want.values.values()) > 0
-    return got
-
-
 def zeros(size: int) -> np.ndarray:
     return np.zeros(size, int)
 
@@ -98,7 +89,7 @@ def lif_program(seed: int, fires: bool, drive: int = 1000) -> Program:
 
 @pytest.mark.parametrize("fires", [True, False], ids=["spikes", "potential"])
 @pytest.mark.parametrize("seed", range(3))
-def test_all_decays_are_exact(seed: int, fires: bool) -> None:
+def test_all_decays_are_exact(assert_exact: Callable[..., Trace], seed: int, fires: bool) -> None:
     program = lif_program(seed, fires)
     trace = assert_exact(program, counts(program, seed, 60))
     rate = trace.values["lif"].mean()
@@ -107,7 +98,7 @@ def test_all_decays_are_exact(seed: int, fires: bool) -> None:
 
 @pytest.mark.parametrize("fires", [True, False], ids=["spikes", "potential"])
 @pytest.mark.parametrize("drive", [1 << 22, 1 << 24, (1 << 31) - 1])
-def test_potential_saturates_at_both_ends(drive: int, fires: bool) -> None:
+def test_potential_saturates_at_both_ends(assert_exact: Callable[..., Trace], drive: int, fires: bool) -> None:
     program = lif_program(4, fires, drive)
     largest = dataclasses.replace(program.ops[2], threshold=np.full(program.ops[2].bias.size, (1 << 17) - 1))  # type: ignore[type-var]
     program = Program((*program.ops[:2], largest), ("lif",)) if fires else program
@@ -135,7 +126,7 @@ def recurrent(seed: int) -> Program:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_recurrence_through_a_lif_is_exact(seed: int) -> None:
+def test_recurrence_through_a_lif_is_exact(assert_exact: Callable[..., Trace], seed: int) -> None:
     program = recurrent(seed)
     inputs = counts(program, seed, 50)
     executable = hls.backend.compile(program)
@@ -203,7 +194,7 @@ def events_and_additions(op: Conv2d, source: np.ndarray) -> hls.SynapticEvents:
 
 @pytest.mark.parametrize("name", GEOMETRIES)
 @pytest.mark.parametrize(("low", "high", "levels", "signed"), [(-1, 1, 1, False), (-8, 7, 5, True), (-128, 127, 9, True)], ids=["2 bits", "4 bits", "8 bits"])
-def test_convolutions_are_exact_and_count_their_work(name: str, low: int, high: int, levels: int, signed: bool) -> None:
+def test_convolutions_are_exact_and_count_their_work(assert_exact: Callable[..., Trace], name: str, low: int, high: int, levels: int, signed: bool) -> None:
     program = conv_program(1, low, high, levels, signed, **GEOMETRIES[name])
     executable = hls.backend.compile(program)
     inputs = counts(program, 2, 8)
@@ -216,7 +207,7 @@ def test_convolutions_are_exact_and_count_their_work(name: str, low: int, high: 
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_random_convolutions_are_exact(seed: int) -> None:
+def test_random_convolutions_are_exact(assert_exact: Callable[..., Trace], seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups, per_group, outputs = (int(n) for n in rng.integers(1, (4, 4, 20)))
     kernel = rng.integers(1, 5, 2)
@@ -228,7 +219,7 @@ def test_random_convolutions_are_exact(seed: int) -> None:
     assert_exact(program, counts(program, seed, 6))
 
 
-def test_sum_pooling_is_exact() -> None:
+def test_sum_pooling_is_exact(assert_exact: Callable[..., Trace]) -> None:
     pool = Conv2d("pool", "input", np.ones((20, 1, 2, 3), np.int8), zeros(20), zeros(20), (20, 6, 9), (2, 3), (0, 0), (1, 1), 20)
     program = Program((Input("input", 20 * 54, 2), pool), ("pool",))
     inputs = counts(program, 3)
@@ -263,14 +254,14 @@ def network(seed: int) -> Program:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_networks_are_exact(seed: int) -> None:
+def test_networks_are_exact(assert_exact: Callable[..., Trace], seed: int) -> None:
     program = network(seed)
     trace = assert_exact(program, counts(program, seed, 40, 0.2))
     assert all(0.02 < trace.values[name].mean() < 0.9 for name in ("lif1", "lif2", "hidden"))
 
 
 @pytest.mark.parametrize("depths", [toolchain.Depths(lanes=32, queue_words=3), toolchain.Depths(lanes=64, queue_words=50)], ids=["32 lanes", "64 lanes"])
-def test_other_build_sizes_give_the_same_spikes(depths: toolchain.Depths) -> None:
+def test_other_build_sizes_give_the_same_spikes(assert_exact: Callable[..., Trace], depths: toolchain.Depths) -> None:
     program = network(5)
     executable = hls.Executable(program, images.pack_image(program), toolchain.build_engine(depths, ("-O1",)))
     assert_exact(program, counts(program, 5), executable)
