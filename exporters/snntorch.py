@@ -105,7 +105,7 @@ class _SnnTorch:
         self.version()
         if program.origin is None:
             raise LossyConversionError(
-                "the snntorch backend rebuilds language models from the NIR files that to_nir wrote, and this program comes from no such file; use another backend"
+                "the snntorch backend rebuilds language models from NIR files that to_nir wrote, and this program comes from no such file; use another backend"
             )
         from nsllm_nir.nir_import import from_nir
 
