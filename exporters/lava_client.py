@@ -117,7 +117,7 @@ def worker(job: dict[str, Any], arrays: jobs.Arrays, inputs: NDArray[np.integer]
         jobs.write(folder, job, arrays)
         np.save(folder / jobs.INPUT, np.asarray(inputs, np.int32))
         np.lib.format.open_memmap(folder / jobs.OUTPUT, mode="w+", dtype=np.int32, shape=outputs).flush()
-        process = _start(folder)
+        process = _start(folder, one_thread=job["kind"] != "fused")
         try:
             running = Worker(folder, process, timeout_seconds)
             running.wait(b"r")
@@ -170,10 +170,10 @@ def members(session: int) -> list[int]:
     return found
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
+def _start(folder: Path, *, one_thread: bool) -> subprocess.Popen[bytes]:
     """Start the worker; all its temporary files lie in ``folder``, so that they go with it."""
-    # One thread per process: Lava starts many processes, and more threads only compete for the same cores.
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    # Stock networks are many processes: more threads in each only compete for the same cores. The fused Process is one.
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if one_thread else (), "1")
     with (folder / "stderr.txt").open("wb") as stderr:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "nsllm_nir.exporters.lava_worker", str(folder)],
