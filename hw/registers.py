@@ -160,12 +160,12 @@ def status_text(status: int) -> str:
 
 
 def _system_verilog() -> str:
-    lines = [f"// {_ORIGIN}", "package registers;"]
+    lines = [f"// {_ORIGIN}", "/* verilator lint_off UNUSEDPARAM */", "package registers;"]
     lines += [f"    localparam logic [31:0] IDENTIFICATION = 32'h{IDENTIFICATION:08X};"]
     lines += [f"    localparam logic [7:0] OFFSET_{r.name.upper()} = 8'h{r.offset:02X};" for r in REGISTERS]
     lines += [f"    localparam logic [31:0] COMMAND_{c.name} = 32'd{c.code};" for c in COMMANDS]
     lines += [f"    localparam logic [7:0] STATUS_{s.name} = 8'd{s.code};" for s in STATUSES]
-    return "\n".join([*lines, "endpackage", ""])
+    return "\n".join([*lines, "endpackage", "/* verilator lint_on UNUSEDPARAM */", ""])
 
 
 def _cpp() -> str:

@@ -1,4 +1,5 @@
 // Written from hw/registers.py by: python -m nsllm_nir.hw.registers
+/* verilator lint_off UNUSEDPARAM */
 package registers;
     localparam logic [31:0] IDENTIFICATION = 32'h454C534E;
     localparam logic [7:0] OFFSET_CONTROL = 8'h00;
@@ -48,3 +49,4 @@ package registers;
     localparam logic [7:0] STATUS_MEMORY_ERROR = 8'd18;
     localparam logic [7:0] STATUS_QUEUE_TOO_SMALL = 8'd19;
 endpackage
+/* verilator lint_on UNUSEDPARAM */
