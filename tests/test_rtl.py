@@ -293,10 +293,10 @@ MUTANTS = {
     "adder sign": ("lane_array.sv", "next_weight ^ {8{negative}}", "next_weight", "one"),
     "comparison": ("count_unit.sv", "+ ~wide_step", "- wide_step", "ternary_spikes"),
     "shift": ("vector_unit.sv", "x3[p*V+:V] << shift3[p*5+:5]", "x3[p*V+:V]", "ternary_spikes"),
-    "delay slot": ("vector_unit.sv", "slot + job.slots - steps_back", "slot + job.slots - steps_back + 24'd1", "back"),
+    "delay slot": ("vector_unit.sv", "age <= slots;", "age <= slots - 18'd1;", "back"),
     "gate": ("vector_unit.sv", "engine::JOB_GATE: if (b != ", "engine::JOB_GATE: if (b == ", "slow_spikes"),
     "row address": ("source_scan.sv", "(index[1] ? stride << 1 : '0)", "(index[1] ? stride : '0)", "ternary_spikes"),
-    "rounding": ("vector_unit.sv", "1'b0}}, ragged}", "1'b0}}, 1'b0}", "leak"),
+    "rounding": ("vector_unit.sv", "opposite = -{s[V-1], s};", "opposite = -{s[V-1], s} + 1'b1;", "leak"),
     "kernel tap": ("window_walk.sv", "row_words + row_gap_words", "row_words", "conv_potential"),
 }
 

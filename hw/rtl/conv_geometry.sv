@@ -83,5 +83,5 @@ module conv_geometry #(
             endcase
     end
     logic unused;
-    assign unused = &{1'b0, address[LOG-1:0], address[31:LOG+engine::BEAT_ADDRESS_BITS]};
+    assign unused = &{1'b0, address};
 endmodule

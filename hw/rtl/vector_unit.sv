@@ -145,7 +145,7 @@ module vector_unit #(
         logic [V-1:0] whole3;
         logic [3:0] leak;
         logic unused;
-        assign unused = leaked[V];
+        assign unused = &{1'b0, leaked[V], t2[p*V+:V]};
         logic [17:0] steps_back;
         logic [31:0] word;
         assign a = a2[p*V+:V];
@@ -173,7 +173,7 @@ module vector_unit #(
                 engine::JOB_COUNT: x = {{(V - 9) {counts[p*9+8]}}, counts[p*9+:9]};
                 engine::JOB_GATE: if (b != {{(V - 1) {1'b0}}, 1'b1}) x = '0;
                 engine::JOB_INTEGRATE: other = leaked[V-1:0];
-                engine::JOB_LIF: x = $signed(shown[p*24+:24]);
+                engine::JOB_LIF: x = {{(V - 24) {shown[p*24+23]}}, shown[p*24+:24]};
                 default: ;
             endcase
         end
@@ -203,8 +203,10 @@ module vector_unit #(
     assign state_write = {PORTS{lif_write_u || lif_write_v || moved || (v5 && (job.kind == engine::JOB_ADVANCE || job.kind == engine::JOB_INTEGRATE))}};
     assign state_write_address = moved ? op.state : lif_write_v ? state2 + padded : lif_write_u ? state2 : state5;
     for (genvar p = 0; p < PORTS; p++) begin : g_state
+        logic [23:0] written;
         logic [V-1:0] kept;
-        assign kept = $signed(lif_write_v ? new_potentials[p*24+:24] : new_currents[p*24+:24]);
+        assign written = lif_write_v ? new_potentials[p*24+:24] : new_currents[p*24+:24];
+        assign kept = {{(V - 24) {written[23]}}, written};
         if (p == 0) begin : g_slot
             assign state_write_data[p*V+:V] = moved ? {{(V - 18) {1'b0}}, next_slot} : lif_write_u || lif_write_v ? kept : x5[p*V+:V];
         end else if (p == 1) begin : g_offset
