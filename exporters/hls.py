@@ -17,53 +17,11 @@ from numpy.typing import NDArray
 from nsllm_nir import reference
 from nsllm_nir.errors import InputError
 from nsllm_nir.exporters import image as images
+from nsllm_nir.exporters.spike_engine import EngineSession, SynapticEvents
 from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.simulation import EngineProcess
-from nsllm_nir.program import Conv2d, Linear, Program
+from nsllm_nir.program import Program
 from nsllm_nir.trace import Trace
-
-MESSAGE_TOKENS = 64  # of one request to the engine: each request has its own time-out
-
-
-@dataclass(frozen=True)
-class SynapticEvents:
-    """Work of one Linear or Conv2d in a run, counted by the engine.
-
-    rows: source neurons and tokens whose count is not 0 (for each, a Linear fetches its weight row); additions:
-    accumulations of one weight (each once for each set bit of the count; of a Conv2d, those whose tap reaches an output).
-    """
-
-    rows: int
-    additions: int
-
-
-class _Engine:
-    """A process with the program loaded. counters: (ops, 2), the work of all tokens so far."""
-
-    def __init__(self, program: Program, process: EngineProcess) -> None:
-        self.program, self.process = program, process
-        self.counters = np.zeros((len(program.ops), 2), np.int64)
-
-    def run(self, spikes: NDArray[np.integer], traced: bool) -> dict[str, NDArray[np.int64]]:
-        """Advance by spikes (tokens, neurons): the values (tokens, size) of the traced signals, or of the outputs only.
-
-        Raises:
-            InputError: the spikes do not fit the program.
-            BackendError: the engine crashed or hung.
-        """
-        checked = reference.check_inputs(self.program, spikes)
-        names = [n for n in self.program.traced if traced or n in self.program.outputs]
-        ends = np.cumsum([self.program.signals[n].size for n in names])
-        values = np.empty((len(checked), ends[-1]), np.int32)
-        for first in range(0, len(checked), MESSAGE_TOKENS):
-            block = checked[first : first + MESSAGE_TOKENS]
-            ports, counters = np.split(self.process.run(block, traced), [len(block) * ends[-1]])
-            values[first : first + len(block)] = ports.view(np.int32).reshape(len(block), -1)
-            self.counters += counters.view(np.int64).reshape(-1, 2)
-        return {n: part.astype(np.int64) for n, part in zip(names, np.split(values, ends[:-1], axis=1), strict=True)}
-
-    def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
-        return self.run(np.asarray(spikes)[None], traced=False)[self.program.outputs[0]][0]
 
 
 @dataclass
@@ -76,7 +34,7 @@ class Executable:
     counters: dict[str, SynapticEvents] = field(default_factory=dict)
 
     @contextmanager
-    def open(self) -> Iterator[_Engine]:
+    def open(self) -> Iterator[EngineSession[EngineProcess]]:
         """A session that starts from the silent state; the engine process ends with it.
 
         Raises:
@@ -84,7 +42,7 @@ class Executable:
         """
         with EngineProcess(self.binary) as process:
             process.load(self.image)
-            yield _Engine(self.program, process)
+            yield EngineSession(self.program, process)
 
     def run(self, inputs: NDArray[np.integer]) -> Trace:
         """Spikes (tokens, neurons) to the trace; fills ``counters``.
@@ -94,10 +52,9 @@ class Executable:
             BackendError: the engine crashed or hung.
         """
         spikes = reference.check_inputs(self.program, inputs)  # before a process starts
-        with self.open() as engine:
-            values = engine.run(spikes, traced=True)
-        work = zip(self.program.ops, engine.counters.tolist(), strict=True)
-        self.counters = {op.name: SynapticEvents(*events) for op, events in work if isinstance(op, Linear | Conv2d)}
+        with self.open() as session:
+            values = session.run(spikes, traced=True)
+        self.counters = session.synaptic_events()
         return Trace(values)
 
 
@@ -167,12 +124,11 @@ def _hardware_depths(need: images.Needs) -> toolchain.Depths:
 
 
 def _port_depths(program: Program, image: bytes) -> list[str]:
-    """Flags with the lengths of the memory ports, which co-simulation copies."""
+    """Flags with the lengths of the memory port and of the streams, which co-simulation copies."""
     words = {
         "IMAGE": len(image) // 4,
-        "EVENT": 2 * program.inputs[0].size,
-        "OUT": sum(program.signals[n].size for n in program.traced),
-        "COUNTER": 2 * len(program.ops),
+        "EVENT": 1 + 2 * program.inputs[0].size,
+        "RESULT": sum(program.signals[n].size for n in program.traced) + 2 * len(program.ops),
     }
     return [f"-DNSLLM_{port}_DEPTH={depth}" for port, depth in words.items()]
 

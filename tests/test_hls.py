@@ -15,7 +15,7 @@ import pytest
 
 from nsllm_nir import reference
 from nsllm_nir.errors import BackendError, InputError, LossyConversionError
-from nsllm_nir.exporters import hls, load
+from nsllm_nir.exporters import hls, load, spike_engine
 from nsllm_nir.exporters import image as images
 from nsllm_nir.hw import toolchain
 from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths
@@ -164,7 +164,7 @@ def test_a_run_may_be_divided_into_requests(assert_exact: Callable[..., Trace], 
     executable = hls.backend.compile(program)
     executable.run(inputs)
     whole = dict(executable.counters)
-    monkeypatch.setattr(hls, "MESSAGE_TOKENS", tokens)
+    monkeypatch.setattr(spike_engine, "MESSAGE_TOKENS", tokens)
     assert_exact(program, inputs, executable)
     assert executable.counters == whole
 
@@ -181,7 +181,7 @@ def test_outputs_alone_are_those_of_the_trace() -> None:
 
 
 def test_version_names_compiler_and_format() -> None:
-    assert re.fullmatch(r"g\+\+ .*\d.*, image format 2", load("hls").version())
+    assert re.fullmatch(r"g\+\+ .*\d.*, image format 3", load("hls").version())
 
 
 def test_engine_killed_in_the_middle_of_a_session(random_program: Callable[..., Program]) -> None:
@@ -189,7 +189,7 @@ def test_engine_killed_in_the_middle_of_a_session(random_program: Callable[..., 
     row = reference.one_hot([3], 16)[0]
     with executable.open() as session:
         session.step(row)
-        session.process.process.kill()
+        session.engine.process.kill()
         with pytest.raises(BackendError, match="ended with status -9"):
             session.step(row)
 
@@ -272,18 +272,24 @@ class Mutator:
 
     def constant(self, kind: type[Op], field: str, section: str, change: Callable[[int], int], stored: Callable[[int], int] = int) -> Iterator[Mutant]:
         for op in (o for o in self.program.ops if isinstance(o, kind)):
-            for i, old in enumerate(getattr(op, field)):
+            same = self.field(op.name, "flags") & 1 << FIELD[section] - 4  # one value in the descriptor
+            for i, old in enumerate(getattr(op, field)[: 1 if same else None]):
                 array = getattr(op, field).copy()
-                array[i] = change(int(old))
-                yield self.replaced(op, **{field: array}), (self.field(op.name, section) + i, stored(int(array[i])) & 0xFFFFFFFF)
+                array[slice(None) if same else i] = new = change(int(old))
+                address = self.at[op.name] + FIELD[section] if same else self.field(op.name, section) + i
+                word = stored(new) & 0xFFFFFFFF
+                if not same and field in ("shift", "decay"):  # bytes
+                    address = self.field(op.name, section) + i // 4
+                    word = int(self.words[address]) & ~(255 << 8 * (i % 4)) | word << 8 * (i % 4)
+                yield self.replaced(op, **{field: array}), (address, word)
 
     def weight(self) -> Iterator[Mutant]:
         for op in (o for o in self.program.ops if isinstance(o, Linear) and o.name == "four_bits"):
             for o, i in np.ndindex(op.weight.shape):
                 weight = op.weight.copy()
                 weight[o, i] = -1 - weight[o, i]  # all four bits flip
-                address = self.field(op.name, "weights") + i * self.field(op.name, "stride") + o // 8
-                yield self.replaced(op, weight=weight), (address, int(self.words[address]) ^ 15 << 4 * (o % 8))
+                address = self.field(op.name, "weights") + i * self.field(op.name, "stride") + o // 32 * 4 + o % 16 // 4
+                yield self.replaced(op, weight=weight), (address, int(self.words[address]) ^ 15 << 8 * (o % 4) + 4 * (o // 16 % 2))
 
     def scalar(self, name: str, field: str, key: str, new: object, word: int) -> Iterator[Mutant]:
         op = next(o for o in self.program.ops if o.name == name)
@@ -337,7 +343,7 @@ def test_mutants_of_the_image_are_caught_and_named(project: tuple[Program, np.nd
     ("name", "old", "new", "node"),
     [
         ("neuron.hpp", "doubled[k] > threshold[k] ? 1", "doubled[k] >= threshold[k] ? 1", "ternary_spikes"),
-        ("neuron.hpp", "slot + op.stride - steps", "slot + op.stride - steps + 1", "back"),
+        ("neuron.hpp", "(slot == 0 ? op.stride : slot) - 1", "slot == 0 ? 0 : slot - 1", "back"),
         ("neuron.hpp", "== 1 ? signals[op.source + i] : 0", "== 1 ? 0 : signals[op.source + i]", "slow_spikes"),
         ("integer.hpp", "!= 0 ? 1 : 0", "!= 0 ? 0 : 0", "leak"),
         ("linear.hpp", "negative ? ~sign_mask(LOG) : sign_mask(LOG)", "sign_mask(LOG)", "loop"),

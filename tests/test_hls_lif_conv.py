@@ -290,9 +290,9 @@ def test_kernel_blocks_unpack_to_the_weights() -> None:
     geometry = words[words[at + 5] : words[at + 5] + 16].tolist()
     assert geometry == [4, 6, 2, 3, 5, 3, 3, 1, 0, 1, 5, 4, 2, 1, 0, 1]
     blocks, stride = int(words[at + 9]), int(words[at + 10])
-    assert stride == 8  # six taps of three 4-bit weights, one word each, and two words of padding
+    assert stride == 24  # six taps of three 4-bit weights, one unit each
     for channel, tap, output in np.ndindex(4, 6, 3):
-        field = int(words[blocks + channel * stride + tap]) >> 4 * output & 15
+        field = int(words[blocks + channel * stride + 4 * tap]) >> 8 * output & 15
         assert field - (field >> 3 << 4) == op.weight[channel // 2 * 3 + output, channel % 2].reshape(-1)[tap]
 
 
@@ -340,7 +340,7 @@ def test_wrong_descriptors_are_refused(engine: EngineProcess, name: str, word: i
     program = network(0)
     words = words_of(images.pack_image(program))
     words[descriptor(program, name) + word] = value
-    with pytest.raises(BackendError, match=rf"status 12\): op descriptor {[op.name for op in program.ops].index(name)} is invalid"):
+    with pytest.raises(BackendError, match=rf"status 12\): op descriptor {[op.name for op in program.ops].index(name)}: it is invalid"):
         engine.load(sealed(words))
 
 
@@ -357,7 +357,7 @@ def consistent(geometry: list[int], op: Conv2d, stride: int) -> bool:
     same = channels * height * width == np.prod(op.input_shape) and outputs * out_height * out_width == np.prod(op.output_shape)
     if not same or min(group_channels, group_outputs) < 1 or channels % group_channels or outputs % group_outputs:
         return False
-    return channels // group_channels == outputs // group_outputs and kernel_height * kernel_width * -(-group_outputs // 4) <= stride
+    return channels // group_channels == outputs // group_outputs and kernel_height * kernel_width * 4 * -(-group_outputs // 16) <= stride
 
 
 def test_a_geometry_is_refused_unless_it_is_consistent(engine: EngineProcess) -> None:
@@ -365,6 +365,7 @@ def test_a_geometry_is_refused_unless_it_is_consistent(engine: EngineProcess) ->
     op = next(op for op in program.ops if op.name == "conv2")
     original, at = words_of(images.pack_image(program)), descriptor(program, "conv2")
     start, loaded = int(original[at + SECOND]), 0
+    original[at + STRIDE] = original[12] = 48  # room for a fourth kernel row
     assert isinstance(op, Conv2d) and consistent(original[start : start + 16].tolist(), op, int(original[at + STRIDE]))
     for word in range(16):
         old = int(original[start + word])
@@ -377,14 +378,14 @@ def test_a_geometry_is_refused_unless_it_is_consistent(engine: EngineProcess) ->
             else:
                 with pytest.raises(BackendError, match=r"status 12\)"):
                     engine.load(sealed(words))
-    assert loaded > 0  # a padding at which the stride leaves the same number of outputs
+    assert loaded > 0  # that row, with which the stride leaves the same number of outputs
 
 
 def test_accumulators_and_rows_must_hold_the_convolution(engine: EngineProcess) -> None:
     program = conv_program(0, -1, 1, 1, False, weight=(17, 2, 3, 3), image=(2, 5, 5), padding=(1, 1))
     image = images.pack_image(program)
     need = images.needs(image)
-    assert (need.accumulators, need.row_words) == (25 * 17 + 15, 20)  # a row of 17 weights of 2 bits adds 32 of them
+    assert (need.accumulators, need.row_words) == (25 * 17 + 47, 36)  # a row of 17 weights of 2 bits is a unit of 64
     engine.load(image)
     for header, smaller in ((13, need.accumulators - 1), (12, 16)):
         words = words_of(image)
@@ -407,8 +408,8 @@ def test_accumulators_and_rows_must_hold_the_convolution(engine: EngineProcess) 
 def test_constants_out_of_range_are_refused(engine: EngineProcess, name: str, section: int, value: int) -> None:
     program = network(0)
     words = words_of(images.pack_image(program))
-    words[words[descriptor(program, name) + section] + 3] = value
-    with pytest.raises(BackendError, match=r"status 13\): op descriptor \d+ has a step, threshold, shift, decay or delay out of range"):
+    words[words[descriptor(program, name) + section] + 1] = value
+    with pytest.raises(BackendError, match=r"status 13\): op descriptor \d+: it has a step, threshold, shift, decay or delay out of range"):
         engine.load(sealed(words))
 
 

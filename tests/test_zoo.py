@@ -295,7 +295,7 @@ def saved(name: str, path: Path) -> Path:
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo_is_exact_on_every_backend(name: str, tmp_path: Path) -> None:
     program = lower(saved(name, tmp_path / "graph.nir"))
-    report = verify(program, spikes(program), ["hls", "lava"] if name in REFUSED else ["hls", "lava", "lava-stock"])
+    report = verify(program, spikes(program), ["hls", "rtl", "lava"] if name in REFUSED else ["hls", "rtl", "lava", "lava-stock"])
     assert report.exact, f"\n{report}"
     fired = [report.reference.values[node] for node in program.traced[1:] if program.signals[node].spikes]
     assert all(0 < np.count_nonzero(x) < x.size for x in fired), [np.count_nonzero(x) for x in fired]  # every population fires, and not always

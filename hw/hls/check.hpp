@@ -21,7 +21,7 @@ inline bool strides_inside(Word start, Word count, Word stride, Word limit) {
 }
 
 struct Limits {
-    Word image, signals, states, row, accumulators, input;
+    Word image, signals, states, row, accumulators, input, alignment;
 };
 
 // A signal of `size` neurons: aligned, and whole padded blocks inside the signal memory.
@@ -31,12 +31,28 @@ inline bool signal_inside(Word at, Word size, const Limits& have) {
 
 inline bool section_inside(Word at, Word size, const Limits& have) { return size <= have.image && inside(at, padded(size), have.image); }
 
+// A constant of `size` words: one for all neurons, or a section.
+inline bool constant_inside(const Op& op, Word same, Word at, Word size, const Limits& have) {
+    return (op.flags & same) != 0 || section_inside(at, size, have);
+}
+
+constexpr Word byte_words(Word values) { return (values >> 2) + ((values & 3U) != 0 ? 1U : 0U); }
+
+// `size` aligned words of state.
+inline bool state_inside(const Op& op, Word size, const Limits& have) {
+    return (op.state & (ALIGNMENT - 1)) == 0 && inside(op.state, size, have.states);
+}
+
+// `rows` aligned rows or kernel blocks.
+inline bool weights_inside(const Op& op, Word rows, const Limits& have) {
+    return weight_log(op.parameter) != 0 && ((op.stride | op.weights) & (have.alignment - 1)) == 0 && op.stride <= have.row &&
+           strides_inside(op.weights, rows, op.stride, have.image);
+}
+
 inline bool check_linear(const Op& op, const Limits& have) {
-    const Word log = weight_log(op.parameter);
-    if (log == 0 || op.size > have.accumulators || op.stride > have.row || (op.stride & 3U) != 0) return false;
-    if (!signal_inside(op.source, op.source_size, have) || packed_words(op.size, log) > op.stride) return false;
-    return section_inside(op.constants, op.size, have) && section_inside(op.more, op.size, have) &&
-           strides_inside(op.weights, op.source_size, op.stride, have.image);
+    if (!signal_inside(op.source, op.source_size, have) || !weights_inside(op, op.source_size, have)) return false;
+    if (op.size > have.accumulators || row_words(op.size, weight_log(op.parameter), have.alignment) > op.stride) return false;
+    return constant_inside(op, SAME_CONSTANTS, op.constants, op.size, have) && constant_inside(op, SAME_MORE, op.more, byte_words(op.size), have);
 }
 
 constexpr Word GEOMETRY_LIMIT = 1U << 24;
@@ -78,36 +94,37 @@ inline bool check_groups(const Geometry& geometry, const Limits& have) {
 }
 
 // Sizes, kernel blocks and accumulators of a geometry whose axes are valid.
-inline bool check_maps(const Op& op, const Geometry& geometry, Word log, const Limits& have) {
+inline bool check_maps(const Op& op, const Geometry& geometry, const Limits& have) {
     Word plane = 0, neurons = 0, taps = 0, block = 0;
     if (!total_inside(geometry.y.size, geometry.x.size, op.source_size, plane)) return false;
     if (!total_inside(geometry.channels, plane, op.source_size, neurons) || neurons != op.source_size) return false;
     if (!total_inside(geometry.y.outputs, geometry.x.outputs, op.size, plane)) return false;
     if (!total_inside(geometry.outputs, plane, op.size, neurons) || neurons != op.size) return false;
-    const Word words = packed_words(geometry.group_outputs, log), lanes = words << (5U - log);
+    const Word log = weight_log(op.parameter), lanes = unit_words(geometry.group_outputs, log) << (5U - log);
+    const Word words = row_words(geometry.group_outputs, log, have.alignment);
     if (!total_inside(geometry.y.kernel, geometry.x.kernel, op.stride, taps) || !total_inside(taps, words, op.stride, block)) return false;
     return op.size <= have.accumulators && inside(op.size - geometry.group_outputs, lanes, have.accumulators);
 }
 
 inline bool check_conv(const Word image[], const Op& op, const Limits& have) {
-    const Word log = weight_log(op.parameter);
-    if (log == 0 || op.stride > have.row || (op.stride & 3U) != 0 || !section_inside(op.second, GEOMETRY_WORDS, have)) return false;
-    if (!signal_inside(op.source, op.source_size, have)) return false;
+    if (!signal_inside(op.source, op.source_size, have) || !section_inside(op.second, GEOMETRY_WORDS, have)) return false;
     const Geometry geometry = load_geometry(image, op.second);
-    if (!check_axis(geometry.y) || !check_axis(geometry.x) || !check_groups(geometry, have) || !check_maps(op, geometry, log, have)) return false;
-    return section_inside(op.constants, geometry.outputs, have) && section_inside(op.more, geometry.outputs, have) &&
-           strides_inside(op.weights, geometry.channels, op.stride, have.image);
+    if (!check_axis(geometry.y) || !check_axis(geometry.x) || !check_groups(geometry, have)) return false;
+    return weights_inside(op, geometry.channels, have) && check_maps(op, geometry, have) &&
+           constant_inside(op, SAME_CONSTANTS, op.constants, geometry.outputs, have) &&
+           constant_inside(op, SAME_MORE, op.more, byte_words(geometry.outputs), have);
 }
 
 inline bool check_lif(const Op& op, const Limits& have) {
-    if ((op.flags & ~POTENTIAL) != 0 || !signal_inside(op.source, op.size, have)) return false;
-    const bool threshold = (op.flags & POTENTIAL) != 0 || section_inside(op.more, op.size, have);
-    return threshold && section_inside(op.constants, op.size, have) && section_inside(op.weights, op.size, have) &&
-           inside(op.state, padded(op.size) << 1, have.states);
+    const bool fires = (op.flags & POTENTIAL) == 0;
+    const bool threshold = fires ? constant_inside(op, SAME_MORE, op.more, op.size, have) : (op.flags & SAME_MORE) == 0;
+    return threshold && signal_inside(op.source, op.size, have) && constant_inside(op, SAME_CONSTANTS, op.constants, op.size, have) &&
+           constant_inside(op, SAME_WEIGHTS, op.weights, op.size, have) && state_inside(op, padded(op.size) << 1, have);
 }
 
 inline bool check_sum(const Word image[], const Op& op, const Limits& have) {
-    if (op.source_size < 1 || !section_inside(op.constants, op.size, have) || !section_inside(op.more, op.source_size, have)) return false;
+    if (op.source_size < 1 || !constant_inside(op, SAME_CONSTANTS, op.constants, op.size, have)) return false;
+    if (!section_inside(op.more, op.source_size, have)) return false;
     for (Word i = 0; i < op.source_size; ++i) {
         HLS(loop_tripcount max=16)
         if (!signal_inside(image[op.more + i], op.size, have)) return false;
@@ -116,19 +133,34 @@ inline bool check_sum(const Word image[], const Op& op, const Limits& have) {
 }
 
 inline bool check_count(const Op& op, const Limits& have) {
-    if (op.flags > (SIGNED_COUNT | SIGNAL_STEP) || op.parameter < 1 || op.parameter > 255) return false;
-    const bool step = (op.flags & SIGNAL_STEP) != 0 ? signal_inside(op.second, op.size, have) : section_inside(op.constants, op.size, have);
-    return step && signal_inside(op.source, op.size, have);
+    const bool step = (op.flags & SIGNAL_STEP) != 0 ? signal_inside(op.second, op.size, have) && (op.flags & SAME_CONSTANTS) == 0
+                                                    : constant_inside(op, SAME_CONSTANTS, op.constants, op.size, have);
+    return step && op.parameter >= 1 && op.parameter <= 255 && signal_inside(op.source, op.size, have);
 }
 
 inline bool check_delay(const Op& op, const Limits& have) {
-    if (!signal_inside(op.source, op.size, have) || !section_inside(op.constants, op.size, have)) return false;
+    if (!signal_inside(op.source, op.size, have) || !constant_inside(op, SAME_CONSTANTS, op.constants, op.size, have)) return false;
     if (op.stride == 0) return true;
-    return inside(op.state, 1, have.states) && strides_inside(op.state + 1, op.size, op.stride, have.states);
+    return state_inside(op, ALIGNMENT, have) && strides_inside(op.state + ALIGNMENT, op.stride, padded(op.size), have.states);
+}
+
+// The flags that a kind may have.
+constexpr Word known_flags(Word kind) {
+    switch (kind) {
+        case LINEAR:
+        case CONV2D: return SAME_CONSTANTS | SAME_MORE;
+        case SUM:
+        case INTEGRATE:
+        case DELAY: return SAME_CONSTANTS;
+        case COUNT: return SIGNED_COUNT | SIGNAL_STEP | SAME_CONSTANTS;
+        case LIF: return POTENTIAL | SAME_CONSTANTS | SAME_MORE | SAME_WEIGHTS;
+        default: return 0;
+    }
 }
 
 inline bool check_op(const Word image[], const Op& op, const Limits& have) {
     if (!signal_inside(op.destination, op.size, have) || op.reserved0 != 0 || op.reserved1 != 0) return false;
+    if ((op.flags & ~known_flags(op.kind)) != 0) return false;
     switch (op.kind) {
         case INPUT: return op.size == have.input;
         case LINEAR: return check_linear(op, have);
@@ -136,8 +168,8 @@ inline bool check_op(const Word image[], const Op& op, const Limits& have) {
         case COUNT: return check_count(op, have);
         case GATE: return signal_inside(op.source, op.size, have) && signal_inside(op.second, op.size, have);
         case INTEGRATE:
-            return op.parameter <= 31 && signal_inside(op.source, op.size, have) && section_inside(op.constants, op.size, have) &&
-                   inside(op.state, op.size, have.states);
+            return op.parameter <= 31 && signal_inside(op.source, op.size, have) &&
+                   constant_inside(op, SAME_CONSTANTS, op.constants, byte_words(op.size), have) && state_inside(op, padded(op.size), have);
         case DELAY: return check_delay(op, have);
         case LIF: return check_lif(op, have);
         case CONV2D: return check_conv(image, op, have);
@@ -145,34 +177,48 @@ inline bool check_op(const Word image[], const Op& op, const Limits& have) {
     }
 }
 
-// True if the `size` words from `at` lie in [low, high].
-inline bool values_inside(const Word image[], Word at, Word size, Word low, Word high) {
-    for (Word i = 0; i < size; ++i) {
+// True if the constant, of `size` neurons, lies in [low, high].
+inline bool values_inside(const Word image[], Word at, bool same, Word size, Word low, Word high) {
+    for (Word i = 0; i < (same ? 1U : size); ++i) {
         HLS(loop_tripcount max=NSLLM_SIGNAL_WORDS)
-        if (image[at + i] < low || image[at + i] > high) return false;
+        const Word found = constant(image, at, same, i);
+        if (found < low || found > high) return false;
+    }
+    return true;
+}
+
+// True if the constant of bytes is at most `high`.
+inline bool bytes_inside(const Word image[], Word at, bool same, Word size, Word high) {
+    for (Word i = 0; i < (same ? 1U : size); ++i) {
+        HLS(loop_tripcount max=NSLLM_SIGNAL_WORDS)
+        if (byte_constant(image, at, same, i) > high) return false;
     }
     return true;
 }
 
 // Decay factors: two of at most 4096 in each word.
-inline bool factors_inside(const Word image[], Word at, Word size) {
-    for (Word i = 0; i < size; ++i) {
+inline bool factors_inside(const Word image[], Word at, bool same, Word size) {
+    for (Word i = 0; i < (same ? 1U : size); ++i) {
         HLS(loop_tripcount max=NSLLM_SIGNAL_WORDS)
-        if ((image[at + i] & 0xFFFFU) > 4096U || (image[at + i] >> 16) > 4096U) return false;
+        const Word factors = constant(image, at, same, i);
+        if ((factors & 0xFFFFU) > 4096U || (factors >> 16) > 4096U) return false;
     }
     return true;
 }
 
+constexpr Word LARGEST_SHIFT = 31, LARGEST_LEAK = 8, LARGEST_THRESHOLD = (1U << 17) - 1U;
+
 inline bool check_constants(const Word image[], const Op& op) {
+    const bool same_constants = (op.flags & SAME_CONSTANTS) != 0, same_more = (op.flags & SAME_MORE) != 0;
     switch (op.kind) {
-        case LINEAR: return values_inside(image, op.more, op.size, 0, 31);
-        case COUNT: return (op.flags & SIGNAL_STEP) != 0 || values_inside(image, op.constants, op.size, 1, 0x7FFFFFFFU);
-        case INTEGRATE: return values_inside(image, op.constants, op.size, 0, 8);
-        case DELAY: return values_inside(image, op.constants, op.size, 0, op.stride);
+        case LINEAR: return bytes_inside(image, op.more, same_more, op.size, LARGEST_SHIFT);
+        case COUNT: return (op.flags & SIGNAL_STEP) != 0 || values_inside(image, op.constants, same_constants, op.size, 1, 0x7FFFFFFFU);
+        case INTEGRATE: return bytes_inside(image, op.constants, same_constants, op.size, LARGEST_LEAK);
+        case DELAY: return values_inside(image, op.constants, same_constants, op.size, 0, op.stride);
         case LIF:
-            return factors_inside(image, op.weights, op.size) &&
-                   ((op.flags & POTENTIAL) != 0 || values_inside(image, op.more, op.size, 0, (1U << 17) - 1U));
-        case CONV2D: return values_inside(image, op.more, load_geometry(image, op.second).outputs, 0, 31);
+            return factors_inside(image, op.weights, (op.flags & SAME_WEIGHTS) != 0, op.size) &&
+                   ((op.flags & POTENTIAL) != 0 || values_inside(image, op.more, same_more, op.size, 0, LARGEST_THRESHOLD));
+        case CONV2D: return bytes_inside(image, op.more, same_more, load_geometry(image, op.second).outputs, LARGEST_SHIFT);
         default: return true;
     }
 }
@@ -185,7 +231,8 @@ inline Word check_header(const Word image[], Word words) {
     if (crc_image(image, words, HEADER_CRC) != image[HEADER_CRC]) return BAD_CHECKSUM;
     for (Word i = HEADER_RESERVED; i < HEADER_WORDS; ++i)
         if (image[i] != 0) return BAD_LAYOUT;
-    return OK;
+    const Word alignment = image[HEADER_ROW_ALIGNMENT];
+    return alignment == 4 || alignment == 8 || alignment == 16 || alignment == 32 ? OK : BAD_LAYOUT;
 }
 
 template <class C>
@@ -194,16 +241,19 @@ Word check_depths(const Word image[]) {
     if (image[HEADER_STATE_WORDS] > C::STATE_WORDS) return STATES_TOO_SMALL;
     if (image[HEADER_ROW_WORDS] > C::ROW_WORDS) return ROW_TOO_SMALL;
     if (image[HEADER_ACCUMULATORS] > C::ACCUMULATORS) return ACCUMULATORS_TOO_SMALL;
+    if (image[HEADER_POTENTIAL_BITS] > C::BITS || image[HEADER_COMPARATOR_BITS] > C::BITS) return BITS_TOO_WIDE;
+    if (image[HEADER_OPS] > C::DESCRIPTORS) return TOO_MANY_OPS;
     return OK;
 }
 
 inline Word check_ports(const Word image[], const Limits& have) {
     if (!strides_inside(image[HEADER_PORTS_START], image[HEADER_PORTS], PORT_WORDS, have.image)) return BAD_LAYOUT;
-    Word at = image[HEADER_PORTS_START], trace = 0, outputs = 0;
+    Word at = image[HEADER_PORTS_START];
+    std::uint64_t trace = 0, outputs = 0;
     for (Word i = 0; i < image[HEADER_PORTS]; ++i, at += PORT_WORDS) {
         HLS(loop_tripcount max=256)
         const Word size = image[at + PORT_SIZE];
-        if (!signal_inside(image[at + PORT_SIGNAL], size, have) || size > ~trace) return status_at(BAD_LAYOUT, i);
+        if (!signal_inside(image[at + PORT_SIGNAL], size, have)) return status_at(BAD_LAYOUT, i);
         trace += size;
         if ((image[at + PORT_FLAGS] & PORT_OUTPUT) != 0) outputs += size;
     }
@@ -229,7 +279,7 @@ Word check_image(const Word image[], Word words) {
     const Word depths = check_depths<C>(image);
     if (depths != OK) return depths;
     const Limits have{words, image[HEADER_SIGNAL_WORDS], image[HEADER_STATE_WORDS], image[HEADER_ROW_WORDS], image[HEADER_ACCUMULATORS],
-                      image[HEADER_INPUT_SIZE]};
+                      image[HEADER_INPUT_SIZE], image[HEADER_ROW_ALIGNMENT]};
     if (!inside(image[HEADER_NAMES_START], image[HEADER_NAMES_WORDS], words)) return BAD_LAYOUT;
     const Word ports = check_ports(image, have);
     return ports != OK ? ports : check_ops(image, have);

@@ -25,19 +25,19 @@
 #ifndef NSLLM_QUEUE_WORDS
 #define NSLLM_QUEUE_WORDS 1024
 #endif
+#ifndef NSLLM_DESCRIPTORS
+#define NSLLM_DESCRIPTORS 256
+#endif
 
-// Depths of the memory ports; only C/RTL co-simulation reads them.
+// Depths of the memory port and of the streams; only C/RTL co-simulation reads them.
 #ifndef NSLLM_IMAGE_DEPTH
 #define NSLLM_IMAGE_DEPTH 1048576
 #endif
 #ifndef NSLLM_EVENT_DEPTH
-#define NSLLM_EVENT_DEPTH 1024
+#define NSLLM_EVENT_DEPTH 1025
 #endif
-#ifndef NSLLM_OUT_DEPTH
-#define NSLLM_OUT_DEPTH 65536
-#endif
-#ifndef NSLLM_COUNTER_DEPTH
-#define NSLLM_COUNTER_DEPTH 1024
+#ifndef NSLLM_RESULT_DEPTH
+#define NSLLM_RESULT_DEPTH 65536
 #endif
 
 // HLS(pipeline II=1) becomes "#pragma HLS pipeline II=1" in Vitis HLS and nothing elsewhere:
@@ -80,6 +80,8 @@ struct Build {
     static constexpr Word ROWS = NSLLM_ROWS;                  // weight rows of a Linear added in one pass
     static constexpr Word ACCUMULATORS = NSLLM_ACCUMULATORS;  // outputs of the widest Linear or Conv2d
     static constexpr Word QUEUE_WORDS = NSLLM_QUEUE_WORDS;    // source neurons queued at a time
+    static constexpr Word DESCRIPTORS = NSLLM_DESCRIPTORS;    // ops whose work is counted
+    static constexpr Word BITS = 32;                          // width of values and of comparisons
 };
 
 static_assert(Build::LANES == 16 || Build::LANES == 32 || Build::LANES == 64, "lanes must be 16, 32 or 64");

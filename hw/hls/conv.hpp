@@ -5,37 +5,40 @@
 
 namespace nsllm {
 
-// acc[start...] += row[from...] << bit (or -=): LANES accumulators per cycle. LOG is log2 of the weight bits.
+// acc[start...] += row[from...] << bit (or -=): LANES accumulators per cycle, 16 for each pass through a unit, as many passes
+// as there are outputs. LOG is log2 of the weight bits.
 template <class C, Word LOG, bool NEGATIVE>
-void add_row(const Word (&row)[C::ROW_WORDS], Index from, Word words, Word bit, Index start, Word (&acc)[C::ACCUMULATORS]) {
-    constexpr Word EACH = per_word(LOG), TOP = 32U - (1U << LOG), BEAT = C::LANES >> (5U - LOG);
-    for (Index first = 0; first < words; first += BEAT) {
+void add_row(const Word (&row)[C::ROW_WORDS], Index from, Word outputs, Word bit, Index start, Word (&acc)[C::ACCUMULATORS]) {
+    constexpr Word TOP = 32U - (1U << LOG), PASS_MASK = (8U >> LOG) - 1U;
+    for (Index first = 0; first < outputs; first += UNIT_BYTES) {
         HLS(pipeline II=1)
+        HLS(unroll factor=C::LANES >> 4)
         HLS(dependence variable=acc type=inter false)
-        HLS(loop_tripcount max=NSLLM_ROW_WORDS)
-        for (Index b = 0; b < BEAT; ++b) {
+        HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
+        const Index unit = from + ((first >> unit_log(LOG)) << 2);
+        const Word place = TOP - ((static_cast<Word>(first >> 4) & PASS_MASK) << LOG);
+        for (Index w = 0; w < UNIT_WORDS; ++w) {
             HLS(unroll)
-            const Index w = first + b, base = start + (w << (5U - LOG));
-            if (w >= words) continue;
-            const Word packed = row[from + w];
+            const Word packed = row[unit + w];
+            const Index base = start + first + (w << 2);
             NSLLM_LANE_LOOP
-            for (Index k = 0; k < EACH; ++k) {
+            for (Word byte = 0; byte < 4; ++byte) {
                 HLS(unroll)
-                const Word weight = bits(value(packed << (TOP - (k << LOG))) >> TOP) << bit;
-                acc[base + k] = NEGATIVE ? acc[base + k] - weight : acc[base + k] + weight;
+                const Word weight = bits(value(packed << (place - (byte << 3))) >> TOP) << bit;
+                acc[base + byte] = NEGATIVE ? acc[base + byte] - weight : acc[base + byte] + weight;
             }
         }
     }
 }
 
 template <class C, Word LOG>
-void add_count(const Word (&row)[C::ROW_WORDS], Index from, Word words, Value count, Index start, Word (&acc)[C::ACCUMULATORS]) {
+void add_count(const Word (&row)[C::ROW_WORDS], Index from, Word outputs, Value count, Index start, Word (&acc)[C::ACCUMULATORS]) {
     Word bit = 0;
     for (Word rest = magnitude(count); rest != 0; rest >>= 1, ++bit) {
         HLS(loop_tripcount max=8)
         if ((rest & 1U) == 0) continue;
-        if (count < 0) add_row<C, LOG, true>(row, from, words, bit, start, acc);
-        else add_row<C, LOG, false>(row, from, words, bit, start, acc);
+        if (count < 0) add_row<C, LOG, true>(row, from, outputs, bit, start, acc);
+        else add_row<C, LOG, false>(row, from, outputs, bit, start, acc);
     }
 }
 
@@ -87,11 +90,11 @@ inline bool back(const Walk& walk, Cursor& at) {
 
 inline bool on_output(const Walk& walk, const Cursor& at) { return at.remainder == 0 && at.quotient < walk.axis.outputs; }
 
-// One event of a Conv2d: add the taps that reach an output, `words` of each, to the accumulators of these outputs.
+// One event of a Conv2d: add the taps that reach an output, `outputs` weights in `words` of each, to the accumulators of these outputs.
 // Accumulators are ordered by position, then output. Returns the number of taps added.
 template <class C, Word LOG>
-Word add_taps(const Word (&taps)[C::ROW_WORDS], const Walk& y, const Walk& x, Cursor row, Cursor column, Word words, Value count, Word group,
-              Word (&acc)[C::ACCUMULATORS]) {
+Word add_taps(const Word (&taps)[C::ROW_WORDS], const Walk& y, const Walk& x, Cursor row, Cursor column, Word words, Word outputs, Value count,
+              Word group, Word (&acc)[C::ACCUMULATORS]) {
     Word added = 0, from = 0;
     for (Word i = 0; i < y.axis.kernel; ++i) {
         HLS(loop_tripcount max=5)
@@ -101,7 +104,7 @@ Word add_taps(const Word (&taps)[C::ROW_WORDS], const Walk& y, const Walk& x, Cu
             HLS(loop_tripcount max=5)
             if (!inside_x) continue;
             if (on_output(x, at)) {
-                add_count<C, LOG>(taps, from, words, count, group + row.address + at.address, acc);
+                add_count<C, LOG>(taps, from, outputs, count, group + row.address + at.address, acc);
                 ++added;
             }
             inside_x = back(x, at);
@@ -127,7 +130,7 @@ void add_channel(const Word image[], Op op, const Walk& y, const Walk& x, Word g
                  const Value (&signals)[C::SIGNAL_WORDS], Word (&acc)[C::ACCUMULATORS], Work& work) {
     Word taps[C::ROW_WORDS];
     HLS(array_partition variable=taps type=cyclic factor=NSLLM_LANES)
-    const Word words = packed_words(group_outputs, LOG);
+    const Word words = row_words(group_outputs, LOG, image[HEADER_ROW_ALIGNMENT]);
     bool fetched = false;
     Cursor row = y.start;
     for (Word i = 0; i < y.axis.size; ++i, forward(y, row)) {
@@ -140,7 +143,8 @@ void add_channel(const Word image[], Op op, const Walk& y, const Walk& x, Word g
             if (!fetched) fetch_row<C>(image, address, op.stride, taps);
             fetched = true;
             ++work.rows;
-            const Word each = tap_additions(group_outputs, count), added = add_taps<C, LOG>(taps, y, x, row, column, words, count, group, acc);
+            const Word each = tap_additions(group_outputs, count);
+            const Word added = add_taps<C, LOG>(taps, y, x, row, column, words, group_outputs, count, group, acc);
             for (Word tap = 0; tap < added; ++tap) work.additions += each;
         }
     }
@@ -153,7 +157,8 @@ void finish_maps(const Word image[], Op op, const Geometry& geometry, Word posit
     Index to = op.destination;
     for (Word o = 0; o < geometry.outputs; ++o) {
         HLS(loop_tripcount max=256)
-        const Word bias = image[op.constants + o], shift = image[op.more + o];
+        const Word bias = constant(image, op.constants, (op.flags & SAME_CONSTANTS) != 0, o);
+        const Word shift = byte_constant(image, op.more, (op.flags & SAME_MORE) != 0, o);
         Index from = o;
         for (Word p = 0; p < positions; ++p, ++to, from += geometry.outputs) {
             HLS(pipeline II=1)

@@ -1,12 +1,12 @@
 // The program image as the engine sees it: 32-bit words, specified in docs/image_format.md.
 #pragma once
 
-#include "config.hpp"
+#include "registers.hpp"
 
 namespace nsllm {
 
 constexpr Word MAGIC = 0x494C534EU;  // the bytes 'N' 'S' 'L' 'I'
-constexpr Word VERSION = 2;
+constexpr Word VERSION = 3;
 constexpr Word HEADER_WORDS = 32;
 constexpr Word OP_WORDS = 16;
 constexpr Word PORT_WORDS = 4;
@@ -16,26 +16,19 @@ enum HeaderField : Word {
     HEADER_MAGIC, HEADER_VERSION, HEADER_IMAGE_WORDS, HEADER_CRC,
     HEADER_OPS, HEADER_OPS_START, HEADER_PORTS, HEADER_PORTS_START, HEADER_NAMES_START, HEADER_NAMES_WORDS,
     HEADER_SIGNAL_WORDS, HEADER_STATE_WORDS, HEADER_ROW_WORDS, HEADER_ACCUMULATORS,
-    HEADER_INPUT_SIZE, HEADER_INPUT_LEVELS, HEADER_TRACE_WORDS, HEADER_OUTPUT_WORDS, HEADER_RESERVED
+    HEADER_INPUT_SIZE, HEADER_INPUT_LEVELS, HEADER_TRACE_WORDS, HEADER_OUTPUT_WORDS,
+    HEADER_ROW_ALIGNMENT, HEADER_POTENTIAL_BITS, HEADER_COMPARATOR_BITS, HEADER_RESERVED
 };
 
 enum Kind : Word { INPUT = 1, LINEAR, SUM, COUNT, GATE, INTEGRATE, DELAY, LIF, CONV2D };
 
-enum Flag : Word { SIGNED_COUNT = 1, SIGNAL_STEP = 2, POTENTIAL = 4 };
+// The last three: the constant in the field of that name is the value of all neurons.
+enum Flag : Word { SIGNED_COUNT = 1, SIGNAL_STEP = 2, POTENTIAL = 4, SAME_CONSTANTS = 8, SAME_MORE = 16, SAME_WEIGHTS = 32 };
 
 enum PortField : Word { PORT_SIGNAL, PORT_SIZE, PORT_FLAGS, PORT_NAME };
 
 enum PortFlag : Word { PORT_OUTPUT = 1, PORT_SPIKES = 2 };
 
-enum Command : Word { LOAD = 1, RESET, STEP, STEP_TRACED };
-
-enum Status : Word {
-    OK, UNKNOWN_COMMAND, NOT_LOADED, BAD_LENGTH, BAD_MAGIC, BAD_VERSION, BAD_CHECKSUM, BAD_LAYOUT,
-    SIGNALS_TOO_SMALL, STATES_TOO_SMALL, ROW_TOO_SMALL, ACCUMULATORS_TOO_SMALL,
-    BAD_DESCRIPTOR, BAD_CONSTANT, BAD_EVENT
-};
-
-// A status carries the index of the offending descriptor, port or event in its upper 24 bits.
 constexpr Word status_at(Word status, Word index) { return status | (index << 8); }
 
 // One op descriptor; addresses of signals and states are words in their memory, sections are words in the image.
@@ -77,11 +70,30 @@ inline Geometry load_geometry(const Word image[], Word at) {
 // log2 of the weight bits 2, 4, 8; 0 for anything else.
 constexpr Word weight_log(Word bits) { return bits == 2 ? 1U : bits == 4 ? 2U : bits == 8 ? 3U : 0U; }
 
-// Weights in one 32-bit word.
-constexpr Word per_word(Word log) { return 32U >> log; }
+// Packed weights come in units of 16 bytes. Byte k holds the weights of outputs k, 16 + k, ... of the unit, from its lowest bits.
+constexpr Word UNIT_WORDS = 4;
+constexpr Word UNIT_BYTES = 16;
 
-// Words of one packed row of `outputs` weights, before padding.
-constexpr Word packed_words(Word outputs, Word log) { return (outputs + per_word(log) - 1U) >> (5U - log); }
+// log2 of the weights in a unit.
+constexpr Word unit_log(Word log) { return 7U - log; }
+
+// Words of the units that hold the weights of `outputs`.
+constexpr Word unit_words(Word outputs, Word log) { return ((outputs + (1U << unit_log(log)) - 1U) >> unit_log(log)) << 2; }
+
+// The same, aligned: one row in the image. alignment: a power of two, at least a unit.
+constexpr Word row_words(Word outputs, Word log, Word alignment) { return (unit_words(outputs, log) + alignment - 1U) & ~(alignment - 1U); }
+
+// A constant of neuron i: `field` itself if all neurons share it, else from the section at `field`.
+inline Word constant(const Word image[], Word field, bool same, Index i) {
+    HLS(inline)
+    return same ? field : image[field + i];
+}
+
+// The same for sections of bytes.
+inline Word byte_constant(const Word image[], Word field, bool same, Index i) {
+    HLS(inline)
+    return same ? field : (image[field + (i >> 2)] >> ((i & 3U) << 3)) & 0xFFU;
+}
 
 constexpr Word padded(Word words) { return (words + ALIGNMENT - 1U) & ~(ALIGNMENT - 1U); }
 

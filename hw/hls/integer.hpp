@@ -19,6 +19,16 @@ constexpr Value shift_left(Value v, Word n) { return value(bits(v) << n); }
 
 constexpr Word magnitude(Value v) { return v < 0 ? bits(negate(v)) : bits(v); }
 
+// a b by additions.
+inline Word times(Word a, Word b) {
+    Word product = 0;
+    for (; a != 0; a >>= 1, b <<= 1) {
+        HLS(loop_tripcount max=16)
+        if ((a & 1U) != 0) product += b;
+    }
+    return product;
+}
+
 // (S (256 - 2^j)) >> 8 with k = 8 - j: S minus S / 2^k rounded up. The carry stands for the rounding,
 // so nothing wider than S occurs.
 constexpr Value decay(Value s, Word k) {

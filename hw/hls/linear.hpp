@@ -27,16 +27,6 @@ Word collect(Op op, const Value (&signals)[C::SIGNAL_WORDS], Word first, Word la
     return static_cast<Word>(events);
 }
 
-// a b by additions.
-inline Word times(Word a, Word b) {
-    Word product = 0;
-    for (; a != 0; a >>= 1, b <<= 1) {
-        HLS(loop_tripcount max=16)
-        if ((a & 1U) != 0) product += b;
-    }
-    return product;
-}
-
 // Bits set in the counts of the queue: each is one addition of a row.
 template <class C>
 Word set_bits(const Value (&counts)[C::QUEUE_WORDS], Word events) {
@@ -79,8 +69,8 @@ void fetch(const Word image[], const Word (&rows)[C::QUEUE_WORDS], Word first, W
     }
 }
 
-// Sums of unsigned weights, two of 16 bits in a word. Of the weights in one half of a word, those at even places are summed
-// in `even`, those at odd places in `odd`; pass p stands for places 2p and 2p + 1 and has its sums after those of pass p - 1.
+// Sums of unsigned weights, two of 16 bits in a word: `even` sums the weights in bytes 0 and 2 of a word of weights, `odd`
+// those in bytes 1 and 3. Pass q stands for the q-th weight of each byte and has its sums after those of pass q - 1.
 // spikes: magnitude of the counts in the sums; bias: what the sums exceed the signed ones by, the same for all outputs.
 template <class C>
 struct Fields {
@@ -90,7 +80,7 @@ struct Fields {
 
 constexpr Word FIELD_SPIKES = 255;  // 255 weights of at most 255 fit 16 bits
 
-// Even places of a word, for weights of 2^LOG bits: 0x00FF00FF, 0x000F000F, 0x00030003.
+// The lowest weights, of 2^log bits, of bytes 0 and 2.
 constexpr Word field_mask(Word log) { return log == 3 ? 0x00FF00FFU : log == 2 ? 0x000F000FU : 0x00030003U; }
 
 // The sign bit of every weight of a word: inverting it adds half of the range, which makes the weight unsigned.
@@ -101,7 +91,7 @@ template <class C, Word LOG>
 void add_fields(const Word (&row)[C::ROWS][C::ROW_WORDS], const Word (&flip)[C::ROWS], const Word (&keep)[C::ROWS], Word words, Word bit,
                 Fields<C>& fields) {
     Index at = 0;
-    for (Word shift = 0; shift < 16; shift += 2U << LOG) {
+    for (Word shift = 0; shift < 8; shift += 1U << LOG) {
         HLS(loop_tripcount max=4)
         NSLLM_LANE_LOOP
         for (Index w = 0; w < words; ++w) {
@@ -113,7 +103,7 @@ void add_fields(const Word (&row)[C::ROWS][C::ROW_WORDS], const Word (&flip)[C::
                 HLS(unroll)
                 const Word weights = (row[r][w] ^ flip[r]) >> shift;
                 even += weights & keep[r];
-                odd += (weights >> (1U << LOG)) & keep[r];
+                odd += (weights >> 8) & keep[r];
             }
             fields.even[at + w] += even << bit;
             fields.odd[at + w] += odd << bit;
@@ -125,23 +115,26 @@ void add_fields(const Word (&row)[C::ROWS][C::ROW_WORDS], const Word (&flip)[C::
 // acc += (sums - bias) << bit; the sums are then 0.
 template <class C, Word LOG>
 void flush(Word words, Word bit, Fields<C>& fields, Word (&acc)[C::ACCUMULATORS]) {
-    constexpr Word EACH = per_word(LOG), HALF = EACH >> 1;
+    constexpr Index UNIT = Index{1} << unit_log(LOG);
+    const Word bias = fields.bias;
     Index at = 0;
-    for (Index place = 0; place < HALF; place += 2) {
+    for (Index pass = 0; pass < UNIT; pass += UNIT_BYTES) {
         HLS(loop_tripcount max=4)
-        NSLLM_LANE_LOOP
-        for (Index w = 0; w < words; ++w) {
+        Index output = pass;
+        for (Index unit = 0; unit < words; unit += UNIT_WORDS, at += UNIT_WORDS, output += UNIT) {
             HLS(pipeline II=1)
             HLS(loop_tripcount max=NSLLM_ROW_WORDS)
-            const Index output = (w << (5U - LOG)) + place;
-            const Word even = fields.even[at + w], odd = fields.odd[at + w];
-            acc[output] += ((even & 0xFFFFU) - fields.bias) << bit;
-            acc[output + 1] += ((odd & 0xFFFFU) - fields.bias) << bit;
-            acc[output + HALF] += ((even >> 16) - fields.bias) << bit;
-            acc[output + HALF + 1] += ((odd >> 16) - fields.bias) << bit;
-            fields.even[at + w] = fields.odd[at + w] = 0;
+            for (Index w = 0; w < UNIT_WORDS; ++w) {
+                HLS(unroll)
+                const Word even = fields.even[at + w], odd = fields.odd[at + w];
+                const Index first = output + (w << 2);
+                acc[first] += ((even & 0xFFFFU) - bias) << bit;
+                acc[first + 1] += ((odd & 0xFFFFU) - bias) << bit;
+                acc[first + 2] += ((even >> 16) - bias) << bit;
+                acc[first + 3] += ((odd >> 16) - bias) << bit;
+                fields.even[at + w] = fields.odd[at + w] = 0;
+            }
         }
-        at += words;
     }
     fields.spikes = fields.bias = 0;
 }
@@ -202,10 +195,12 @@ void drain(const Word image[], const Word (&rows)[C::QUEUE_WORDS], const Value (
 
 template <class C>
 void finish(const Word image[], Op op, const Word (&acc)[C::ACCUMULATORS], Value (&signals)[C::SIGNAL_WORDS]) {
+    const bool same_bias = (op.flags & SAME_CONSTANTS) != 0, same_shift = (op.flags & SAME_MORE) != 0;
     for (Index i = 0; i < op.size; ++i) {
         HLS(pipeline II=1)
         HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
-        signals[op.destination + i] = value((acc[i] + image[op.constants + i]) << image[op.more + i]);
+        const Word bias = constant(image, op.constants, same_bias, i), shift = byte_constant(image, op.more, same_shift, i);
+        signals[op.destination + i] = value((acc[i] + bias) << shift);
     }
 }
 
@@ -225,7 +220,7 @@ Work linear(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], Fields
     Value counts[C::QUEUE_WORDS];
     Work work{0, 0};
     clear<C>(op.size, acc);
-    const Word words = packed_words(op.size, weight_log(op.parameter));
+    const Word words = unit_words(op.size, weight_log(op.parameter));
     Word address = op.weights;
     for (Word first = 0; first < op.source_size; first += C::QUEUE_WORDS) {
         HLS(loop_tripcount max=64)

@@ -11,7 +11,7 @@ void sum(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS]) {
     for (Index i = 0; i < op.size; ++i) {
         HLS(pipeline II=1)
         HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
-        signals[op.destination + i] = value(image[op.constants + i]);
+        signals[op.destination + i] = value(constant(image, op.constants, (op.flags & SAME_CONSTANTS) != 0, i));
     }
     for (Word s = 0; s < op.source_size; ++s) {
         HLS(loop_tripcount max=16)
@@ -61,14 +61,14 @@ void count_lanes(Op op, Index first, const Value (&step)[C::LANES], Value (&sign
 
 template <class C>
 void count(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS]) {
-    const bool from_signal = (op.flags & SIGNAL_STEP) != 0;
+    const bool from_signal = (op.flags & SIGNAL_STEP) != 0, same = (op.flags & SAME_CONSTANTS) != 0;
     for (Index first = 0; first < op.size; first += C::LANES) {
         HLS(loop_tripcount max=1024)
         Value step[C::LANES];
         HLS(array_partition variable=step type=complete)
         for (Index k = 0; k < C::LANES; ++k) {
             HLS(pipeline II=1)
-            step[k] = from_signal ? signals[op.second + first + k] : value(image[op.constants + first + k]);
+            step[k] = from_signal ? signals[op.second + first + k] : value(constant(image, op.constants, same, first + k));
         }
         count_lanes<C>(op, first, step, signals);
     }
@@ -86,12 +86,14 @@ void gate(Op op, Value (&signals)[C::SIGNAL_WORDS]) {
 
 template <class C>
 void integrate(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
+    const bool same = (op.flags & SAME_CONSTANTS) != 0;
     for (Index i = 0; i < op.size; ++i) {
         HLS(pipeline II=1)
         HLS(dependence variable=signals type=inter false)
         HLS(dependence variable=states type=inter false)
         HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
-        const Value s = add(decay(states[op.state + i], image[op.constants + i]), shift_left(signals[op.source + i], op.parameter));
+        const Word leak = byte_constant(image, op.constants, same, i);
+        const Value s = add(decay(states[op.state + i], leak), shift_left(signals[op.source + i], op.parameter));
         states[op.state + i] = s;
         signals[op.destination + i] = s;
     }
@@ -156,7 +158,8 @@ void lif_lanes(const Value (&input)[C::LANES], const Value (&bias)[C::LANES], co
 // states: u of all neurons, then v, each padded like a signal.
 template <class C>
 void lif(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
-    const bool fires = (op.flags & POTENTIAL) == 0;
+    const bool fires = (op.flags & POTENTIAL) == 0, same_bias = (op.flags & SAME_CONSTANTS) != 0;
+    const bool same_threshold = (op.flags & SAME_MORE) != 0, same_factors = (op.flags & SAME_WEIGHTS) != 0;
     const Index currents = op.state, potentials = op.state + padded(op.size);
     for (Index first = 0; first < op.size; first += C::LANES) {
         HLS(loop_tripcount max=1024)
@@ -174,9 +177,9 @@ void lif(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], Value (&s
         for (Index k = 0; k < C::LANES; ++k) {
             HLS(pipeline II=1)
             input[k] = signals[op.source + first + k];
-            bias[k] = value(image[op.constants + first + k]);
-            threshold[k] = fires ? value(image[op.more + first + k]) : 0;
-            const Word factors = image[op.weights + first + k];
+            bias[k] = value(constant(image, op.constants, same_bias, first + k));
+            threshold[k] = fires ? value(constant(image, op.more, same_threshold, first + k)) : 0;
+            const Word factors = constant(image, op.weights, same_factors, first + k);
             keep_u[k] = factors & 0xFFFFU;
             keep_v[k] = factors >> 16;
             u[k] = states[currents + first + k];
@@ -193,17 +196,24 @@ void lif(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], Value (&s
     }
 }
 
-// A delay line holds, after one word with the slot of the current token, `stride` past values of each neuron.
+// A delay line holds, after ALIGNMENT words with the slot of the current token in the first, one padded signal per past token.
+inline Word delay_slot(Op op, Word slot) { return op.state + ALIGNMENT + times(slot, padded(op.size)); }
+
+// Slot by slot, from this token back: each neuron takes its value from the one that lies its steps in the past.
 template <class C>
 void delay(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], const Value (&states)[C::STATE_WORDS]) {
-    const Word slot = op.stride == 0 ? 0 : bits(states[op.state]);
-    Index line = op.state + 1;
-    for (Index i = 0; i < op.size; ++i, line += op.stride) {
-        HLS(pipeline II=1)
-        HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
-        const Word steps = image[op.constants + i];
-        const Word past = steps > slot ? slot + op.stride - steps : slot - steps;
-        signals[op.destination + i] = steps == 0 ? signals[op.source + i] : states[line + past];
+    const bool same = (op.flags & SAME_CONSTANTS) != 0;
+    Word slot = op.stride == 0 ? 0 : bits(states[op.state]);
+    for (Word age = 0; age <= op.stride; ++age) {
+        HLS(loop_tripcount max=8)
+        const Index past = delay_slot(op, slot);
+        for (Index i = 0; i < op.size && (!same || op.constants == age); ++i) {
+            HLS(pipeline II=1)
+            HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
+            if (constant(image, op.constants, same, i) != age) continue;
+            signals[op.destination + i] = age == 0 ? signals[op.source + i] : states[past + i];
+        }
+        slot = (slot == 0 ? op.stride : slot) - 1;
     }
 }
 
@@ -212,11 +222,11 @@ template <class C>
 void advance(Op op, const Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
     if (op.stride == 0) return;
     const Word slot = bits(states[op.state]);
-    Index line = op.state + 1;
-    for (Index i = 0; i < op.size; ++i, line += op.stride) {
+    const Index line = delay_slot(op, slot);
+    for (Index i = 0; i < op.size; ++i) {
         HLS(pipeline II=1)
         HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
-        states[line + slot] = signals[op.source + i];
+        states[line + i] = signals[op.source + i];
     }
     states[op.state] = slot + 1 == op.stride ? 0 : value(slot + 1);
 }

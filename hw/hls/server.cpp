@@ -1,9 +1,10 @@
 // C simulation behind two pipes (docs/image_format.md, "Pipe protocol"). Ends with its input.
 #include <iostream>
+#include <string>
+#include <vector>
 
-#include "host.hpp"
+#include "top.hpp"
 
-using nsllm::Value;
 using nsllm::Word;
 
 namespace {
@@ -35,43 +36,51 @@ public:
     void answer(Word command, std::vector<Word>& payload) {
         if (command == nsllm::STEP || command == nsllm::STEP_TRACED) return run(command, payload);
         if (command == nsllm::LOAD) image_.swap(payload);
-        const Word status = call(command, nullptr, 0, nullptr);
+        const Word status = call(command, nullptr, nullptr);
         if (command == nsllm::LOAD) loaded_ = status == nsllm::OK;
         if (status != nsllm::OK) return refuse(status, nsllm::status_text(status));
-        counters_.resize(2 * image_[nsllm::HEADER_OPS]);
         step_ = 0;
         reply(status, 0);
     }
 
 private:
-    Word call(Word command, const Word* events, Word count, Value* out) {
-        return spike_engine(image_.data(), static_cast<Word>(image_.size()), events, count, command, out, counters_.data());
+    Word call(Word command, const Word* events, Word* results) {
+        return spike_engine(image_.data(), static_cast<Word>(image_.size()), command, events, results);
     }
 
-    // Payload: tokens, the number of events of each, all pairs. All tokens run before anything is answered.
+    // Payload: tokens, the packet of each. All tokens run before anything is answered.
     void run(Word command, const std::vector<Word>& payload) {
-        const std::size_t tokens = payload.empty() ? 0 : payload[0];
-        std::size_t at = 1 + tokens, pairs = 0;
-        for (std::size_t t = 1; t < at && t < payload.size(); ++t) pairs += payload[t];
-        if (payload.size() != at + 2 * pairs)
-            return refuse(BAD_REQUEST, "the request does not hold the events that it announces");
+        if (!whole(payload)) return refuse(BAD_REQUEST, "the request does not hold the events that it announces");
         if (!loaded_) return refuse(nsllm::NOT_LOADED, nsllm::status_text(nsllm::NOT_LOADED));
         const std::size_t words = image_[command == nsllm::STEP ? nsllm::HEADER_OUTPUT_WORDS : nsllm::HEADER_TRACE_WORDS];
-        ports_.resize(tokens * words);
-        work_.assign(counters_.size(), 0);
-        for (std::size_t t = 0; t < tokens; ++t, ++step_) {
-            const Word status = call(command, payload.data() + at, payload[1 + t], ports_.data() + t * words);
+        work_.assign(2 * std::size_t{image_[nsllm::HEADER_OPS]}, 0);
+        results_.resize(payload[0] * words + work_.size());
+        Word* results = results_.data();
+        std::size_t at = 1;
+        for (Word t = 0; t < payload[0]; ++t, ++step_) {
+            const Word status = call(command, payload.data() + at, results);
             if (status != nsllm::OK) return refuse(status, "step " + std::to_string(step_) + ": " + nsllm::status_text(status));
-            at += 2 * std::size_t{payload[1 + t]};
-            for (std::size_t i = 0; i < work_.size(); ++i) work_[i] += counters_[i];
+            at += packet_words(payload[at]);
+            results += words;
+            for (std::size_t i = 0; i < work_.size(); ++i) work_[i] += results[i];  // the next token overwrites its counters
         }
-        reply(nsllm::OK, ports_.size() + 2 * work_.size());
-        write_all(ports_);
+        results_.resize(payload[0] * words);
+        reply(nsllm::OK, results_.size() + 2 * work_.size());
+        write_all(results_);
         write_all(work_);
     }
 
-    std::vector<Word> image_, counters_;
-    std::vector<Value> ports_;
+    static std::size_t packet_words(Word events) { return 1 + 2 * std::size_t{events}; }
+
+    // The payload holds as many packets as it announces, and nothing else.
+    static bool whole(const std::vector<Word>& payload) {
+        Word tokens = 0;
+        std::size_t end = 1;
+        for (; end < payload.size(); ++tokens) end += packet_words(payload[end]);
+        return end == payload.size() && tokens == payload[0];
+    }
+
+    std::vector<Word> image_, results_;
     std::vector<std::uint64_t> work_;
     bool loaded_ = false;
     std::size_t step_ = 0;  // since LOAD or RESET

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <fstream>
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "crc.hpp"
-#include "host.hpp"
+#include "top.hpp"
 
 using nsllm::Value;
 using nsllm::Word;
@@ -15,22 +17,6 @@ namespace {
 constexpr Word VECTORS_MAGIC = 0x564C534EU;  // the bytes 'N' 'S' 'L' 'V'
 constexpr Word VECTORS_HEADER = 8;
 enum VectorsField : Word { VECTORS_ID, VECTORS_VERSION, VECTORS_WORDS, VECTORS_CRC, VECTORS_TOKENS, VECTORS_TRACE_WORDS };
-
-// Buffers of one token, as deep as co-simulation expects them.
-struct Buffers {
-    std::vector<Value> out;
-    std::vector<Word> counters;
-
-    explicit Buffers(const std::vector<Word>& image) : out(NSLLM_OUT_DEPTH), counters(NSLLM_COUNTER_DEPTH) {
-        if (out.size() < image[nsllm::HEADER_TRACE_WORDS]) out.resize(image[nsllm::HEADER_TRACE_WORDS]);
-        if (counters.size() < 2 * image[nsllm::HEADER_OPS]) counters.resize(2 * image[nsllm::HEADER_OPS]);
-    }
-};
-
-Word send(Word command, const std::vector<Word>& image, Word image_words, const std::vector<Word>& events, Word event_count,
-                 Buffers& buffers) {
-    return spike_engine(image.data(), image_words, events.data(), event_count, command, buffers.out.data(), buffers.counters.data());
-}
 
 int refused(const std::string& text) {
     std::cerr << "REFUSED: " << text << '\n';
@@ -64,16 +50,15 @@ bool vectors_fit(const std::vector<Word>& vectors, const std::vector<Word>& imag
 }
 
 // Number of differing neurons of one token; prints the first one ever found.
-Word compare(const std::vector<Word>& image, Word step, const Word* expected, const std::vector<Value>& out, Word before) {
+Word compare(const std::vector<Word>& image, Word step, const Word* expected, const std::vector<Word>& results, Word before) {
     Word differences = 0, word = 0;
     for (Word p = 0; p < image[nsllm::HEADER_PORTS]; ++p) {
         const Word port = image[nsllm::HEADER_PORTS_START] + p * nsllm::PORT_WORDS;
         for (Word i = 0; i < image[port + nsllm::PORT_SIZE]; ++i, ++word) {
-            const Value want = static_cast<Value>(expected[word]);
-            if (want == out[word]) continue;
+            if (expected[word] == results[word]) continue;
             if (before + differences++ == 0)
                 std::cout << "FAIL: node '" << name_of(image, image[port + nsllm::PORT_NAME]) << "', step " << step << ", neuron " << i
-                          << ": expected " << want << ", got " << out[word] << '\n';
+                          << ": expected " << static_cast<Value>(expected[word]) << ", got " << static_cast<Value>(results[word]) << '\n';
         }
     }
     return differences;
@@ -84,19 +69,20 @@ void grow(std::vector<Word>& words, std::size_t depth) { words.resize(std::max(w
 
 // Runs all tokens; returns the exit status.
 int run(const std::vector<Word>& image, Word image_words, const std::vector<Word>& vectors) {
-    Buffers buffers(image);
+    std::vector<Word> results(vectors[VECTORS_TRACE_WORDS] + 2 * std::size_t{image[nsllm::HEADER_OPS]});
+    grow(results, NSLLM_RESULT_DEPTH);
     std::size_t at = VECTORS_HEADER;
     Word differences = 0;
     for (Word step = 0; step < vectors[VECTORS_TOKENS]; ++step) {
         const std::size_t left = vectors.size() - at;
-        const Word events = left == 0 ? 0 : vectors[at];
-        if (left < 1 + std::size_t{2} * events + vectors[VECTORS_TRACE_WORDS]) return refused("the vectors end at step " + std::to_string(step));
-        std::vector<Word> pairs(&vectors[at + 1], &vectors[at + 1] + 2 * events);
-        grow(pairs, NSLLM_EVENT_DEPTH);
-        const Word status = send(nsllm::STEP_TRACED, image, image_words, pairs, events, buffers);
+        const std::size_t packet = left == 0 ? 1 : 1 + 2 * std::size_t{vectors[at]};
+        if (left < packet + vectors[VECTORS_TRACE_WORDS]) return refused("the vectors end at step " + std::to_string(step));
+        std::vector<Word> events(vectors.data() + at, vectors.data() + at + packet);
+        grow(events, NSLLM_EVENT_DEPTH);
+        const Word status = spike_engine(image.data(), image_words, nsllm::STEP_TRACED, events.data(), results.data());
         if (status != nsllm::OK) return refused("step " + std::to_string(step) + ": " + nsllm::status_text(status));
-        at += 1 + std::size_t{2} * events;
-        differences += compare(image, step, &vectors[at], buffers.out, differences);
+        at += packet;
+        differences += compare(image, step, vectors.data() + at, results, differences);
         at += vectors[VECTORS_TRACE_WORDS];
     }
     if (differences != 0) {
@@ -115,8 +101,9 @@ int main(int argc, char** argv) {
     if (image.empty()) return refused(image_path + " cannot be read, is empty or is not a whole number of words");
     const Word image_words = static_cast<Word>(image.size());
     grow(image, std::max<std::size_t>(NSLLM_IMAGE_DEPTH, nsllm::HEADER_WORDS));
-    Buffers buffers(std::vector<Word>(nsllm::HEADER_WORDS));
-    const Word loaded = send(nsllm::LOAD, image, image_words, std::vector<Word>(NSLLM_EVENT_DEPTH), 0, buffers);
+    const std::vector<Word> no_events(NSLLM_EVENT_DEPTH);
+    std::vector<Word> no_results(NSLLM_RESULT_DEPTH);
+    const Word loaded = spike_engine(image.data(), image_words, nsllm::LOAD, no_events.data(), no_results.data());
     if (loaded != nsllm::OK) return refused(image_path + ": status " + std::to_string(loaded & 0xFFU) + ", " + nsllm::status_text(loaded));
     const std::vector<Word> vectors = read_file(vectors_path);
     if (!vectors_fit(vectors, image)) return refused(vectors_path + ": not golden vectors of this image, or corrupt");

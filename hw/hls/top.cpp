@@ -7,25 +7,20 @@ using nsllm::Build;
 using nsllm::Value;
 using nsllm::Word;
 
-extern "C" Word spike_engine(const Word image[], Word image_words, const Word events[], Word event_count, Word command, Value out[],
-                             Word counters[]) {
+extern "C" Word spike_engine(const Word image[], Word image_words, Word command, const Word events[], Word results[]) {
     HLS(interface mode=m_axi port=image offset=slave bundle=weights depth=NSLLM_IMAGE_DEPTH max_read_burst_length=64)
-    HLS(interface mode=m_axi port=events offset=slave bundle=tokens depth=NSLLM_EVENT_DEPTH)
-    HLS(interface mode=m_axi port=out offset=slave bundle=tokens depth=NSLLM_OUT_DEPTH)
-    HLS(interface mode=m_axi port=counters offset=slave bundle=tokens depth=NSLLM_COUNTER_DEPTH)
+    HLS(interface mode=axis port=events depth=NSLLM_EVENT_DEPTH)
+    HLS(interface mode=axis port=results depth=NSLLM_RESULT_DEPTH)
     HLS(interface mode=s_axilite port=image bundle=control)
     HLS(interface mode=s_axilite port=image_words bundle=control)
-    HLS(interface mode=s_axilite port=events bundle=control)
-    HLS(interface mode=s_axilite port=event_count bundle=control)
     HLS(interface mode=s_axilite port=command bundle=control)
-    HLS(interface mode=s_axilite port=out bundle=control)
-    HLS(interface mode=s_axilite port=counters bundle=control)
     HLS(interface mode=s_axilite port=return bundle=control)
 
     static Value signals[Build::SIGNAL_WORDS];
     static Value states[Build::STATE_WORDS];
     static nsllm::Fields<Build> fields;
     static Word accumulators[Build::ACCUMULATORS];
+    static nsllm::Work counters[Build::DESCRIPTORS];
     static bool loaded = false;
     HLS(array_partition variable=signals type=cyclic factor=NSLLM_LANES)
     HLS(array_partition variable=fields.even type=cyclic factor=Build::BEAT)
@@ -44,7 +39,7 @@ extern "C" Word spike_engine(const Word image[], Word image_words, const Word ev
         case nsllm::RESET: nsllm::clear_states<Build>(image[nsllm::HEADER_STATE_WORDS], states); return nsllm::OK;
         case nsllm::STEP:
         case nsllm::STEP_TRACED:
-            return nsllm::run_token<Build>(image, events, event_count, command == nsllm::STEP_TRACED, out, counters, signals, states, fields, accumulators);
+            return nsllm::run_token<Build>(image, events, command == nsllm::STEP_TRACED, results, counters, signals, states, fields, accumulators);
         default: return nsllm::UNKNOWN_COMMAND;
     }
 }

@@ -1,0 +1,111 @@
+"""Backend ``rtl``: the SystemVerilog spike engine, simulated clock cycle by clock cycle behind its host driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsllm_nir import reference
+from nsllm_nir.errors import LossyConversionError
+from nsllm_nir.exporters import image as images
+from nsllm_nir.exporters.spike_engine import EngineSession, SynapticEvents
+from nsllm_nir.hw import toolchain
+from nsllm_nir.hw.driver import Driver, Words
+from nsllm_nir.hw.image_check import check_image
+from nsllm_nir.hw.simulated_bus import SimulatedBus, Surroundings
+from nsllm_nir.program import Program
+from nsllm_nir.trace import Trace
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """Clock cycles of a run. total: (tokens,); ops: {op: (tokens,)}, cycles in which it was busy; beats: (tokens,) read from memory."""
+
+    total: NDArray[np.int64]
+    ops: dict[str, NDArray[np.int64]]
+    beats: NDArray[np.int64]
+
+
+class _Driver(Driver):
+    """A driver that notes the cycles of each token."""
+
+    def __init__(self, bus: SimulatedBus, program: Program, image: bytes) -> None:
+        super().__init__(bus)
+        self.load(image)
+        self._bus, self._program = bus, program
+        self._rows: list[list[int]] = []
+        bus.accounts()  # those of loading
+
+    def step(self, events: Words, traced: bool) -> Words:
+        words = super().step(events, traced)
+        accounts, ops = self._bus.accounts(), len(self._program.ops)
+        self._rows.append([self.cycles, accounts.beats, *(accounts.op_cycles + [0] * ops)[:ops]])
+        return words
+
+    def accounts(self) -> Cycles:
+        total, beats, *ops = np.array(self._rows, np.int64).reshape(-1, 2 + len(self._program.ops)).T
+        return Cycles(total, {op.name: row for op, row in zip(self._program.ops, ops, strict=True)}, beats)
+
+
+@dataclass
+class Executable:
+    """A packed program and the simulated engine. counters, cycles: of the last `run`."""
+
+    program: Program
+    image: bytes
+    binary: Path
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    counters: dict[str, SynapticEvents] = field(default_factory=dict)
+    cycles: Cycles | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[EngineSession[_Driver]]:
+        """A session that starts from the silent state; the simulation ends with it.
+
+        Raises:
+            BackendError: the engine refuses the image, breaks a rule of its buses, crashed or hung.
+        """
+        with SimulatedBus(self.binary, self.surroundings) as bus:
+            yield EngineSession(self.program, _Driver(bus, self.program, self.image))
+
+    def run(self, inputs: NDArray[np.integer]) -> Trace:
+        """Spikes (tokens, neurons) to the trace; fills ``counters`` and ``cycles``.
+
+        Raises:
+            InputError: the inputs do not fit the program.
+            BackendError: as `open`.
+        """
+        spikes = reference.check_inputs(self.program, inputs)  # before a process starts
+        with self.open() as session:
+            values = session.run(spikes, traced=True)
+        self.counters, self.cycles = session.synaptic_events(), session.engine.accounts()
+        return Trace(values)
+
+
+@dataclass(frozen=True)
+class _Rtl:
+    name: str = "rtl"
+
+    def version(self) -> str:
+        """The simulator, the compiler behind it, and the version of the image format."""
+        return f"{toolchain.find_verilator().version}, {toolchain.compiler_version(toolchain.find_compiler())}, image format {images.VERSION}"
+
+    def compile(self, program: Program) -> Executable:
+        """Pack the program; the engine itself is built only if the cache does not hold it.
+
+        Raises:
+            LossyConversionError: the program does not fit the engine (names the limit or op).
+            ToolNotFoundError: no Verilator or no g++.
+        """
+        image = images.pack_image(program, toolchain.RTL_BUILD.beat_words)
+        if refusal := check_image(image, toolchain.RTL_BUILD):
+            raise LossyConversionError(f"the program does not fit the simulated spike engine: {refusal.text}")
+        return Executable(program, image, toolchain.build_rtl())
+
+
+backend = _Rtl()

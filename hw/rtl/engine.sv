@@ -1,0 +1,77 @@
+// Types and numbers that the modules of the spike engine share (docs/image_format.md).
+package engine;
+    localparam logic [31:0] IMAGE_MAGIC = 32'h494C534E;
+    localparam logic [31:0] IMAGE_VERSION = 32'd3;
+
+    localparam logic [3:0] KIND_INPUT = 4'd1;
+    localparam logic [3:0] KIND_LINEAR = 4'd2;
+    localparam logic [3:0] KIND_SUM = 4'd3;
+    localparam logic [3:0] KIND_COUNT = 4'd4;
+    localparam logic [3:0] KIND_GATE = 4'd5;
+    localparam logic [3:0] KIND_INTEGRATE = 4'd6;
+    localparam logic [3:0] KIND_DELAY = 4'd7;
+    localparam logic [3:0] KIND_LIF = 4'd8;
+    localparam logic [3:0] KIND_CONV2D = 4'd9;
+
+    // Bits of the flags of a descriptor.
+    localparam int FLAG_SIGNED = 0;
+    localparam int FLAG_SIGNAL_STEP = 1;
+    localparam int FLAG_POTENTIAL = 2;
+    localparam int FLAG_CONSTANTS = 3;  // immediates
+    localparam int FLAG_MORE = 4;
+    localparam int FLAG_WEIGHTS = 5;
+
+    localparam int BEAT_ADDRESS_BITS = 28;
+
+    // An op descriptor. On-chip addresses and sizes are words; image addresses are words of the image.
+    typedef struct packed {
+        logic [3:0] kind;
+        logic [5:0] flags;
+        logic [23:0] size;
+        logic [23:0] destination;
+        logic [23:0] source;
+        logic [31:0] second;
+        logic [23:0] source_size;
+        logic [31:0] constants;
+        logic [31:0] more;
+        logic [31:0] weights;
+        logic [31:0] stride;
+        logic [7:0] param;
+        logic [23:0] state;
+    } op_t;
+
+    // Jobs of the vector unit: result = ((a + constants) << shift) + b, or what the kind says.
+    localparam logic [2:0] JOB_ADD = 3'd0;
+    localparam logic [2:0] JOB_COUNT = 3'd1;
+    localparam logic [2:0] JOB_GATE = 3'd2;
+    localparam logic [2:0] JOB_INTEGRATE = 3'd3;
+    localparam logic [2:0] JOB_DELAY = 3'd4;
+    localparam logic [2:0] JOB_LIF = 3'd5;
+    localparam logic [2:0] JOB_ADVANCE = 3'd6;
+
+    // Constant channels of a job, in the order of their requests.
+    localparam int CHANNEL_BYTES = 0;
+    localparam int CHANNEL_CONSTANTS = 1;
+    localparam int CHANNEL_MORE = 2;
+    localparam int CHANNEL_WEIGHTS = 3;
+
+    // What a job adds to the descriptor of its op.
+    typedef struct packed {
+        logic [2:0] kind;
+        logic serial;          // one neuron at a time (Conv2d: its outputs lie `step` apart)
+        logic from_lanes;      // a comes from the lanes, not from the signal memory
+        logic use_b;           // b is read from the signal memory
+        logic [23:0] items;    // groups of PORTS neurons; neurons if serial
+        logic [23:0] a;        // signal address
+        logic [23:0] b;        // signal address
+        logic [23:0] d;        // signal address of the result
+        logic [23:0] step;     // from one neuron to the next if serial
+        logic [23:0] first;    // neuron of the first constant
+        logic [3:0] channels;  // constants that the job takes
+        logic [4:0] shift;     // where there is no channel of bytes
+    } job_t;
+
+    function automatic logic [23:0] padded_words(input logic [23:0] words);
+        padded_words = (words + 24'd63) & ~24'd63;
+    endfunction
+endpackage

@@ -1,0 +1,52 @@
+// Written from hw/registers.py by: python -m nsllm_nir.hw.registers
+/* verilator lint_off UNUSEDPARAM */
+package registers;
+    localparam logic [31:0] IDENTIFICATION = 32'h454C534E;
+    localparam logic [7:0] OFFSET_CONTROL = 8'h00;
+    localparam logic [7:0] OFFSET_INTERRUPT_ENABLE = 8'h04;
+    localparam logic [7:0] OFFSET_INTERRUPT_MASK = 8'h08;
+    localparam logic [7:0] OFFSET_INTERRUPT_STATUS = 8'h0C;
+    localparam logic [7:0] OFFSET_STATUS = 8'h10;
+    localparam logic [7:0] OFFSET_IMAGE_ADDRESS_LOW = 8'h18;
+    localparam logic [7:0] OFFSET_IMAGE_ADDRESS_HIGH = 8'h1C;
+    localparam logic [7:0] OFFSET_IMAGE_WORDS = 8'h24;
+    localparam logic [7:0] OFFSET_COMMAND = 8'h2C;
+    localparam logic [7:0] OFFSET_IDENTIFICATION = 8'h80;
+    localparam logic [7:0] OFFSET_IMAGE_VERSION = 8'h84;
+    localparam logic [7:0] OFFSET_LANES = 8'h88;
+    localparam logic [7:0] OFFSET_PORTS = 8'h8C;
+    localparam logic [7:0] OFFSET_SIGNAL_WORDS = 8'h90;
+    localparam logic [7:0] OFFSET_STATE_WORDS = 8'h94;
+    localparam logic [7:0] OFFSET_QUEUE_WORDS = 8'h98;
+    localparam logic [7:0] OFFSET_DESCRIPTORS = 8'h9C;
+    localparam logic [7:0] OFFSET_POTENTIAL_BITS = 8'hA0;
+    localparam logic [7:0] OFFSET_COMPARATOR_BITS = 8'hA4;
+    localparam logic [7:0] OFFSET_BEAT_BITS = 8'hA8;
+    localparam logic [7:0] OFFSET_CYCLES_LOW = 8'hB0;
+    localparam logic [7:0] OFFSET_CYCLES_HIGH = 8'hB4;
+    localparam logic [31:0] COMMAND_LOAD = 32'd1;
+    localparam logic [31:0] COMMAND_RESET = 32'd2;
+    localparam logic [31:0] COMMAND_STEP = 32'd3;
+    localparam logic [31:0] COMMAND_STEP_TRACED = 32'd4;
+    localparam logic [7:0] STATUS_OK = 8'd0;
+    localparam logic [7:0] STATUS_UNKNOWN_COMMAND = 8'd1;
+    localparam logic [7:0] STATUS_NOT_LOADED = 8'd2;
+    localparam logic [7:0] STATUS_BAD_LENGTH = 8'd3;
+    localparam logic [7:0] STATUS_BAD_MAGIC = 8'd4;
+    localparam logic [7:0] STATUS_BAD_VERSION = 8'd5;
+    localparam logic [7:0] STATUS_BAD_CHECKSUM = 8'd6;
+    localparam logic [7:0] STATUS_BAD_LAYOUT = 8'd7;
+    localparam logic [7:0] STATUS_SIGNALS_TOO_SMALL = 8'd8;
+    localparam logic [7:0] STATUS_STATES_TOO_SMALL = 8'd9;
+    localparam logic [7:0] STATUS_ROW_TOO_SMALL = 8'd10;
+    localparam logic [7:0] STATUS_ACCUMULATORS_TOO_SMALL = 8'd11;
+    localparam logic [7:0] STATUS_BAD_DESCRIPTOR = 8'd12;
+    localparam logic [7:0] STATUS_BAD_CONSTANT = 8'd13;
+    localparam logic [7:0] STATUS_BAD_EVENT = 8'd14;
+    localparam logic [7:0] STATUS_BITS_TOO_WIDE = 8'd15;
+    localparam logic [7:0] STATUS_ROWS_UNALIGNED = 8'd16;
+    localparam logic [7:0] STATUS_TOO_MANY_OPS = 8'd17;
+    localparam logic [7:0] STATUS_MEMORY_ERROR = 8'd18;
+    localparam logic [7:0] STATUS_QUEUE_TOO_SMALL = 8'd19;
+endpackage
+/* verilator lint_on UNUSEDPARAM */

@@ -1,0 +1,117 @@
+// The answer to a token: the values of the ports, one word per cycle, then two counters of each descriptor; or one word, the
+// status of a refusal.
+module result_output #(
+    parameter int PORTS = 4,
+    parameter int VALUE_BITS = 24,
+    parameter int DESCRIPTORS = 256,
+    localparam int OP_BITS = $clog2(DESCRIPTORS)
+) (
+    input logic clock,
+    input logic reset,
+    input logic start,
+    input logic refuse,
+    input logic [31:0] status,
+    input logic traced,  // all ports, not only the outputs
+    input logic [OP_BITS:0] ports,
+    input logic [OP_BITS:0] ops,
+    output logic done,  // one cycle
+    output logic [OP_BITS-1:0] port_index,
+    input logic [48:0] port,
+    output logic [OP_BITS-1:0] counter_index,
+    input logic [63:0] counters,
+    output logic read,
+    output logic [23:0] read_address,
+    input logic [PORTS*VALUE_BITS-1:0] read_data,
+    output logic [31:0] m_axis_tdata,
+    output logic m_axis_tvalid,
+    output logic m_axis_tlast,
+    input logic m_axis_tready
+);
+    localparam int LOG = $clog2(PORTS);
+    typedef enum logic [2:0] {IDLE, PORT, LOOK, WORDS, LOW, HIGH, REFUSE, LAST} state_t;
+    state_t state;
+    logic [OP_BITS:0] index;
+    logic [23:0] at, left;
+    logic enable, here, counter_ready;
+    logic [LOG-1:0] lane;
+    logic [VALUE_BITS-1:0] value;
+
+    // A word read from the signals is one stage behind; counters wait until that stage is empty.
+    assign enable = !m_axis_tvalid || m_axis_tready;
+    assign port_index = index[OP_BITS-1:0];
+    assign counter_index = state == HIGH && enable ? index[OP_BITS-1:0] + 1'b1 : index[OP_BITS-1:0];
+    assign read = state == WORDS && enable;
+    assign read_address = at;
+    selector #(.WIDTH(VALUE_BITS), .COUNT(PORTS)) pick (.words(read_data), .index(lane), .word(value));
+
+    always_ff @(posedge clock) begin
+        done <= 1'b0;
+        if (reset) begin
+            state <= IDLE;
+            here <= 1'b0;
+            m_axis_tvalid <= 1'b0;
+            m_axis_tlast <= 1'b0;
+        end else begin
+            if (enable) begin
+                here <= state == WORDS;
+                lane <= at[LOG-1:0];
+                m_axis_tvalid <= here;
+                m_axis_tdata <= 32'($signed(value));
+                m_axis_tlast <= 1'b0;
+            end
+            case (state)
+                IDLE:
+                if (start) begin
+                    state <= refuse ? REFUSE : PORT;
+                    index <= '0;
+                end
+                PORT: begin  // the memory of the ports reads
+                    state <= LOOK;
+                    if (index == ports) begin
+                        state <= here ? PORT : LOW;
+                        if (!here) index <= '0;
+                    end
+                end
+                LOOK: begin
+                    at <= port[23:0];
+                    left <= port[47:24];
+                    index <= index + 1'b1;
+                    state <= traced || port[48] ? WORDS : PORT;
+                end
+                WORDS:
+                if (enable) begin
+                    at <= at + 24'd1;
+                    left <= left - 24'd1;
+                    if (left == 24'd1) state <= PORT;
+                end
+                LOW:
+                if (enable && counter_ready) begin
+                    m_axis_tvalid <= 1'b1;
+                    m_axis_tdata <= counters[31:0];
+                    state <= HIGH;
+                end
+                HIGH:
+                if (enable) begin
+                    m_axis_tvalid <= 1'b1;
+                    m_axis_tdata <= counters[63:32];
+                    m_axis_tlast <= index + 1'b1 == ops;
+                    index <= index + 1'b1;
+                    state <= index + 1'b1 == ops ? LAST : LOW;
+                end
+                REFUSE:
+                if (enable) begin
+                    m_axis_tvalid <= 1'b1;
+                    m_axis_tdata <= status;
+                    m_axis_tlast <= 1'b1;
+                    state <= LAST;
+                end
+                default:
+                if (enable) begin
+                    state <= IDLE;
+                    done <= 1'b1;
+                end
+            endcase
+            counter_ready <= state == LOW || state == HIGH;
+        end
+    end
+endmodule

@@ -1,0 +1,244 @@
+// Executes the commands: LOAD, RESET, and STEP as all descriptors in order, the delay lines, the answer. Makes the jobs of the
+// elementwise ops; Input, Linear and Conv2d have units of their own.
+module sequencer #(
+    parameter int BEAT_BITS = 128,
+    parameter int PORTS = 4,
+    parameter int DESCRIPTORS = 256,
+    localparam int OP_BITS = $clog2(DESCRIPTORS)
+) (
+    input logic clock,
+    input logic reset,
+    input logic start,
+    input logic [31:0] command,
+    output logic done,
+    output logic [31:0] done_status,
+    input logic memory_error,
+    output logic clear_error,
+    // Loader.
+    output logic load_start,
+    input logic load_done,
+    input logic [31:0] load_status,
+    input logic [31:0] state_words,
+    input logic [OP_BITS:0] ops,
+    // Descriptors.
+    output logic [OP_BITS-1:0] op_address,
+    input engine::op_t fetched_op,
+    output engine::op_t op,
+    output logic [15:0] op_index,
+    output logic op_busy,
+    // The list of sources of a Sum.
+    output logic reads_list,
+    output logic list_request,
+    input logic list_ready,
+    output logic [engine::BEAT_ADDRESS_BITS-1:0] list_beat,
+    input logic beat_valid,
+    input logic [BEAT_BITS-1:0] beat,
+    output logic list_pop,
+    // Units.
+    output logic input_start,
+    input logic input_done,
+    input logic input_bad,
+    input logic [23:0] input_bad_index,
+    output logic synapse_start,
+    input logic synapse_busy,
+    input logic [31:0] rows,
+    input logic [31:0] additions,
+    output logic job_start,
+    output engine::job_t job,
+    input logic vector_busy,
+    output logic result_start,
+    output logic refuse,
+    input logic result_done,
+    output logic traced,
+    output logic counter_write,
+    output logic [63:0] counters,
+    // Clears the states.
+    output logic state_clear,
+    output logic [23:0] state_address
+);
+    localparam int BEAT_WORDS = BEAT_BITS / 32;
+    localparam int LOG = $clog2(BEAT_WORDS);
+    localparam int PORT_LOG = $clog2(PORTS);
+    localparam logic [23:0] GROUP = 24'(PORTS);
+
+    typedef enum logic [4:0] {
+        IDLE, LOAD, CLEAR, FETCH, DECODE, BEGIN_OP, INPUT, SYNAPSE, LIST_ASK, LIST_TAKE, JOB, JOB_WAIT, NEXT, DELAYS, DELAYS_READ, DELAYS_DECODE,
+        DELAYS_JOB, DELAYS_WAIT, ANSWER, ANSWER_WAIT, END
+    } state_t;
+    state_t state;
+    logic loaded, any_delay, first_pass;
+    logic [OP_BITS:0] index;
+    logic [23:0] source, source_next, groups;
+    logic [BEAT_WORDS*24-1:0] list;
+    logic [31:0] status;
+    logic unused;
+
+    assign op_address = index[OP_BITS-1:0];
+    assign op_index = 16'(index);
+    assign op_busy = state == DECODE || state == BEGIN_OP || state == INPUT || state == SYNAPSE || state == LIST_ASK || state == LIST_TAKE || state == JOB ||
+        state == JOB_WAIT || state == NEXT || state == DELAYS_JOB || state == DELAYS_WAIT;
+    assign input_start = state == BEGIN_OP && op.kind == engine::KIND_INPUT;
+    assign synapse_start = state == BEGIN_OP && (op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D);
+    assign reads_list = state == LIST_ASK || state == LIST_TAKE;
+    assign list_request = state == LIST_ASK;
+    assign list_beat = op.more[LOG+:engine::BEAT_ADDRESS_BITS] + {{(engine::BEAT_ADDRESS_BITS - 24 + LOG) {1'b0}}, source[23:LOG]};
+    assign list_pop = state == LIST_TAKE && beat_valid;
+    assign job_start = (state == JOB || state == DELAYS_JOB) && !vector_busy;
+    assign clear_error = start;
+    assign load_start = state == IDLE && start && command == registers::COMMAND_LOAD;
+    assign result_start = state == ANSWER;
+    assign refuse = status != 32'd0 || memory_error;
+    assign done_status = status;
+    assign state_clear = state == CLEAR;
+    assign counter_write = state == NEXT;
+    assign counters = op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D ? {additions, rows} : 64'd0;
+    assign source_next = source + (first_pass ? 24'd2 : 24'd1);
+    assign groups = (op.size + GROUP - 24'd1) >> PORT_LOG;
+    assign unused = &{1'b0, beat};
+
+    // The job of an elementwise op. A Sum adds its first two sources at once, then one more in each pass.
+    always_comb begin
+        job = '0;
+        job.items = groups;
+        job.a = op.source;
+        job.b = op.second[23:0];
+        job.d = op.destination;
+        case (op.kind)
+            engine::KIND_SUM: begin
+                job.kind = engine::JOB_ADD;
+                job.a = list[23:0];
+                job.b = first_pass ? list[47:24] : op.destination;
+                job.use_b = !first_pass || op.source_size != 24'd1;
+                job.channels[engine::CHANNEL_CONSTANTS] = first_pass;
+            end
+            engine::KIND_COUNT: begin
+                job.kind = engine::JOB_COUNT;
+                job.use_b = op.flags[engine::FLAG_SIGNAL_STEP];
+                job.channels[engine::CHANNEL_CONSTANTS] = !op.flags[engine::FLAG_SIGNAL_STEP];
+            end
+            engine::KIND_GATE: begin
+                job.kind = engine::JOB_GATE;
+                job.use_b = 1'b1;
+            end
+            engine::KIND_INTEGRATE: begin
+                job.kind = engine::JOB_INTEGRATE;
+                job.channels[engine::CHANNEL_BYTES] = 1'b1;
+                job.shift = op.param[4:0];
+            end
+            engine::KIND_LIF: begin
+                job.kind = engine::JOB_LIF;
+                job.channels = {1'b1, !op.flags[engine::FLAG_POTENTIAL], 2'b10};
+            end
+            default: begin
+                job.kind = state == DELAYS_JOB ? engine::JOB_ADVANCE : engine::JOB_DELAY;
+                job.channels[engine::CHANNEL_CONSTANTS] = state != DELAYS_JOB;
+            end
+        endcase
+    end
+
+    always_ff @(posedge clock) begin
+        done <= 1'b0;
+        if (state == DECODE || state == DELAYS_DECODE) op <= fetched_op;
+        if (list_pop)
+            for (int i = 0; i < BEAT_WORDS; i++) list[i*24+:24] <= beat[i*32+:24];
+        else if (state == JOB_WAIT && !vector_busy) list <= first_pass ? list >> 48 : list >> 24;
+        if (reset) begin
+            state <= IDLE;
+            loaded <= 1'b0;
+        end else begin
+            case (state)
+                IDLE:
+                if (start) begin
+                    status <= {24'd0, registers::STATUS_OK};
+                    traced <= command == registers::COMMAND_STEP_TRACED;
+                    index <= '0;
+                    any_delay <= 1'b0;
+                    state_address <= '0;
+                    state <= END;
+                    if (command == registers::COMMAND_LOAD) begin
+                        loaded <= 1'b0;
+                        state <= LOAD;
+                    end else if (command != registers::COMMAND_RESET && command != registers::COMMAND_STEP && command != registers::COMMAND_STEP_TRACED)
+                        status <= {24'd0, registers::STATUS_UNKNOWN_COMMAND};
+                    else if (!loaded) status <= {24'd0, registers::STATUS_NOT_LOADED};
+                    else state <= command == registers::COMMAND_RESET ? CLEAR : FETCH;
+                end
+                LOAD:
+                if (load_done) begin
+                    status <= load_status;
+                    loaded <= load_status == 32'd0;
+                    state <= load_status == 32'd0 ? CLEAR : END;
+                end
+                CLEAR: begin
+                    state_address <= state_address + GROUP;
+                    if ({8'd0, state_address} + PORTS >= state_words) state <= END;
+                end
+                FETCH: state <= index == ops ? (any_delay ? DELAYS : ANSWER) : DECODE;
+                DECODE: state <= BEGIN_OP;
+                BEGIN_OP: begin
+                    source <= '0;
+                    first_pass <= 1'b1;
+                    case (op.kind)
+                        engine::KIND_INPUT: state <= INPUT;
+                        engine::KIND_LINEAR, engine::KIND_CONV2D: state <= SYNAPSE;
+                        engine::KIND_SUM: state <= LIST_ASK;
+                        default: state <= JOB;
+                    endcase
+                    if (op.kind == engine::KIND_DELAY && op.stride != 32'd0) any_delay <= 1'b1;
+                end
+                INPUT:
+                if (input_done) begin
+                    state <= NEXT;
+                    if (input_bad) begin
+                        status <= {input_bad_index, registers::STATUS_BAD_EVENT};
+                        state <= ANSWER;
+                    end
+                end
+                SYNAPSE: if (!synapse_busy) state <= NEXT;
+                LIST_ASK: if (list_ready) state <= LIST_TAKE;
+                LIST_TAKE: if (beat_valid) state <= JOB;
+                JOB: if (!vector_busy) state <= JOB_WAIT;
+                JOB_WAIT:
+                if (!vector_busy) begin
+                    first_pass <= 1'b0;
+                    source <= source_next;
+                    state <= NEXT;
+                    if (op.kind == engine::KIND_SUM && source_next < op.source_size)
+                        state <= source_next[LOG-1:0] == '0 ? LIST_ASK : JOB;
+                end
+                NEXT: begin
+                    index <= index + 1'b1;
+                    state <= FETCH;
+                end
+                DELAYS: begin
+                    index <= '0;
+                    state <= DELAYS_READ;
+                end
+                DELAYS_READ: state <= index == ops ? ANSWER : DELAYS_DECODE;
+                DELAYS_DECODE: begin
+                    index <= index + 1'b1;
+                    state <= DELAYS_READ;
+                    if (fetched_op.kind == engine::KIND_DELAY && fetched_op.stride != 32'd0) begin
+                        index <= index;
+                        state <= DELAYS_JOB;
+                    end
+                end
+                DELAYS_JOB: if (!vector_busy) state <= DELAYS_WAIT;
+                DELAYS_WAIT:
+                if (!vector_busy) begin
+                    index <= index + 1'b1;
+                    state <= DELAYS_READ;
+                end
+                ANSWER: begin
+                    if (memory_error && status == 32'd0) status <= {24'd0, registers::STATUS_MEMORY_ERROR};
+                    state <= ANSWER_WAIT;
+                end
+                ANSWER_WAIT: if (result_done) state <= END;
+                default: begin
+                    state <= IDLE;
+                    done <= 1'b1;
+                end
+            endcase
+        end
+    end
+endmodule
