@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -299,6 +302,34 @@ MUTANTS = {
     "rounding": ("vector_unit.sv", "opposite = -{s[V-1], s};", "opposite = -{s[V-1], s} + 1'b1;", "leak"),
     "kernel tap": ("window_walk.sv", "row_words + row_gap_words", "row_words", "conv_potential"),
 }
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    verilator = toolchain.find_verilator()
+    command = [verilator.binary, "--lint-only", "-Wall", "--top-module", "spike_engine", *map(str, toolchain.rtl_files(folder))]
+    return subprocess.run(command, env={**os.environ, "VERILATOR_ROOT": str(verilator.root)}, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_source_is_free_of_warnings(tmp_path: Path) -> None:
+    done = lint(toolchain.RTL_SOURCES)
+    assert (done.returncode, done.stderr) == (0, "")
+    shutil.copytree(toolchain.RTL_SOURCES, tmp_path / "rtl")
+    path = tmp_path / "rtl" / "crc32.sv"
+    path.write_text(path.read_text().replace("endmodule", "logic [3:0] a; logic [7:0] b; assign a = b; endmodule"))
+    assert "WIDTHTRUNC" in lint(tmp_path / "rtl").stderr
+
+
+def products(text: str) -> list[str]:
+    """Lines with ``*``, ``/`` or ``%`` other than in widths and places, which synthesis resolves: of constants and loop variables."""
+    code = re.sub(r"//.*|/\*.*?\*/|\(\*.*?\*\)|@?\(\*\)", "", text)
+    found = [(line, *pair) for line in code.splitlines() for pair in re.findall(r"([\w\])}]+)\s*[*/%]\s*([\w({$]+)", line)]
+    return [line for line, left, right in found if not (re.fullmatch(r"[A-Z0-9_]+|[pqkuijb]|\w*'d\d+", left) or re.fullmatch(r"[A-Z0-9_]+", right))]
+
+
+def test_no_multiplier_or_division_works_on_data() -> None:
+    assert products("assign y = value * weight;\nassign z = x[p*V+:V];") == ["assign y = value * weight;"]
+    for path in toolchain.rtl_files():
+        assert products(path.read_text()) == [], path.name
 
 
 @pytest.mark.parametrize("name", MUTANTS)
