@@ -15,16 +15,17 @@ from .float_reference import Flat, Floats, delay_steps, flatten, neuron, signals
 from .graph import DT, Graph, Node
 from .lowering import SPIKING, delayed_edges
 from .node_rules import Shape, gain_shift
+from .number_formats import Formats
 
 INTEGRATORS = ("I", "LI", "CubaLI")
 NEURONS = (*INTEGRATORS, "IF", "LIF", "CubaLIF")
 
 
-def prepare(graph: Graph) -> tuple[Graph, frozenset[str]]:
+def prepare(graph: Graph, formats: Formats) -> tuple[Graph, frozenset[str]]:
     """The inlined graph with Scales folded, and the names of its unit synapses, which were added where spikes enter neurons without weights."""
     net = _inline(graph)
     for name, node, shape in shaped(net):
-        _check(node, name, shape)
+        _check(node, name, shape, formats)
     net = _merge_linears(_move_integrators(_fold_scales(_uniform_gains(net))))
     return _unit_synapses(net)
 
@@ -55,7 +56,7 @@ def _silent(flat: Flat) -> dict[str, Floats]:
     return signals(flat, np.zeros((1, int(np.prod(ports[0].array("shape"))) if ports else 0)))[0]
 
 
-def _check(node: Node, where: str, shape: Shape) -> None:
+def _check(node: Node, where: str, shape: Shape, formats: Formats) -> None:
     """Refuse numbers that no integer graph can hold; `neuron` and `delay_steps` refuse theirs."""
     for name in ("weight", "bias", "scale", "threshold"):
         if name in node.parameters and not np.isfinite(node.array(name).astype(np.float64)).all():
@@ -68,9 +69,10 @@ def _check(node: Node, where: str, shape: Shape) -> None:
         if found.threshold is not None and not memoryless and (found.threshold < 0).any():
             raise GraphError(f"{where}: a neuron with memory needs v_threshold >= 0, found {found.threshold.min():g}; raise it and lower v_leak")
         for name, rate in (("tau_syn", found.syn), ("tau", found.mem)):
-            slow = np.rint(4096 * rate) == 0
+            slow, most = formats.decay(rate) == 0, 2 << formats.decay_bits
             if slow.any() and (name == "tau_syn" or node.type not in ("IF", "I")):
-                raise GraphError(f"{where}: {name} is beyond 8192 steps, its 12-bit decay is 0; use an IF or I node, or at most {8192 * DT:g} s")
+                bits = formats.decay_bits
+                raise GraphError(f"{where}: {name} is beyond {most} steps, its {bits}-bit decay is 0; use an IF or I node, or at most {most * DT:g} s")
     if node.type == "Delay":
         delay_steps(node, where, shape)
 

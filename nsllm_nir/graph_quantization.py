@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import float_reference, reference
-from .errors import GraphError, InputError, IntegerOverflowError
+from .errors import GraphError, IntegerOverflowError
 from .graph import Graph, Node
 from .graph_folding import prepare
 from .graph_scales import NodeScale, Port, Scales
 from .lowering import as_graph, lower
+from .number_formats import Formats
 from .trace import Trace
 
 SHRINKS = 20
@@ -31,7 +32,7 @@ CANDIDATES = (1.0, 0.9, 0.8, 0.7, 1.25, 1.5)  # of the data-free scale; above 1 
 class Quantization:
     """What `quantize` did; ``unchanged``: the graph was integer already. outputs: integer value = scale * float value."""
 
-    weight_bits: int
+    formats: Formats
     unchanged: bool
     weights: tuple[NodeScale, ...] = ()
     outputs: dict[str, float] = field(default_factory=dict)
@@ -39,7 +40,7 @@ class Quantization:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
-            "weight_bits": self.weight_bits,
+            **vars(self.formats),
             "unchanged": self.unchanged,
             "weights": {w.node: {"scale": w.scale, "relative_error": w.error} for w in self.weights},
             "outputs": self.outputs,
@@ -48,7 +49,7 @@ class Quantization:
     def __str__(self) -> str:
         if self.unchanged:
             return "the graph is integer already and was not changed"
-        lines = [f"quantized to {self.weight_bits}-bit weights"]
+        lines = [f"quantized to {self.formats.weight_bits}-bit weights"]
         lines += [f"{w.node:24} scale {w.scale:.6g}  weight error {100 * w.error:.2f} %" for w in self.weights]
         return "\n".join(lines)
 
@@ -90,30 +91,36 @@ class QuantizationReport:
 
 
 def quantize(
-    source: Graph | nir.NIRGraph | str | Path, *, weight_bits: int = 8, calibration: NDArray[np.integer] | None = None
+    source: Graph | nir.NIRGraph | str | Path,
+    *,
+    weight_bits: int = 8,
+    decay_bits: int = 12,
+    threshold_bits: int = 17,
+    calibration: NDArray[np.integer] | None = None,
 ) -> tuple[Graph, Quantization]:
     """An integer graph that `lower` accepts and that means the same network; subgraphs are inlined, neurons keep their names.
 
     Args:
         source: file, `nir.NIRGraph` or `Graph`; one that `lower` accepts is returned unchanged.
         weight_bits: 2 to 8, symmetric.
+        decay_bits: 1 to 12; dt / tau is rounded to multiples of 2**-decay_bits.
+        threshold_bits: 2 to 17, unsigned.
         calibration: spikes (steps, neurons). If given, the scale of each layer is the candidate with the fewest differing spikes.
 
     Raises:
         GraphError: something integers cannot hold (named, with the remedy).
         IntegerOverflowError: no scale fits the widths of states.
-        InputError: ``weight_bits`` or ``calibration`` do not fit.
+        InputError: a number of bits or ``calibration`` do not fit.
     """
-    if weight_bits not in range(2, 9):
-        raise InputError(f"weight_bits must be in 2..8, got {weight_bits}")
+    formats = Formats(weight_bits, decay_bits, threshold_bits)
     graph = as_graph(source)
     if is_integer(graph):
-        return graph, Quantization(weight_bits, True)
-    scales = Scales(*prepare(graph), (1 << (weight_bits - 1)) - 1)
+        return graph, Quantization(formats, True)
+    scales = Scales(*prepare(graph, formats), formats)
     factors: dict[Port, float] = {} if calibration is None else _calibrate(graph, scales, calibration)
     factors, (built, weights) = _fitting(scales, factors)
     outputs = {name: scales.of((name, 1), factors) for name, node in built.nodes.items() if isinstance(node, Node) and node.type == "Output"}
-    return built, Quantization(weight_bits, False, weights, outputs)
+    return built, Quantization(formats, False, weights, outputs)
 
 
 def is_integer(graph: Graph) -> bool:

@@ -16,7 +16,8 @@ from .float_reference import Floats, Neuron, Synapses, cell, flatten, neuron, sy
 from .graph import DT, Graph, Node
 from .graph_folding import INTEGRATORS, NEURONS, shaped, tie
 from .lowering import SPIKING
-from .node_rules import LIF_BIAS, MAX_GAIN, MAX_THRESHOLD, Shape, rounded
+from .node_rules import LIF_BIAS, MAX_GAIN, Shape, rounded
+from .number_formats import Formats
 from .operations import LIF_LIMIT
 
 FRACTION = 64  # Loihi's states count in 1/64 of a weight unit
@@ -38,7 +39,7 @@ class NodeScale:
 
 
 class Scales:
-    """Scales of a prepared graph for weights in [-limit, limit].
+    """Scales of a prepared graph for numbers of ``formats``.
 
     roots: one port of each class of tied scales, in the order in which they are resolved.
     lossless: per root, whether all weights and biases are integers at its scale.
@@ -47,8 +48,8 @@ class Scales:
         GraphError: ties contradict each other, or weights feed back into the scale of their own input.
     """
 
-    def __init__(self, net: Graph, units: frozenset[str], limit: int) -> None:
-        self.net, self.units, self.limit = net, units, limit
+    def __init__(self, net: Graph, units: frozenset[str], formats: Formats) -> None:
+        self.net, self.units, self.formats = net, units, formats
         self.shapes: dict[str, tuple[Node, Shape]] = {name: (node, shape) for name, node, shape in shaped(net)}
         self.parents: dict[Port, tuple[Port, float]] = {}
         self.weights: dict[str, Synapses] = {}
@@ -156,7 +157,7 @@ class Scales:
 
     def _limit(self, name: str) -> int:
         """Largest integer weight of a node: a gain may have more bits than a weight."""
-        return MAX_GAIN if self.shapes[name][0].type == "Scale" else self.limit
+        return MAX_GAIN if self.shapes[name][0].type == "Scale" else self.formats.largest_weight
 
     def _neuron_cap(self, name: str, n: Neuron) -> float:
         """Largest input scale that thresholds, leak currents, synaptic currents and integrators can hold."""
@@ -166,7 +167,7 @@ class Scales:
             _over(LIF_BIAS, float(np.abs(FRACTION * n.leak * n.mem / n.gain).max())),
         )
         if n.threshold is not None:
-            return min(cap, _over(MAX_THRESHOLD, float(np.abs(n.threshold / n.gain).max())))
+            return min(cap, _over(self.formats.largest_threshold, float(np.abs(n.threshold / n.gain).max())))
         out = min(_largest(self.bounds[name, 1]), self._room(name, n))
         return min(cap, _over(HEADROOM * LIF_LIMIT * float(n.gain.max()), self._unit(name) * out)) if np.isfinite(out) else cap
 
@@ -189,7 +190,7 @@ class Scales:
                 nodes[name], error = _weights(node, self.weights[name], outer / inner, outer, self._limit(name))
                 report.append(NodeScale(name, outer / inner, error))
             elif name in self.neurons:
-                nodes[name] = _neuron(node, name, self.neurons[name], inner, self._unit(name))
+                nodes[name] = _neuron(node, name, self.neurons[name], inner, self._unit(name), self.formats)
             elif node.type == "Threshold":
                 nodes[name] = Node("Threshold", {"threshold": _half(rounded(node.array("threshold") * inner)).reshape(node.array("threshold").shape)})
             else:
@@ -287,9 +288,9 @@ def _half(threshold: Floats) -> Floats:
     return half
 
 
-def _neuron(node: Node, where: str, n: Neuron, scale: float, unit: int) -> Node:
-    """A neuron with 12-bit decays, gain ``unit`` and thresholds and leak currents at ``scale``."""
-    mem, syn = np.rint(4096 * n.mem), np.rint(4096 * n.syn)
+def _neuron(node: Node, where: str, n: Neuron, scale: float, unit: int, formats: Formats) -> Node:
+    """A neuron with rounded decays, gain ``unit`` and thresholds and leak currents at ``scale``."""
+    mem, syn = formats.decay(n.mem), formats.decay(n.syn)
     leaky = node.type not in ("I", "IF")
     bias: NDArray[np.float64] = np.rint(FRACTION * scale * n.leak * mem / 4096 / n.gain)
     parameters: dict[str, Floats] = {"r": unit * 4096 / mem if leaky else np.full(mem.shape, unit / DT)}
@@ -302,7 +303,7 @@ def _neuron(node: Node, where: str, n: Neuron, scale: float, unit: int) -> Node:
         scaled = rounded(scale * n.threshold / n.gain).reshape(mem.shape)
         memoryless = (mem == 4096).all() and (syn == 4096).all() and not bias.any()
         level = _half(scaled) if memoryless else np.rint(scaled) if leaky else np.floor(scaled)
-        if not memoryless and level.max() > MAX_THRESHOLD:
-            raise GraphError(f"{where}: v_threshold is {level.max():g} in units of its weights, which exceeds 17 bits; use a smaller scale")
+        if not memoryless and level.max() > formats.largest_threshold:
+            raise GraphError(f"{where}: v_threshold is {level.max():g} in units of its weights, beyond {formats.threshold_bits} bits; use a smaller scale")
         parameters |= {"v_threshold": level, "v_reset": np.zeros(mem.shape)}
     return Node(node.type, dict(parameters))

@@ -153,7 +153,7 @@ def quantization_tables(summary: Quantization | None, error: QuantizationReport 
     """Spikes of the float and of the integer graph, and the cells in which they differ, by spiking node; nothing for an integer graph."""
     if summary is None or error is None:
         return []
-    table = Table(title=f"Caused by quantization, {error.steps} steps: float graph against its integer form ({summary.weight_bits}-bit weights)")
+    table = Table(title=f"Caused by quantization, {error.steps} steps: float graph against its integer form ({summary.formats.weight_bits}-bit weights)")
     table.add_column("node", no_wrap=True)
     for column in ("float\nspikes", "integer\nspikes", "differing\ncells", "of cells"):
         table.add_column(column, justify="right")

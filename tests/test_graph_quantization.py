@@ -20,6 +20,7 @@ from nsllm_nir.graph import DT, Graph, Node, write
 from nsllm_nir.graph_folding import prepare
 from nsllm_nir.graph_quantization import compare_quantization, quantize
 from nsllm_nir.lowering import as_graph
+from nsllm_nir.number_formats import LIMITS, Formats
 from nsllm_nir.operations import DEFAULT_WIDTHS
 from nsllm_nir.program import Conv2d, Input, Lif, Linear, Program, Sum
 
@@ -368,11 +369,37 @@ def test_spikes_without_weights_get_a_synapse() -> None:
 
 def test_other_refusals() -> None:
     graph = FLOAT["lif"](np.random.default_rng(4))
-    for bits in (1, 9):
-        with pytest.raises(InputError, match="weight_bits"):
-            quantize(graph, weight_bits=bits)
+    for name, (low, high) in LIMITS.items():
+        for bits in (low - 1, high + 1):
+            with pytest.raises(InputError, match=rf"^{name} must be in {low}\.\.{high}, got {bits}$"):
+                quantize(graph, **{name: bits})
     with pytest.raises(InputError, match="expects an array"):
         float_reference.run(as_graph(graph), np.zeros((3, 4)))
+
+
+def test_narrower_formats_are_kept_and_cost_spikes() -> None:
+    narrow, wide = 0, 0
+    for seed in range(4):
+        graph = FLOAT["chain"](np.random.default_rng(seed))
+        integer, done = quantize(graph, weight_bits=6, decay_bits=5, threshold_bits=9)
+        assert done.formats == Formats(6, 5, 9)
+        for op in lower(integer).ops:
+            if isinstance(op, Linear):
+                assert np.abs(op.weight).max() <= 31
+            if isinstance(op, Lif):
+                assert op.threshold is not None and 0 < op.threshold.max() < 1 << 9
+                assert not (op.voltage_decay % 128).any() and (op.voltage_decay > 0).all()
+        inputs = spikes(graph, steps=100)
+        narrow += compare_quantization(graph, integer, inputs).differences
+        wide += compare_quantization(graph, quantize(graph)[0], inputs).differences
+    assert narrow > wide
+
+
+def test_a_decay_too_narrow_for_its_time_constant_is_refused() -> None:
+    graph = sequence(4, nir.Linear(normal(np.random.default_rng(1), 4, 4)), lif(4, 100))
+    quantize(graph)
+    with pytest.raises(GraphError, match=r"^lif: tau is beyond 32 steps, its 4-bit decay is 0"):
+        quantize(graph, decay_bits=4)
 
 
 def test_a_cycle_through_a_subgraph_is_refused() -> None:
@@ -466,7 +493,7 @@ def test_integrators_are_bounded_by_their_fixed_points() -> None:
 @pytest.mark.parametrize("name", ["two-matrices", "li-lif", "li-matrix-lif", "li-li", "li-matrix-li-matrix-lif"])
 def test_rewrites_keep_the_meaning(name: str) -> None:
     graph = as_graph(FLOAT[name](np.random.default_rng(4)))
-    rewritten, _ = prepare(graph)
+    rewritten, _ = prepare(graph, Formats())
     assert len(rewritten.nodes) < len(graph.nodes)
     want, got = (float_reference.run(g, spikes(graph, steps=200)).values for g in (graph, rewritten))
     assert all(np.array_equal(want[node], got[node]) for node in want)
