@@ -332,7 +332,7 @@ def generate_from(program: Program, prompt: list) -> list[int]:
 
 def test_unknown_backends_are_named_before_anything_runs(random_program: Callable[..., Program], tokens: np.ndarray) -> None:
     seen: list[str] = []
-    with pytest.raises(BackendError, match=r"^no backend is named 'loihi3'; registered are hls, lava, lava-stock, reference, snntorch$"):
+    with pytest.raises(BackendError, match=r"^no backend is named 'loihi3'; registered are hls, lava, lava-stock, reference, rtl, snntorch$"):
         verify(random_program(0), tokens, ["reference", "loihi3"], progress=seen.append)
     assert seen == []
 
