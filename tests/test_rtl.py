@@ -37,15 +37,6 @@ SURROUNDINGS = [
 ]
 
 
-def assert_exact(program: Program, inputs: np.ndarray, executable: rtl.Executable | None = None) -> Trace:
-    want = reference.run(program, inputs)
-    got = (executable or rtl.backend.compile(program)).run(inputs)
-    assert list(got.values) == list(program.traced)
-    assert first_difference(compare(want, got)) is None
-    assert sum(int(np.abs(v).sum()) for v in want.values.values()) > 0
-    return got
-
-
 def every_op(seed: int, size: int = 70) -> Program:
     """All weight widths, sizes around those of lanes and units, graded inputs, a recurrent signed loop, long delays,
     counts beyond four bits, convolutions with groups, stride, padding and dilation, both LIF outputs, wide values."""
@@ -97,21 +88,21 @@ def graded(program: Program, seed: int, steps: int = 12) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_programs_are_exact(random_program: Callable[..., Program], tokens: np.ndarray, seed: int) -> None:
+def test_random_programs_are_exact(assert_exact: Callable[..., Trace], random_program: Callable[..., Program], tokens: np.ndarray, seed: int) -> None:
     program = random_program(seed, layers=1 + seed % 3, width=8 + 9 * (seed % 2), levels=1 + seed)
-    assert_exact(program, reference.one_hot(tokens, 16))
+    assert_exact(program, reference.one_hot(tokens, 16), rtl.backend.compile(program))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_op_and_width_is_exact(seed: int) -> None:
+def test_every_op_and_width_is_exact(assert_exact: Callable[..., Trace], seed: int) -> None:
     program = every_op(seed, 70 - 7 * seed)
-    trace = assert_exact(program, graded(program, seed))
+    trace = assert_exact(program, graded(program, seed), rtl.backend.compile(program))
     assert np.abs(trace.values["loop"]).max() > 15 and trace.values["conv_lif"].any() and trace.values["slow_spikes"].any()
 
 
 @pytest.mark.parametrize("weight_bits", [2, 4, 8])
 @pytest.mark.parametrize("outputs", [1, 63, 64, 65, 257])
-def test_linear_sizes_around_the_lanes_are_exact(weight_bits: int, outputs: int) -> None:
+def test_linear_sizes_around_the_lanes_are_exact(assert_exact: Callable[..., Trace], weight_bits: int, outputs: int) -> None:
     rng = np.random.default_rng(outputs)
     top = (1 << weight_bits - 1) - 1
     weight = rng.integers(-top - 1, top + 1, (outputs, 40)).astype(np.int8)
@@ -120,7 +111,7 @@ def test_linear_sizes_around_the_lanes_are_exact(weight_bits: int, outputs: int)
     program = Program((Input("input", 40, 255), op), ("linear",))
     inputs = rng.integers(0, 256, (6, 40)) * (rng.random((6, 40)) < 0.5)
     inputs[0] = 0
-    assert_exact(program, inputs)
+    assert_exact(program, inputs, rtl.backend.compile(program))
 
 
 def test_the_shipped_checkpoint_is_exact(tmp_path: Path) -> None:
@@ -131,13 +122,13 @@ def test_the_shipped_checkpoint_is_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("surroundings", SURROUNDINGS, ids=str)
-def test_timing_never_changes_a_value(surroundings: Surroundings) -> None:
+def test_timing_never_changes_a_value(assert_exact: Callable[..., Trace], surroundings: Surroundings) -> None:
     program = every_op(9)
     executable = replace(rtl.backend.compile(program), surroundings=surroundings)
     assert_exact(program, graded(program, 9, 6), executable)
 
 
-def test_other_builds_give_the_same_spikes() -> None:
+def test_other_builds_give_the_same_spikes(assert_exact: Callable[..., Trace]) -> None:
     sizes = replace(toolchain.RTL_BUILD, lanes=128, ports=8, signal_words=1 << 12, state_words=1 << 12, queue_words=1 << 8, descriptors=32)
     program = every_op(8)
     image = images.pack_image(program, sizes.beat_words)
