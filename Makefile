@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml Makefile
 	@command -v g++ >/dev/null || { echo "a C++ compiler is needed; install it with: apt-get install g++" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(TORCH)
-	$(BIN)/pip install -e '.[torch,lava,rtl,test]'
+	$(BIN)/pip install -e '.[torch,lava,rtl,synthesis,test]'
 	# lava-nc's metadata refuses Python 3.11 and norse's drags in torchvision; both run without.
 	$(BIN)/pip install --no-deps --ignore-requires-python $(LAVA)
 	$(BIN)/pip install --no-deps $(NORSE)

@@ -1,0 +1,120 @@
+"""Boards: one TOML file each in this folder, read into a `Board`. A new board is a new file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from nsllm_nir.errors import InputError
+from nsllm_nir.hw.toolchain import RtlSizes
+
+FOLDER = Path(__file__).parent
+FAMILIES = ("ecp5", "gowin", "nexus", "xc7", "xcup", "versal")
+
+
+@dataclass(frozen=True)
+class Device:
+    """The FPGA. family: one of `FAMILIES`; part: as its vendor writes it; capacity: of its kinds of resource, by the names of `synthesis.Area`."""
+
+    family: str
+    part: str
+    package: str = ""
+    speed: str = ""
+    capacity: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Where the program image lies. kind: ``on-chip`` or ``external``; words: its size in 32-bit words.
+
+    latency: clock cycles from a read to its first beat; bandwidth: peak in bytes per second (0 on chip: one beat per cycle);
+    efficiency: share of the peak that long reads get.
+    """
+
+    kind: str
+    words: int
+    latency: int
+    bandwidth: float = 0.0
+    efficiency: float = 1.0
+
+
+@dataclass(frozen=True)
+class Power:
+    """static: watts of the device at rest; picojoules of one unit of work by its name, dynamic; tier and source of these figures."""
+
+    static: float
+    picojoules: dict[str, float]
+    tier: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board and the build of the spike engine for it. clock_mhz: of the engine; oscillator_mhz: of the board's clock pin.
+
+    pins: {name of a port of the top module: location}; `io_standard` is that of all of them. Without pins there is no bitstream, only an estimate.
+    power: None where no figures are known.
+    """
+
+    name: str
+    title: str
+    source: str
+    device: Device
+    engine: RtlSizes
+    memory: Memory
+    clock_mhz: float
+    oscillator_mhz: float = 0.0
+    io_standard: str = ""
+    pins: dict[str, str] = field(default_factory=dict)
+    power: Power | None = None
+
+
+def names() -> list[str]:
+    """The boards that are described, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(name: str) -> Board:
+    """The board of this name.
+
+    Raises:
+        InputError: there is none, or its file is not as `Board` says (names the field).
+    """
+    path = FOLDER / f"{name}.toml"
+    if name not in names():
+        raise InputError(f"there is no board {name!r}; known are {', '.join(names())}")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path.name}: {error}") from None
+    board: Board = _read(Board, {"name": name, **content}, path.name)
+    if board.device.family not in FAMILIES:
+        raise InputError(f"{path.name}: device.family must be one of {', '.join(FAMILIES)}, got {board.device.family!r}")
+    return board
+
+
+def _read(kind: Any, content: Any, where: str) -> Any:
+    """``content`` as the dataclass ``kind``."""
+    if not isinstance(content, dict):
+        raise InputError(f"{where} must be a table, got {content!r}")
+    hints = get_type_hints(kind)
+    if unknown := sorted(set(content) - {f.name for f in fields(kind)}):
+        raise InputError(f"{where}: unknown field {unknown[0]}; known are {', '.join(f.name for f in fields(kind))}")
+    values = {}
+    for name, value in content.items():
+        nested = {"device": Device, "engine": RtlSizes, "memory": Memory, "power": Power}.get(name) if kind is Board else None
+        if nested:
+            values[name] = _read(nested, value, f"{where}: {name}")
+            continue
+        expected = hints[name]
+        if expected is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, getattr(expected, "__origin__", expected)):
+            raise InputError(f"{where}: {name} must be of type {getattr(expected, '__name__', expected)}, got {value!r}")
+        values[name] = value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}") from None
