@@ -25,7 +25,7 @@ from .verification import BackendResult, Report, generate, synaptic_operations, 
 if TYPE_CHECKING:
     from .model import NSLLMForCausalLM
 
-BACKENDS = ("snntorch", "lava", "lava-stock", "hls")
+BACKENDS = ("snntorch", "lava", "lava-stock", "hls", "rtl")
 GENERATORS = ("reference", "snntorch", "lava", "hls")
 PROMPT = "The with statement is used"
 Progress = Callable[[str], None]

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-PLAIN_WIDTH = 100  # columns where stdout is no terminal
+PLAIN_WIDTH = 110  # columns where stdout is no terminal
 
 
 class Steps:
