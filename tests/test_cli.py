@@ -425,7 +425,7 @@ def test_demo(small: Path, tmp_path: Path) -> None:
     assert (tmp_path / "demo.json").read_text() == (tmp_path / "report.json").read_text()
     assert "every spike equal: yes; same text from every engine: yes" in out
     data = json.loads((tmp_path / "report.json").read_text())
-    assert list(data["verification"]["backends"]) == ["model", "snntorch", "lava", "lava-stock", "hls"]
+    assert list(data["verification"]["backends"]) == ["model", "snntorch", "lava", "lava-stock", "hls", "rtl"]
     assert all(backend["exact"] for backend in data["verification"]["backends"].values())
     assert set(data["generation"]) == {"torch", "reference", "snntorch", "lava", "hls"}
     assert len({tuple(entry["tokens"]) for entry in data["generation"].values()}) == 1
