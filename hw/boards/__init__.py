@@ -11,17 +11,23 @@ from nsllm_nir.errors import InputError
 from nsllm_nir.hw.toolchain import RtlSizes
 
 FOLDER = Path(__file__).parent
-FAMILIES = ("ecp5", "gowin", "nexus", "xc7", "xcup", "versal")
+FAMILIES = ("ecp5", "gowin", "xc7", "xcup", "versal")
 
 
 @dataclass(frozen=True)
 class Device:
-    """The FPGA. family: one of `FAMILIES`; part: as its vendor writes it; capacity: of its kinds of resource, by the names of `synthesis.Area`."""
+    """The FPGA. family: one of `FAMILIES`; part: as its vendor writes it; chip, package, speed: as nextpnr writes them, where its family has them.
+
+    released: groups of configuration pins that the design has as ordinary ones (Gowin); capacity: of its kinds of resource, by the names of
+    `synthesis.Area`.
+    """
 
     family: str
     part: str
+    chip: str = ""
     package: str = ""
     speed: str = ""
+    released: list[str] = field(default_factory=list)
     capacity: dict[str, int] = field(default_factory=dict)
 
 
@@ -42,19 +48,19 @@ class Memory:
 
 @dataclass(frozen=True)
 class Power:
-    """static: watts of the device at rest; picojoules of one unit of work by its name, dynamic; tier and source of these figures."""
+    """picojoules of one unit of work by its name, dynamic; tier and source of these figures; static: watts at rest, None where not known."""
 
-    static: float
     picojoules: dict[str, float]
     tier: str
     source: str
+    static: float | None = None
 
 
 @dataclass(frozen=True)
 class Board:
     """A board and the build of the spike engine for it. clock_mhz: of the engine; oscillator_mhz: of the board's clock pin.
 
-    pins: {name of a port of the top module: location}; `io_standard` is that of all of them. Without pins there is no bitstream, only an estimate.
+    pins: {port of ``board_top``: location}; `io_standard` is that of all of them. Without pins there is no bitstream, only an estimate.
     power: None where no figures are known.
     """
 
@@ -109,7 +115,7 @@ def _read(kind: Any, content: Any, where: str) -> Any:
             values[name] = _read(nested, value, f"{where}: {name}")
             continue
         expected = hints[name]
-        if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        if expected in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, getattr(expected, "__origin__", expected)):
             raise InputError(f"{where}: {name} must be of type {getattr(expected, '__name__', expected)}, got {value!r}")
