@@ -107,7 +107,7 @@ def build_engine(depths: Depths = SIMULATION, flags: tuple[str, ...] = ("-O3", "
         _execute([*command, *sources, "-o", str(folder / "engine")], COMPILE_TIMEOUT)
         return folder / "engine"
 
-    return _cached("spike_engine", [compiler_version(compiler), *command], list(SOURCES.iterdir()), compile_into)
+    return cached("spike_engine", [compiler_version(compiler), *command], list(SOURCES.iterdir()), compile_into)
 
 
 @dataclass(frozen=True)
@@ -164,11 +164,11 @@ def build_rtl(sizes: RtlSizes = RTL_BUILD, flags: tuple[str, ...] = ("-O2",), fo
         options = ["--cc", "--top-module", "spike_engine", "--prefix", "Engine", "--Mdir", str(target), *VERILATOR_FLAGS, *parameters]
         _execute([verilator.binary, *options, *map(str, rtl_files(folder))], COMPILE_TIMEOUT, VERILATOR_ROOT=str(verilator.root))
         sources = sorted(map(str, [*target.glob("*.cpp"), *RTL_SIMULATION.glob("*.cpp")]))
-        runtime = _cached("verilator_runtime", versions, [], compile_runtime)
+        runtime = cached("verilator_runtime", versions, [], compile_runtime)
         _execute([*command, f"-I{target}", *sources, str(runtime), "-pthread", "-o", str(target / "engine")], COMPILE_TIMEOUT)
         return target / "engine"
 
-    return _cached("rtl_engine", [*versions, *VERILATOR_FLAGS, *parameters], [*folder.glob("*.sv*"), *RTL_SIMULATION.iterdir()], verilate)
+    return cached("rtl_engine", [*versions, *VERILATOR_FLAGS, *parameters], [*folder.glob("*.sv*"), *RTL_SIMULATION.iterdir()], verilate)
 
 
 def cache_folder() -> Path:
@@ -179,8 +179,12 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "nsllm-nir"
 
 
-def _cached(name: str, options: list[str], sources: list[Path], build: Callable[[Path], Path]) -> Path:
-    """The file that ``build`` makes in a folder of its own, kept under a key of options, sources and machine."""
+def cached(name: str, options: list[str], sources: list[Path], build: Callable[[Path], Path]) -> Path:
+    """The file that ``build`` makes in a folder of its own, kept under a key of options, sources and machine.
+
+    Raises:
+        BackendError: the cache cannot be written; and what ``build`` raises.
+    """
     digest = hashlib.sha256("\0".join([*options, _machine()]).encode())
     for source in sorted(sources):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
@@ -192,7 +196,7 @@ def _cached(name: str, options: list[str], sources: list[Path], build: Callable[
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix="build-") as folder:
             os.replace(build(Path(folder)), kept)
     except OSError as error:
-        raise BackendError(f"the compiled engine cannot be kept in {kept.parent}: {error}; set NSLLM_NIR_CACHE to a writable folder") from error
+        raise BackendError(f"the built engine cannot be kept in {kept.parent}: {error}; set NSLLM_NIR_CACHE to a writable folder") from error
     return kept
 
 

@@ -12,7 +12,7 @@ void add_row(const Word (&row)[C::ROW_WORDS], Index from, Word outputs, Word bit
     constexpr Word TOP = 32U - (1U << LOG), PASS_MASK = (8U >> LOG) - 1U;
     for (Index first = 0; first < outputs; first += UNIT_BYTES) {
         HLS(pipeline II=1)
-        HLS(unroll factor=C::LANES >> 4)
+        HLS(unroll factor=NSLLM_UNITS)
         HLS(dependence variable=acc type=inter false)
         HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
         const Index unit = from + ((first >> unit_log(LOG)) << 2);
