@@ -42,12 +42,12 @@ class Memory:
 
 @dataclass(frozen=True)
 class Power:
-    """static: watts of the device at rest; picojoules of one unit of work by its name, dynamic; tier and source of these figures."""
+    """picojoules of one unit of work by its name, dynamic; tier and source of these figures; static: watts at rest, None where not known."""
 
-    static: float
     picojoules: dict[str, float]
     tier: str
     source: str
+    static: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _read(kind: Any, content: Any, where: str) -> Any:
             values[name] = _read(nested, value, f"{where}: {name}")
             continue
         expected = hints[name]
-        if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        if expected in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, getattr(expected, "__origin__", expected)):
             raise InputError(f"{where}: {name} must be of type {getattr(expected, '__name__', expected)}, got {value!r}")
