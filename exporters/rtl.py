@@ -88,7 +88,7 @@ class Executable:
         return Trace(values)
 
 
-def executable(program: Program, sizes: RtlSizes = toolchain.RTL_BUILD, surroundings: Surroundings = Surroundings()) -> Executable:
+def executable(program: Program, sizes: RtlSizes, surroundings: Surroundings) -> Executable:
     """Pack the program for an engine of these sizes; the simulation is built only if the cache does not hold it.
 
     Raises:
@@ -111,7 +111,7 @@ class _Rtl:
 
     def compile(self, program: Program) -> Executable:
         """The program on the largest build; raises as `executable`."""
-        return executable(program)
+        return executable(program, toolchain.RTL_BUILD, Surroundings())
 
 
 backend = _Rtl()
