@@ -129,10 +129,11 @@ def roofline(report: Report) -> Figure:
     axes.plot(x, rate / x, color="0.3", label=f"memory: {rate:.4g} bytes per cycle")
     for bits in sorted({layer.weight_bits for layer in ran}):
         mine = [layer for layer in ran if layer.weight_bits == bits]
-        axes.plot(x, engine.lanes * bits / 8 / x, "--", color=COLOURS[bits], label=f"{engine.lanes} lanes, {bits}-bit weights")
+        axes.plot(x, np.minimum(1, engine.lanes * bits / 8 / x), "--", color=COLOURS[bits], label=f"{engine.lanes} lanes, {bits}-bit weights")
         axes.plot([layer.row_bytes for layer in mine], [layer.events / layer.cycles for layer in mine], "o", color=COLOURS[bits], markersize=4)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("bytes per event: one weight row (Conv2d: the whole kernel block, of which an event at the border needs less)", fontsize=8)
     axes.set_ylabel("events per busy cycle (simulated)", fontsize=8)
     axes.legend(fontsize=8)

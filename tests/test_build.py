@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from nsllm_nir import build as building
-from nsllm_nir import reference
+from nsllm_nir import build_report, cli, reference
 from nsllm_nir.errors import BackendError, InputError, LossyConversionError, ToolNotFoundError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters import rtl
@@ -262,3 +263,33 @@ def test_a_tool_that_takes_too_long(model: tuple[Program, np.ndarray, Trace], fo
         build(model, folder, timeout=0.01)
     assert Path(str(caught.value).split()[-1]).is_file()
     assert stand_in == ["xc7"] and leftovers(folder) == ["logs"] and list((folder / "cache").iterdir()) == []
+
+
+def placed(folder: Path, fmax: float) -> building.Report:
+    """A report of a board with pins, as its tools would give it."""
+    area = synthesis.Area(900, 40, 700, 12, 6, 0, {"LUT4": 900})
+    placement = synthesis.Placement(fmax, {"TRELLIS_COMB": (1100, 24288), "DP16KD": (12, 56), "MULT18X18D": (0, 28)}, "a to b", 9.5, 6.25, 30.0)
+    run = building.Simulated(4, 2000.0, 640.0, {"input": 500.0, "layer": 1400.0, building.REST: 100.0}, (building.Layer("layer", 2, 16, 20.0, 1400.0),))
+    board = replace(boards.load("bench"), pins={"clock": "A1"})
+    files = {"bench.bit": "the bitstream", "roofline.png": "roofline"}
+    return building.Report(board, 640, run, building.Hardware(area, placement, "bench.bit", b"bits"), Surroundings(1), {"yosys": "0"}, files)
+
+
+@pytest.mark.parametrize(("fmax", "status", "words"), [(96.0, 0, "80 MHz: reached"), (72.0, 1, "80 MHz: NOT reached")])
+def test_a_placed_design_must_reach_the_clock(
+    folder: Path, nir_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fmax: float, status: int, words: str
+) -> None:
+    report = placed(folder, fmax)
+    figures = {figure.name: figure for figure in report.figures}
+    assert figures["Fmax"].value == fmax and figures["Fmax"].tier == "synthesised (placed and routed)"
+    assert figures["tokens per second at Fmax"].value == fmax * 1e6 / 2000 and figures["tokens per second at 80 MHz"].value == 40_000
+    assert {figures[name].tier for name in ("tokens per second at Fmax", "tokens per second at 80 MHz")} == {"modelled"}
+    assert build_report.shares(report) == {"TRELLIS_COMB": (1100, 24288), "DP16KD": (12, 56)}
+    text = build_report.markdown(report)
+    assert words in text and "Longest path: a to b: 9.5 ns, 6.2 ns of it in wires." in text and "Not run" not in text and "(roofline.png)" in text
+    data = report.to_json()
+    assert data["clock_reached"] is (status == 0) and data["not_run"] == [] and "bitstream" not in data["hardware"]
+    monkeypatch.setattr(building, "build", lambda *arguments: report)
+    done = CliRunner().invoke(cli.app, ["build", str(nir_file()), "--target", "bench", "--random", "0.1", "--steps", "3", "-o", str(folder / "out")])
+    assert done.exit_code == status, done.output
+    assert ("does not reach the 80 MHz of the board" in done.output) == (status == 1) and "bench.bit" in done.output

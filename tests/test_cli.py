@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, cli, exporters, lower, reference, report, to_nir, verification
 from nsllm_nir.doctor import check_backend, check_tool, probe_program
 from nsllm_nir.errors import BackendError
+from nsllm_nir.hw import boards
 from nsllm_nir.hw.synthesis import PACKAGES
 from nsllm_nir.inputs import decode, encode, held_out
 from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Sum
@@ -362,6 +363,13 @@ def test_build_checks_itself(model: Path, tmp_path: Path) -> None:
     assert "xc7z020clg400-1" in (tmp_path / "project" / "run_hls.tcl").read_text()
     status, _, err = call("build", model, "-o", tmp_path / "project")
     assert status == 2 and "not an empty folder" in err
+    status, _, err = call("build", model, "-o", tmp_path / "other", "--target", "arty")
+    assert status == 2 and f"--target must be vitis or a board ({', '.join(boards.names())}), got 'arty'" in err
+    status, _, err = call("build", model, "-o", tmp_path / "other", "--target", "vck190", "--clock-ns", "3")
+    assert status == 2 and "--part and --clock-ns belong to --target vitis; part and clock of vck190 stand in its board file" in err
+    assert not (tmp_path / "other").exists()
+    status, out, _ = call("build", "--help")
+    assert status == 0 and all(name in out for name in boards.names())
 
 
 def test_an_interrupted_write_keeps_the_old_file(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
