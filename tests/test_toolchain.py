@@ -107,7 +107,7 @@ def vitis(tmp_path: Path) -> list[str]:
     (tmp_path / "hls_stream.h").write_text(
         "namespace hls { template <class T> class stream { public: void write(const T&); T read(); bool empty(); }; }\n", encoding="utf-8"
     )
-    return ["-std=c++14", "-D__SYNTHESIS__", f"-I{tmp_path}"]
+    return ["-std=c++14", "-D__SYNTHESIS__", "-DNSLLM_VITIS", f"-I{tmp_path}"]
 
 
 def test_vitis_sees_every_pragma(vitis: list[str]) -> None:

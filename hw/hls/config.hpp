@@ -48,9 +48,9 @@
 #error "NSLLM_LANES must be 16, 32 or 64"
 #endif
 
-// HLS(pipeline II=1) becomes "#pragma HLS pipeline II=1" in Vitis HLS and nothing elsewhere:
-// other compilers would warn about a pragma they do not know.
-#if defined(__SYNTHESIS__) || defined(__VITIS_HLS__)
+// run_hls.tcl defines NSLLM_VITIS, for synthesis and for the test bench. HLS(pipeline II=1) then becomes "#pragma HLS pipeline II=1",
+// elsewhere nothing: other compilers would warn about a pragma they do not know.
+#if defined(NSLLM_VITIS)
 #define NSLLM_PRAGMA(text) _Pragma(#text)
 #define HLS(...) NSLLM_PRAGMA(HLS __VA_ARGS__)
 #else

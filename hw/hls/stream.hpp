@@ -3,7 +3,7 @@
 
 #include "config.hpp"
 
-#if defined(__SYNTHESIS__) || defined(__VITIS_HLS__)
+#if defined(NSLLM_VITIS)
 #include <hls_stream.h>
 #else
 #include <vector>
@@ -11,7 +11,7 @@
 
 namespace nsllm {
 
-#if defined(__SYNTHESIS__) || defined(__VITIS_HLS__)
+#if defined(NSLLM_VITIS)
 using Stream = hls::stream<Word>;
 #else
 class Stream {
