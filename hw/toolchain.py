@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -145,13 +145,27 @@ def build_rtl(sizes: RtlSizes = RTL_BUILD, flags: tuple[str, ...] = ("-O2",), fo
     """The SystemVerilog engine of ``folder`` in its simulated surroundings, as a binary, built unless the cache holds it.
 
     Raises:
+        ToolNotFoundError, BackendError: as `build_simulation`.
+    """
+    surroundings = sorted(RTL_SIMULATION.iterdir())
+    return build_simulation("spike_engine", "Engine", sizes.parameters(), rtl_files(folder), surroundings, (*flags, f"-DBEAT_WORDS={sizes.beat_words}"))
+
+
+def build_simulation(
+    top: str, prefix: str, parameters: dict[str, int], modules: Sequence[Path], surroundings: Sequence[Path], flags: tuple[str, ...]
+) -> Path:
+    """Module ``top`` as a C++ class ``prefix`` with the program around it, as a binary, built unless the cache holds it.
+
+    modules: SystemVerilog files, packages first; surroundings: C++ files and headers of one folder.
+
+    Raises:
         ToolNotFoundError: no Verilator or no compiler.
         BackendError: one of them failed or took longer than `COMPILE_TIMEOUT`, or the cache cannot be written.
     """
     compiler, verilator = find_compiler(), find_verilator()
-    parameters = [f"-G{name}={value}" for name, value in sizes.parameters().items()]
+    settings = [f"-G{name}={value}" for name, value in parameters.items()]
     include = verilator.root / "include"
-    command = [compiler, "-std=c++20", *flags, f"-I{include}", f"-I{include / 'vltstd'}", f"-DBEAT_WORDS={sizes.beat_words}"]
+    command = [compiler, "-std=c++20", *flags, f"-I{include}", f"-I{include / 'vltstd'}"]
     versions = [compiler_version(compiler), verilator.version, *command]
 
     def compile_runtime(target: Path) -> Path:
@@ -161,14 +175,14 @@ def build_rtl(sizes: RtlSizes = RTL_BUILD, flags: tuple[str, ...] = ("-O2",), fo
         return target / "runtime.o"
 
     def verilate(target: Path) -> Path:
-        options = ["--cc", "--top-module", "spike_engine", "--prefix", "Engine", "--Mdir", str(target), *VERILATOR_FLAGS, *parameters]
-        _execute([verilator.binary, *options, *map(str, rtl_files(folder))], COMPILE_TIMEOUT, VERILATOR_ROOT=str(verilator.root))
-        sources = sorted(map(str, [*target.glob("*.cpp"), *RTL_SIMULATION.glob("*.cpp")]))
+        options = ["--cc", "--top-module", top, "--prefix", prefix, "--Mdir", str(target), *VERILATOR_FLAGS, *settings]
+        _execute([verilator.binary, *options, *map(str, modules)], COMPILE_TIMEOUT, VERILATOR_ROOT=str(verilator.root))
+        sources = sorted(map(str, [*target.glob("*.cpp"), *(path for path in surroundings if path.suffix == ".cpp")]))
         runtime = cached("verilator_runtime", versions, [], compile_runtime)
-        _execute([*command, f"-I{target}", *sources, str(runtime), "-pthread", "-o", str(target / "engine")], COMPILE_TIMEOUT)
-        return target / "engine"
+        _execute([*command, f"-I{target}", *sources, str(runtime), "-pthread", "-o", str(target / "simulation")], COMPILE_TIMEOUT)
+        return target / "simulation"
 
-    return cached("rtl_engine", [*versions, *VERILATOR_FLAGS, *parameters], [*folder.glob("*.sv*"), *RTL_SIMULATION.iterdir()], verilate)
+    return cached(top, [*versions, *VERILATOR_FLAGS, *settings], [*modules, *surroundings], verilate)
 
 
 def cache_folder() -> Path:

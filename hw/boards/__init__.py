@@ -11,15 +11,19 @@ from nsllm_nir.errors import InputError
 from nsllm_nir.hw.toolchain import RtlSizes
 
 FOLDER = Path(__file__).parent
-FAMILIES = ("ecp5", "gowin", "nexus", "xc7", "xcup", "versal")
+FAMILIES = ("ecp5", "gowin", "xc7", "xcup", "versal")
 
 
 @dataclass(frozen=True)
 class Device:
-    """The FPGA. family: one of `FAMILIES`; part: as its vendor writes it; capacity: of its kinds of resource, by the names of `synthesis.Area`."""
+    """The FPGA. family: one of `FAMILIES`; part: as its vendor writes it; chip, package, speed: as nextpnr writes them, where its family has them.
+
+    capacity: of its kinds of resource, by the names of `synthesis.Area`.
+    """
 
     family: str
     part: str
+    chip: str = ""
     package: str = ""
     speed: str = ""
     capacity: dict[str, int] = field(default_factory=dict)
@@ -54,7 +58,7 @@ class Power:
 class Board:
     """A board and the build of the spike engine for it. clock_mhz: of the engine; oscillator_mhz: of the board's clock pin.
 
-    pins: {name of a port of the top module: location}; `io_standard` is that of all of them. Without pins there is no bitstream, only an estimate.
+    pins: {port of ``board_top``: location}; `io_standard` is that of all of them. Without pins there is no bitstream, only an estimate.
     power: None where no figures are known.
     """
 
