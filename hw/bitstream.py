@@ -19,6 +19,7 @@ from nsllm_nir.hw.synthesis import Area, Placement, Progress
 from nsllm_nir.hw.toolchain import rtl_files
 
 TOP = "board_top"
+VCO_MHZ = 600.0  # the PLL of ECP5 oscillates at 400 to 800 MHz
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,17 @@ def design_files() -> list[Path]:
 
 
 def parameters(board: Board) -> dict[str, int]:
-    """The parameters of ``board_top`` that build the engine and the image memory of a board."""
-    return {**board.engine.parameters(), "MEMORY_WORDS": board.memory.words, "DIVISOR": round(board.clock_mhz * 1e6 / BAUD)}
+    """The parameters of ``board_top`` that build clock, engine and image memory of a board.
+
+    Raises:
+        InputError: the clock of the engine is not the oscillator, nor on ECP5 a multiple of it.
+    """
+    multiplier = round(board.clock_mhz / board.oscillator_mhz)
+    if multiplier * board.oscillator_mhz != board.clock_mhz or (multiplier > 1 and board.device.family != "ecp5"):
+        raise InputError(f"{board.name}: clock_mhz = {board.clock_mhz:g} must be that of the oscillator ({board.oscillator_mhz:g}), on ecp5 a multiple of it")
+    settings = {"MEMORY_WORDS": board.memory.words, "DIVISOR": round(board.clock_mhz * 1e6 / BAUD)}
+    settings |= {"MULTIPLIER": multiplier, "VCO_DIVIDER": round(VCO_MHZ / board.clock_mhz)}
+    return {**board.engine.parameters(), **settings}
 
 
 def tools(board: Board) -> tuple[str, ...]:
@@ -52,11 +62,11 @@ def build_bitstream(board: Board, folder: Path, seed: int = 1, timeout: float = 
     seed: of the placement; timeout: seconds that one tool may take; progress: told what runs, and for how long.
 
     Raises:
-        InputError: the board has no pins, so that there is only an estimate for it.
+        InputError: the board has no pins, so that there is only an estimate for it, or a clock that it cannot make.
         ToolNotFoundError: a tool is missing; nothing has run.
         BackendError: a tool failed or took too long, the design does not fit, or its highest clock is below that of the board.
     """
-    return build_design(board, design_files(), parameters(board), folder, seed, timeout, progress)
+    return build_design(board, design_files(), parameters(board) if board.pins else {}, folder, seed, timeout, progress)
 
 
 def build_design(
