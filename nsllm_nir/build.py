@@ -17,8 +17,9 @@ from .errors import BackendError, LossyConversionError
 from .exporters import image as images
 from .exporters import rtl
 from .exporters.hls import build_vitis, check_new_folder, new_folder, render
-from .hw import bitstream, boards, synthesis, toolchain
+from .hw import bitstream, boards, floorplan, synthesis, toolchain
 from .hw.boards import Board
+from .hw.floorplan import Floorplan
 from .hw.image_check import HEADER_WORDS, OP_WORDS, Descriptor, check_image
 from .hw.simulated_bus import Surroundings
 from .hw.synthesis import Area, Placement, Progress
@@ -67,12 +68,13 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What synthesis gave. placement and bitstream: of a board with pins; kept: it came from the cache, no tool ran."""
+    """What synthesis gave. placement, bitstream and floorplan: of a board with pins; kept: it came from the cache, no tool ran."""
 
     area: Area
     placement: Placement | None = None
     bitstream_name: str = ""
     bitstream: bytes = field(default=b"", repr=False)
+    floorplan: Floorplan = field(default_factory=dict, repr=False)
     kept: bool = False
 
 
@@ -106,7 +108,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         hardware = asdict(self.hardware)
-        del hardware["bitstream"]
+        del hardware["bitstream"], hardware["floorplan"]
         return {
             "board": asdict(self.board),
             "image_bytes": self.image_bytes,
@@ -227,7 +229,7 @@ def synthesise_board(board: Board, tools: dict[str, str], timeout: float, progre
         return folder / "hardware.json"
 
     design = (board.device, board.engine, board.memory.kind, board.memory.words, board.clock_mhz, board.oscillator_mhz, board.io_standard, board.pins)
-    sources = [*bitstream.design_files(), *boards.FOLDER.glob("*.j2"), *map(Path, (bitstream.__file__, synthesis.__file__))]
+    sources = [*bitstream.design_files(), *boards.FOLDER.glob("*.j2"), *map(Path, (bitstream.__file__, floorplan.__file__, synthesis.__file__))]
     kept = toolchain.cached("hardware", [board.name, repr(design), *tools.values()], sources, run)
     return replace(_decode(json.loads(kept.read_text(encoding="utf-8"))), kept=not made)
 
@@ -235,7 +237,7 @@ def synthesise_board(board: Board, tools: dict[str, str], timeout: float, progre
 def _synthesise(board: Board, folder: Path, timeout: float, progress: Progress) -> Hardware:
     if board.pins:
         found = bitstream.build_bitstream(board, folder, timeout=timeout, progress=progress)
-        return Hardware(found.area, found.placement, found.file.name, found.file.read_bytes())
+        return Hardware(found.area, found.placement, found.file.name, found.file.read_bytes(), found.floorplan)
     settings = board.engine.parameters()
     return Hardware(synthesis.synthesise(board.device.family, "spike_engine", folder, settings, timeout=timeout, progress=progress))
 
@@ -244,7 +246,8 @@ def _decode(data: dict[str, Any]) -> Hardware:
     placement = data["placement"]
     if placement:
         placement = Placement(**{**placement, "used": {kind: (used, there) for kind, (used, there) in placement["used"].items()}})
-    return Hardware(Area(**data["area"]), placement, data["bitstream_name"], base64.b64decode(data["bitstream"]))
+    plan = {kind: [(column, row, n) for column, row, n in tiles] for kind, tiles in data["floorplan"].items()}
+    return Hardware(Area(**data["area"]), placement, data["bitstream_name"], base64.b64decode(data["bitstream"]), plan)
 
 
 def _write(report: Report, image: bytes, program: Program, inputs: NDArray[np.integer], trace: Trace, folder: Path) -> Report:

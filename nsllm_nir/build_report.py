@@ -73,11 +73,30 @@ def shares(report: Report) -> dict[str, tuple[float, float]]:
 
 def figures(report: Report) -> dict[str, tuple[str, Figure]]:
     """{file name: (what it shows, picture)}."""
+    placed = {"floorplan.png": ("where the design lies on the device", floorplan(report))} if report.hardware.floorplan else {}
     return {
+        **placed,
         "utilisation.png": ("used share of each kind of site", utilisation(report)),
         "cycles.png": ("cycles by block of the model", cycles(report)),
         "roofline.png": ("events per cycle of each layer against what lanes and memory allow", roofline(report)),
     }
+
+
+def floorplan(report: Report) -> Figure:
+    """A panel per kind of site: a square where one is used, the darker the more of its tile are."""
+    plan = report.hardware.floorplan
+    tiles = np.array([tile for members in plan.values() for tile in members])
+    (width, height), figure = tiles[:, :2].max(axis=0) + 2, Figure(figsize=(4 * len(plan), 4.2), layout="constrained")
+    for axes, (kind, members) in zip(figure.subplots(1, len(plan), squeeze=False)[0], plan.items(), strict=True):
+        picture = np.zeros((height, width))
+        for column, row, count in members:
+            picture[row, column] = count
+        axes.imshow(picture, cmap="Blues", vmin=0, vmax=max(1.0, picture.max()), interpolation="nearest")
+        axes.set_title(f"{kind}: {number(picture.sum())}", fontsize=9)
+        axes.set_xlabel("column", fontsize=8)
+        axes.set_ylabel("row", fontsize=8)
+        axes.tick_params(labelsize=7)
+    return figure
 
 
 def utilisation(report: Report) -> Figure:

