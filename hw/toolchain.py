@@ -107,7 +107,7 @@ def build_engine(depths: Depths = SIMULATION, flags: tuple[str, ...] = ("-O3", "
         _execute([*command, *sources, "-o", str(folder / "engine")], COMPILE_TIMEOUT)
         return folder / "engine"
 
-    return _cached("spike_engine", [compiler_version(compiler), *command], list(SOURCES.iterdir()), compile_into)
+    return cached("spike_engine", [compiler_version(compiler), *command], list(SOURCES.iterdir()), compile_into)
 
 
 @dataclass(frozen=True)
@@ -178,11 +178,11 @@ def build_simulation(
         options = ["--cc", "--top-module", top, "--prefix", prefix, "--Mdir", str(target), *VERILATOR_FLAGS, *settings]
         _execute([verilator.binary, *options, *map(str, modules)], COMPILE_TIMEOUT, VERILATOR_ROOT=str(verilator.root))
         sources = sorted(map(str, [*target.glob("*.cpp"), *(path for path in surroundings if path.suffix == ".cpp")]))
-        runtime = _cached("verilator_runtime", versions, [], compile_runtime)
+        runtime = cached("verilator_runtime", versions, [], compile_runtime)
         _execute([*command, f"-I{target}", *sources, str(runtime), "-pthread", "-o", str(target / "simulation")], COMPILE_TIMEOUT)
         return target / "simulation"
 
-    return _cached(top, [*versions, *VERILATOR_FLAGS, *settings], [*modules, *surroundings], verilate)
+    return cached(top, [*versions, *VERILATOR_FLAGS, *settings], [*modules, *surroundings], verilate)
 
 
 def cache_folder() -> Path:
@@ -193,8 +193,12 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "nsllm-nir"
 
 
-def _cached(name: str, options: list[str], sources: list[Path], build: Callable[[Path], Path]) -> Path:
-    """The file that ``build`` makes in a folder of its own, kept under a key of options, sources and machine."""
+def cached(name: str, options: list[str], sources: list[Path], build: Callable[[Path], Path]) -> Path:
+    """The file that ``build`` makes in a folder of its own, kept under a key of options, sources and machine.
+
+    Raises:
+        BackendError: the cache cannot be written; and what ``build`` raises.
+    """
     digest = hashlib.sha256("\0".join([*options, _machine()]).encode())
     for source in sorted(sources):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
@@ -206,7 +210,7 @@ def _cached(name: str, options: list[str], sources: list[Path], build: Callable[
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix="build-") as folder:
             os.replace(build(Path(folder)), kept)
     except OSError as error:
-        raise BackendError(f"the compiled engine cannot be kept in {kept.parent}: {error}; set NSLLM_NIR_CACHE to a writable folder") from error
+        raise BackendError(f"the built engine cannot be kept in {kept.parent}: {error}; set NSLLM_NIR_CACHE to a writable folder") from error
     return kept
 
 

@@ -9,6 +9,7 @@ import typer
 
 from .cli_options import AllNodes, Backends, InputFile, Json, Length, Model, Prompt, Random, Sample, Seed, TextFile, TimeStep, Tokens, TokensFile, given
 from .errors import InputError
+from .hw import boards
 from .inputs import InputOptions
 from .terminal import Steps, show
 
@@ -154,10 +155,11 @@ def generate(
 
 def build(
     model: Model,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the project; must not exist or be empty.")],
-    target: Annotated[str, typer.Option(help="vitis: the spike engine as a Vitis HLS project.")] = "vitis",
-    part: Annotated[str | None, typer.Option(help="FPGA part.")] = None,
-    clock_ns: Annotated[float | None, typer.Option(help="Clock period in nanoseconds.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what is built; must not exist or be empty.")],
+    target: Annotated[str, typer.Option(help=f"vitis: the C++ engine as a Vitis HLS project; or a board: {', '.join(boards.names())}.")] = "vitis",
+    part: Annotated[str | None, typer.Option(help="With vitis: FPGA part.")] = None,
+    clock_ns: Annotated[float | None, typer.Option(help="With vitis: clock period in nanoseconds.")] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="With a board: time limit of each tool.")] = 7200.0,
     prompt: Prompt = None,
     tokens_file: TokensFile = None,
     text: TextFile = None,
@@ -169,18 +171,36 @@ def build(
     seed: Seed = None,
     dt: TimeStep = 1e-4,
 ) -> None:
-    """Write a hardware project with the model's program image and golden vectors; `make` in it checks them with g++.
+    """Build the hardware that runs a model: for a board its program image, a cycle-accurate simulation that must equal the reference, and a report
+    of area, clock and cycles. Boards with pins get a bitstream from open tools; the others a yosys estimate, and projects for Vivado and Vitis HLS.
 
-    A float graph is quantized first, and the spikes that this changes are counted.
+    With vitis only the Vitis HLS project, with golden vectors; `make` in it checks them with g++. A float graph is quantized first, and the spikes
+    that this changes are counted.
     """
     from . import reference
     from .exporters.hls import build_vitis
     from .report import quantization_tables
 
-    if target != "vitis":
-        raise InputError(f"--target must be vitis, got {target!r}")
+    if target != "vitis" and target not in boards.names():
+        raise InputError(f"--target must be vitis or a board ({', '.join(boards.names())}), got {target!r}")
+    vitis = given(part=part, clock_ns=clock_ns)
+    if target != "vitis" and vitis:
+        raise InputError(f"--part and --clock-ns belong to --target vitis; part and clock of {target} stand in its board file")
     prepared, spikes = _load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt, length=16)
-    hardware = given(part=part, clock_ns=clock_ns)
-    project = build_vitis(prepared.program, spikes, reference.run(prepared.program, spikes), out, **hardware)
+    if target != "vitis":
+        return _build_board(prepared, spikes, boards.load(target), out, timeout)
+    project = build_vitis(prepared.program, spikes, reference.run(prepared.program, spikes), out, **vitis)
     show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes)))
     show(f"{project}: engine, image, golden vectors of {len(spikes)} steps. Check it with `make -C {project}`; README.txt there says how Vitis HLS takes it.")
+
+
+def _build_board(prepared: Prepared, spikes: NDArray[Any], board: boards.Board, out: Path, timeout: float) -> None:
+    """Build for a board and show the report."""
+    from .build import build as build_board
+    from .build_report import tables
+    from .report import quantization_tables
+
+    with Steps() as progress:
+        report = build_board(prepared.program, spikes, board, out, timeout, progress)
+    show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes)), *tables(report))
+    show("", f"{out}: {', '.join(report.files)}")

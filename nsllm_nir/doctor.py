@@ -15,6 +15,7 @@ import numpy as np
 
 from . import exporters
 from .errors import NsllmNirError, ToolNotFoundError
+from .hw import synthesis
 from .program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Program, Sum
 from .verification import verify
 
@@ -97,10 +98,19 @@ def check_tool(name: str, install: str) -> Check:
     return Check(name, "tool", True, done.stdout.splitlines()[0], "")
 
 
+def check_synthesis_tool(name: str) -> Check:
+    """A tool of `nsllm-nir build`: the package that it comes from (its WebAssembly takes seconds to start, so it does not run)."""
+    try:
+        return Check(name, "tool", True, synthesis.version(name), "")
+    except ToolNotFoundError as error:
+        return Check(name, "tool", False, "missing", str(error))
+
+
 def check_all(backends: Iterable[str], *, quick: bool = False, progress: Callable[[str], None] = lambda message: None) -> list[Check]:
-    """Python, the build tools, then each backend."""
+    """Python, the build tools, those of synthesis, then each backend."""
     checks = [Check("python", "tool", sys.version_info >= (3, 11), platform.python_version(), "")]
     checks += [check_tool(name, install) for name, install in TOOLS.items()]
+    checks += [check_synthesis_tool(name) for name in synthesis.PACKAGES]
     for name in backends:
         progress(name)
         checks.append(check_backend(name, quick=quick))

@@ -30,6 +30,11 @@ class Steps:
         else:
             print(f"{message} ...", end="", file=sys.stderr, flush=True)
 
+    def detail(self, text: str) -> None:
+        """How far the step is; only where stderr is a terminal."""
+        if self.status:
+            self.status.update(f"{self.message}: {text}")
+
     def _finish(self) -> None:
         if not self.message:
             return

@@ -25,6 +25,8 @@ from safetensors.torch import load_file
 from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, cli, exporters, lower, reference, report, to_nir, verification
 from nsllm_nir.doctor import check_backend, check_tool, probe_program
 from nsllm_nir.errors import BackendError
+from nsllm_nir.hw import boards
+from nsllm_nir.hw.synthesis import PACKAGES
 from nsllm_nir.inputs import decode, encode, held_out
 from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Sum
 from nsllm_nir.text import byte_tokenizer
@@ -361,8 +363,13 @@ def test_build_checks_itself(model: Path, tmp_path: Path) -> None:
     assert "xc7z020clg400-1" in (tmp_path / "project" / "run_hls.tcl").read_text()
     status, _, err = call("build", model, "-o", tmp_path / "project")
     assert status == 2 and "not an empty folder" in err
-    status, _, err = call("build", model, "-o", tmp_path / "other", "--target", "vck190")
-    assert status == 2 and "--target must be vitis" in err
+    status, _, err = call("build", model, "-o", tmp_path / "other", "--target", "arty")
+    assert status == 2 and f"--target must be vitis or a board ({', '.join(boards.names())}), got 'arty'" in err
+    status, _, err = call("build", model, "-o", tmp_path / "other", "--target", "vck190", "--clock-ns", "3")
+    assert status == 2 and "--part and --clock-ns belong to --target vitis; part and clock of vck190 stand in its board file" in err
+    assert not (tmp_path / "other").exists()
+    status, out, _ = call("build", "--help")
+    assert status == 0 and all(name in out for name in boards.names())
 
 
 def test_an_interrupted_write_keeps_the_old_file(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,8 +388,10 @@ def test_doctor_runs_backends(tmp_path: Path) -> None:
     status, out, err = call("doctor", "--backend", "hls", "--backend", "lava", "--backend", "snntorch", "--json", tmp_path / "d.json")
     assert status == 0, out + err
     checks = {check["name"]: check for check in json.loads((tmp_path / "d.json").read_text())}
-    assert set(checks) == {"python", "g++", "make", "hls", "lava", "snntorch"}
-    assert all(check["runs"] and check["version"] for check in checks.values())
+    assert set(checks) == {"python", "g++", "make", *PACKAGES, "hls", "lava", "snntorch"}
+    assert all(check["runs"] and check["version"] for name, check in checks.items() if name not in PACKAGES)
+    missing = [check["message"] for name, check in checks.items() if name in PACKAGES and not check["runs"]]
+    assert all("install it with: pip install" in message for message in missing)
 
 
 def test_doctor_probe_uses_every_operation() -> None:

@@ -84,11 +84,9 @@ inline bool check_axis(const Axis& axis) {
 inline bool check_groups(const Geometry& geometry, const Limits& have) {
     if (geometry.channels < 1 || geometry.channels > have.signals || geometry.group_channels < 1 || geometry.group_outputs < 1) return false;
     Word channels = 0, outputs = 0;
-    while (channels < geometry.channels) {
+    for (; channels < geometry.channels; channels += geometry.group_channels, outputs += geometry.group_outputs) {
         HLS(loop_tripcount max=256)
         if (geometry.group_channels > geometry.channels - channels || geometry.group_outputs > geometry.outputs - outputs) return false;
-        channels += geometry.group_channels;
-        outputs += geometry.group_outputs;
     }
     return outputs == geometry.outputs;
 }

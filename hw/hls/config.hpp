@@ -29,20 +29,28 @@
 #define NSLLM_DESCRIPTORS 256
 #endif
 
-// Depths of the memory port and of the streams; only C/RTL co-simulation reads them.
+// Words of the program image; only C/RTL co-simulation reads it.
 #ifndef NSLLM_IMAGE_DEPTH
 #define NSLLM_IMAGE_DEPTH 1048576
 #endif
-#ifndef NSLLM_EVENT_DEPTH
-#define NSLLM_EVENT_DEPTH 1025
-#endif
-#ifndef NSLLM_RESULT_DEPTH
-#define NSLLM_RESULT_DEPTH 65536
+
+// What a cycle adds: words of a weight row with four accumulators for each, and units of 16 accumulators. A pragma takes a number, no expression.
+#if NSLLM_LANES == 16
+#define NSLLM_BEAT 4
+#define NSLLM_UNITS 1
+#elif NSLLM_LANES == 32
+#define NSLLM_BEAT 8
+#define NSLLM_UNITS 2
+#elif NSLLM_LANES == 64
+#define NSLLM_BEAT 16
+#define NSLLM_UNITS 4
+#else
+#error "NSLLM_LANES must be 16, 32 or 64"
 #endif
 
-// HLS(pipeline II=1) becomes "#pragma HLS pipeline II=1" in Vitis HLS and nothing elsewhere:
-// other compilers would warn about a pragma they do not know.
-#if defined(__SYNTHESIS__) || defined(__VITIS_HLS__)
+// run_hls.tcl defines NSLLM_VITIS, for synthesis and for the test bench. HLS(pipeline II=1) then becomes "#pragma HLS pipeline II=1",
+// elsewhere nothing: other compilers would warn about a pragma they do not know.
+#if defined(NSLLM_VITIS)
 #define NSLLM_PRAGMA(text) _Pragma(#text)
 #define HLS(...) NSLLM_PRAGMA(HLS __VA_ARGS__)
 #else
@@ -73,7 +81,6 @@ constexpr Word ALIGNMENT = 64;
 
 struct Build {
     static constexpr Word LANES = NSLLM_LANES;                // accumulators that work in parallel
-    static constexpr Word BEAT = LANES >> 2;                  // words of a weight row per cycle, four accumulators for each
     static constexpr Word SIGNAL_WORDS = NSLLM_SIGNAL_WORDS;  // values of the current token, 32 bits each
     static constexpr Word STATE_WORDS = NSLLM_STATE_WORDS;    // integrators, LIF neurons and delay lines
     static constexpr Word ROW_WORDS = NSLLM_ROW_WORDS;        // the longest weight row or kernel block
@@ -84,7 +91,6 @@ struct Build {
     static constexpr Word BITS = 32;                          // width of values and of comparisons
 };
 
-static_assert(Build::LANES == 16 || Build::LANES == 32 || Build::LANES == 64, "lanes must be 16, 32 or 64");
 static_assert((Build::SIGNAL_WORDS & (ALIGNMENT - 1)) == 0, "signal memory must be a whole number of aligned blocks");
 static_assert((Build::ACCUMULATORS & (ALIGNMENT - 1)) == 0, "accumulators must be a whole number of aligned blocks");
 

@@ -12,7 +12,7 @@ void add_row(const Word (&row)[C::ROW_WORDS], Index from, Word outputs, Word bit
     constexpr Word TOP = 32U - (1U << LOG), PASS_MASK = (8U >> LOG) - 1U;
     for (Index first = 0; first < outputs; first += UNIT_BYTES) {
         HLS(pipeline II=1)
-        HLS(unroll factor=C::LANES >> 4)
+        HLS(unroll factor=NSLLM_UNITS)
         HLS(dependence variable=acc type=inter false)
         HLS(loop_tripcount max=NSLLM_ACCUMULATORS)
         const Index unit = from + ((first >> unit_log(LOG)) << 2);
@@ -145,7 +145,7 @@ void add_channel(const Word image[], Op op, const Walk& y, const Walk& x, Word g
             ++work.rows;
             const Word each = tap_additions(group_outputs, count);
             const Word added = add_taps<C, LOG>(taps, y, x, row, column, words, group_outputs, count, group, acc);
-            for (Word tap = 0; tap < added; ++tap) work.additions += each;
+            work.additions += times(added, each);
         }
     }
 }
@@ -171,11 +171,9 @@ void finish_maps(const Word image[], Op op, const Geometry& geometry, Word posit
 template <class C>
 Work convolve(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], Word (&acc)[C::ACCUMULATORS]) {
     const Geometry geometry = load_geometry(image, op.second);
-    // Products by additions: accumulators of one output row, output positions, neurons of one channel.
-    Word line = 0, positions = 0, channel_size = 0;
-    for (Word i = 0; i < geometry.x.outputs; ++i) line += geometry.outputs;
-    for (Word i = 0; i < geometry.y.outputs; ++i) positions += geometry.x.outputs;
-    for (Word i = 0; i < geometry.y.size; ++i) channel_size += geometry.x.size;
+    const Word line = times(geometry.x.outputs, geometry.outputs);  // accumulators of one output row
+    const Word positions = times(geometry.y.outputs, geometry.x.outputs);
+    const Word channel_size = times(geometry.y.size, geometry.x.size);
     const Walk y = walk_along(geometry.y, line), x = walk_along(geometry.x, geometry.outputs);
     Work work{0, 0};
     clear<C>(op.size, acc);

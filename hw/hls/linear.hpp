@@ -96,7 +96,7 @@ void add_fields(const Word (&row)[C::ROWS][C::ROW_WORDS], const Word (&flip)[C::
         NSLLM_LANE_LOOP
         for (Index w = 0; w < words; ++w) {
             HLS(pipeline II=1)
-            HLS(unroll factor=C::BEAT)
+            HLS(unroll factor=NSLLM_BEAT)
             HLS(loop_tripcount max=NSLLM_ROW_WORDS)
             Word even = 0, odd = 0;
             for (Index r = 0; r < C::ROWS; ++r) {
@@ -186,7 +186,7 @@ void drain(const Word image[], const Word (&rows)[C::QUEUE_WORDS], const Value (
         HLS(loop_tripcount max=NSLLM_QUEUE_WORDS)
         Word row[C::ROWS][C::ROW_WORDS];
         HLS(array_partition variable=row type=complete dim=1)
-        HLS(array_partition variable=row type=cyclic factor=C::BEAT dim=2)
+        HLS(array_partition variable=row type=cyclic factor=NSLLM_BEAT dim=2)
         fetch<C>(image, rows, first, events, words, row);
         add_batch<C, LOG>(row, counts, first, events, words, fields, acc);
     }

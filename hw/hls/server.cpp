@@ -36,7 +36,7 @@ public:
     void answer(Word command, std::vector<Word>& payload) {
         if (command == nsllm::STEP || command == nsllm::STEP_TRACED) return run(command, payload);
         if (command == nsllm::LOAD) image_.swap(payload);
-        const Word status = call(command, nullptr, nullptr);
+        const Word status = call(command);
         if (command == nsllm::LOAD) loaded_ = status == nsllm::OK;
         if (status != nsllm::OK) return refuse(status, nsllm::status_text(status));
         step_ = 0;
@@ -44,9 +44,7 @@ public:
     }
 
 private:
-    Word call(Word command, const Word* events, Word* results) {
-        return spike_engine(image_.data(), static_cast<Word>(image_.size()), command, events, results);
-    }
+    Word call(Word command) { return spike_engine(image_.data(), static_cast<Word>(image_.size()), command, events_, answers_); }
 
     // Payload: tokens, the packet of each. All tokens run before anything is answered.
     void run(Word command, const std::vector<Word>& payload) {
@@ -54,17 +52,15 @@ private:
         if (!loaded_) return refuse(nsllm::NOT_LOADED, nsllm::status_text(nsllm::NOT_LOADED));
         const std::size_t words = image_[command == nsllm::STEP ? nsllm::HEADER_OUTPUT_WORDS : nsllm::HEADER_TRACE_WORDS];
         work_.assign(2 * std::size_t{image_[nsllm::HEADER_OPS]}, 0);
-        results_.resize(payload[0] * words + work_.size());
-        Word* results = results_.data();
-        std::size_t at = 1;
-        for (Word t = 0; t < payload[0]; ++t, ++step_) {
-            const Word status = call(command, payload.data() + at, results);
-            if (status != nsllm::OK) return refuse(status, "step " + std::to_string(step_) + ": " + nsllm::status_text(status));
-            at += packet_words(payload[at]);
-            results += words;
-            for (std::size_t i = 0; i < work_.size(); ++i) work_[i] += results[i];  // the next token overwrites its counters
-        }
         results_.resize(payload[0] * words);
+        std::size_t at = 1, to = 0;
+        for (Word t = 0; t < payload[0]; ++t, ++step_) {
+            for (const std::size_t end = at + packet_words(payload[at]); at < end; ++at) events_.write(payload[at]);
+            const Word status = call(command);
+            if (status != nsllm::OK) return refuse(status, "step " + std::to_string(step_) + ": " + nsllm::status_text(status));
+            for (const std::size_t end = to + words; to < end; ++to) results_[to] = answers_.read();
+            for (std::uint64_t& word : work_) word += answers_.read();
+        }
         reply(nsllm::OK, results_.size() + 2 * work_.size());
         write_all(results_);
         write_all(work_);
@@ -80,6 +76,7 @@ private:
         return end == payload.size() && tokens == payload[0];
     }
 
+    nsllm::Stream events_, answers_;
     std::vector<Word> image_, results_;
     std::vector<std::uint64_t> work_;
     bool loaded_ = false;

@@ -64,23 +64,22 @@ Word compare(const std::vector<Word>& image, Word step, const Word* expected, co
     return differences;
 }
 
-// Buffers are at least as long as the depths that co-simulation copies.
-void grow(std::vector<Word>& words, std::size_t depth) { words.resize(std::max(words.size(), depth)); }
-
 // Runs all tokens; returns the exit status.
 int run(const std::vector<Word>& image, Word image_words, const std::vector<Word>& vectors) {
-    std::vector<Word> results(vectors[VECTORS_TRACE_WORDS] + 2 * std::size_t{image[nsllm::HEADER_OPS]});
-    grow(results, NSLLM_RESULT_DEPTH);
+    const std::size_t words = vectors[VECTORS_TRACE_WORDS] + 2 * std::size_t{image[nsllm::HEADER_OPS]};
+    nsllm::Stream events, answers;
+    std::vector<Word> results(words);
     std::size_t at = VECTORS_HEADER;
     Word differences = 0;
     for (Word step = 0; step < vectors[VECTORS_TOKENS]; ++step) {
         const std::size_t left = vectors.size() - at;
         const std::size_t packet = left == 0 ? 1 : 1 + 2 * std::size_t{vectors[at]};
         if (left < packet + vectors[VECTORS_TRACE_WORDS]) return refused("the vectors end at step " + std::to_string(step));
-        std::vector<Word> events(vectors.data() + at, vectors.data() + at + packet);
-        grow(events, NSLLM_EVENT_DEPTH);
-        const Word status = spike_engine(image.data(), image_words, nsllm::STEP_TRACED, events.data(), results.data());
+        for (std::size_t i = 0; i < packet; ++i) events.write(vectors[at + i]);
+        const Word status = spike_engine(image.data(), image_words, nsllm::STEP_TRACED, events, answers);
         if (status != nsllm::OK) return refused("step " + std::to_string(step) + ": " + nsllm::status_text(status));
+        for (Word& word : results) word = answers.read();
+        if (!events.empty() || !answers.empty()) return refused("step " + std::to_string(step) + ": words are left in the streams");
         at += packet;
         differences += compare(image, step, vectors.data() + at, results, differences);
         at += vectors[VECTORS_TRACE_WORDS];
@@ -100,10 +99,9 @@ int main(int argc, char** argv) {
     std::vector<Word> image = read_file(image_path);
     if (image.empty()) return refused(image_path + " cannot be read, is empty or is not a whole number of words");
     const Word image_words = static_cast<Word>(image.size());
-    grow(image, std::max<std::size_t>(NSLLM_IMAGE_DEPTH, nsllm::HEADER_WORDS));
-    const std::vector<Word> no_events(NSLLM_EVENT_DEPTH);
-    std::vector<Word> no_results(NSLLM_RESULT_DEPTH);
-    const Word loaded = spike_engine(image.data(), image_words, nsllm::LOAD, no_events.data(), no_results.data());
+    image.resize(std::max<std::size_t>({image.size(), NSLLM_IMAGE_DEPTH, nsllm::HEADER_WORDS}));  // co-simulation copies the depth of the port
+    nsllm::Stream no_events, no_results;
+    const Word loaded = spike_engine(image.data(), image_words, nsllm::LOAD, no_events, no_results);
     if (loaded != nsllm::OK) return refused(image_path + ": status " + std::to_string(loaded & 0xFFU) + ", " + nsllm::status_text(loaded));
     const std::vector<Word> vectors = read_file(vectors_path);
     if (!vectors_fit(vectors, image)) return refused(vectors_path + ": not golden vectors of this image, or corrupt");

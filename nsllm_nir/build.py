@@ -1,0 +1,290 @@
+"""Hardware for a board: program image, simulation on the board's engine, synthesis, bitstream or vendor projects, and a report."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import reference
+from .errors import BackendError, LossyConversionError
+from .exporters import image as images
+from .exporters import rtl
+from .exporters.hls import build_vitis, check_new_folder, new_folder, render
+from .hw import bitstream, boards, floorplan, synthesis, toolchain
+from .hw.boards import Board
+from .hw.floorplan import Floorplan
+from .hw.image_check import HEADER_WORDS, OP_WORDS, Descriptor, check_image
+from .hw.simulated_bus import Surroundings
+from .hw.synthesis import Area, Placement, Progress
+from .program import Conv2d, Linear, Program
+from .report import block_of, write_bytes, write_json
+from .terminal import Steps
+from .trace import Trace, compare, first_difference
+
+REST = "start, streams"  # cycles of a token in which no op is busy
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with its tier: ``simulated``, ``synthesised``, ``modelled``."""
+
+    name: str
+    value: float
+    unit: str
+    tier: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A Linear or Conv2d in the simulation. row_bytes: fetched for an event (Conv2d: at most); cycles: busy, per token; events: per token."""
+
+    name: str
+    weight_bits: int
+    row_bytes: int
+    events: float
+    cycles: float
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A run of the board's engine over the input tokens; all numbers but ``tokens`` are means per token.
+
+    cycles, bytes: of a token without its trace; blocks: busy cycles by block of the model, `REST` last.
+    """
+
+    tokens: int
+    cycles: float
+    bytes: float
+    blocks: dict[str, float]
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What synthesis gave. placement, bitstream and floorplan: of a board with pins; kept: it came from the cache, no tool ran."""
+
+    area: Area
+    placement: Placement | None = None
+    bitstream_name: str = ""
+    bitstream: bytes = field(default=b"", repr=False)
+    floorplan: Floorplan = field(default_factory=dict, repr=False)
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `build` found. tools: {name: version}; files: {name in the folder: what it is}."""
+
+    board: Board
+    image_bytes: int
+    simulated: Simulated
+    hardware: Hardware
+    surroundings: Surroundings
+    tools: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> list[Figure]:
+        """The table of the report."""
+        area, placement, run = self.hardware.area, self.hardware.placement, self.simulated
+        tier = "synthesised" if placement else "synthesised (yosys estimate)"
+        names = {"lut": "LUT", "carry": "carry cells", "ff": "FF", "block_ram": "block RAM", "lut_ram": "LUT RAM", "dsp": "DSP"}
+        rows = [Figure(text, getattr(area, name), "cells", tier) for name, text in names.items()]
+        if placement:
+            rows.append(Figure("Fmax", placement.fmax_mhz, "MHz", "synthesised (placed and routed)"))
+        rows += [Figure("cycles per token", run.cycles, "cycles", "simulated"), Figure("fetched per token", run.bytes, "bytes", "simulated")]
+        if placement:
+            rows.append(Figure("tokens per second at Fmax", 1e6 * placement.fmax_mhz / run.cycles, "1/s", "modelled"))
+        rate = 1e6 * self.board.clock_mhz / run.cycles
+        return [*rows, Figure(f"tokens per second at {self.board.clock_mhz:g} MHz", rate, "1/s", "modelled" if placement else "modelled (clock assumed)")]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        hardware = asdict(self.hardware)
+        del hardware["bitstream"], hardware["floorplan"]
+        return {
+            "board": asdict(self.board),
+            "image_bytes": self.image_bytes,
+            "figures": [asdict(figure) for figure in self.figures],
+            "differences": 0,  # `simulate` ends with an error at the first
+            "simulated": asdict(self.simulated),
+            "memory_model": asdict(self.surroundings),
+            "hardware": hardware,
+            "tools": self.tools,
+            "not_run": [] if self.board.pins else ["Vivado", "Vitis HLS"],
+            "files": self.files,
+        }
+
+
+def build(program: Program, inputs: NDArray[np.integer], board: Board, out: Path, timeout: float, steps: Steps) -> Report:
+    """Everything that puts ``program`` on ``board``, in the new folder ``out``, which appears whole or not at all.
+
+    inputs: spikes (tokens, neurons) that the simulation runs; timeout: seconds for each tool.
+
+    Raises:
+        InputError: ``out`` exists and is not empty, or the inputs do not fit the program.
+        LossyConversionError: the program does not fit the engine or the memory of the board (names the limit).
+        ToolNotFoundError: a tool is missing (names the command that installs it).
+        BackendError: a tool failed or took too long, or the simulated engine differs from the reference.
+    """
+    check_new_folder(out)
+    image = pack(program, board)
+    tools = tool_versions(board)
+    steps("run the reference")
+    trace = reference.run(program, inputs)
+    steps(f"simulate the engine of {board.name}")
+    around = surroundings(board)
+    simulated = simulate(program, inputs, trace, board, around)
+    steps(f"synthesise for {board.device.part}")
+    hardware = synthesise_board(board, tools, timeout, steps.detail)
+    report = Report(board, len(image), simulated, hardware, around, tools)
+    steps("write the files")
+    with new_folder(out) as folder:
+        return _write(report, image, program, inputs, trace, folder)
+
+
+def pack(program: Program, board: Board) -> bytes:
+    """The program image for the engine of a board.
+
+    Raises:
+        LossyConversionError: the engine or the memory of the board cannot hold it (names the limit).
+    """
+    image = images.pack_image(program, board.engine.beat_words)
+    if refusal := check_image(image, board.engine):
+        raise LossyConversionError(f"{board.name}: the program does not fit the spike engine of this board: {refusal.text}")
+    if len(image) > 4 * board.memory.words:
+        raise LossyConversionError(
+            f"{board.name}: the program image has {len(image) // 4:,} words, the {board.memory.kind} memory of this board {board.memory.words:,}; "
+            "take narrower weights, a smaller model or another board"
+        )
+    return image
+
+
+def tool_versions(board: Board) -> dict[str, str]:
+    """{tool: version} of every tool that `build` runs for a board.
+
+    Raises:
+        ToolNotFoundError: one is missing (names the command that installs it).
+    """
+    simulator, compiler = toolchain.find_verilator(), toolchain.find_compiler()
+    tools = {tool: synthesis.version(tool) for tool in bitstream.tools(board)}
+    return {"verilator": simulator.version, "g++": toolchain.compiler_version(compiler), **tools}
+
+
+def surroundings(board: Board) -> Surroundings:
+    """The memory of a board as the simulation has it: whole clock cycles from beat to beat, rounded up."""
+    memory, beat = board.memory, 4 * board.engine.beat_words
+    interval = -(-beat * board.clock_mhz * 1e6 // (memory.bandwidth * memory.efficiency)) if memory.bandwidth else 1
+    return Surroundings(latency=memory.latency, interval=int(interval))
+
+
+def simulate(program: Program, inputs: NDArray[np.integer], trace: Trace, board: Board, around: Surroundings) -> Simulated:
+    """Run the engine of a board clock by clock: once traced, against ``trace``, once as in use, for the cycles.
+
+    Raises:
+        BackendError: a value differs from ``trace`` (names the first), or the simulated engine fails.
+    """
+    engine = rtl.executable(program, board.engine, around)
+    results = compare(trace, engine.run(inputs))
+    if first := first_difference(results):
+        raise BackendError(f"the simulated engine differs from the reference in {sum(r.differences for r in results)} cells, first at {first}")
+    engine.run(inputs, traced=False)
+    cycles, tokens = engine.cycles, len(inputs)
+    assert cycles is not None
+    blocks: dict[str, float] = {}
+    for name, busy in cycles.ops.items():
+        blocks[block_of(name)] = blocks.get(block_of(name), 0.0) + float(busy.mean())
+    blocks[REST] = float(cycles.total.mean()) - sum(blocks.values())
+    layers = []
+    words = np.frombuffer(engine.image, "<u4")[HEADER_WORDS:]
+    for op, row in zip(program.ops, words[: OP_WORDS * len(program.ops)].reshape(-1, OP_WORDS).tolist(), strict=True):
+        if isinstance(op, Linear | Conv2d):
+            descriptor = Descriptor(*row[:14])
+            events = engine.counters[op.name].rows / tokens
+            layers.append(Layer(op.name, descriptor.parameter, 4 * descriptor.stride, events, float(cycles.ops[op.name].mean())))
+    return Simulated(tokens, float(cycles.total.mean()), 4 * board.engine.beat_words * float(cycles.beats.mean()), blocks, tuple(layers))
+
+
+def synthesise_board(board: Board, tools: dict[str, str], timeout: float, progress: Progress) -> Hardware:
+    """The engine of a board: with pins down to the bitstream, else as cells. It does not depend on the program, so it is kept in the cache.
+
+    Raises:
+        ToolNotFoundError, BackendError: as `bitstream.build_bitstream` and `synthesis.synthesise`.
+    """
+    made = False
+
+    def run(folder: Path) -> Path:
+        nonlocal made
+        made = True
+        hardware = asdict(_synthesise(board, folder, timeout, progress))
+        hardware["bitstream"] = base64.b64encode(hardware["bitstream"]).decode()
+        (folder / "hardware.json").write_text(json.dumps(hardware), encoding="utf-8")
+        return folder / "hardware.json"
+
+    design = (board.device, board.engine, board.memory.kind, board.memory.words, board.clock_mhz, board.oscillator_mhz, board.io_standard, board.pins)
+    sources = [*bitstream.design_files(), *boards.FOLDER.glob("*.j2"), *map(Path, (bitstream.__file__, floorplan.__file__, synthesis.__file__))]
+    kept = toolchain.cached("hardware", [board.name, repr(design), *tools.values()], sources, run)
+    return replace(_decode(json.loads(kept.read_text(encoding="utf-8"))), kept=not made)
+
+
+def _synthesise(board: Board, folder: Path, timeout: float, progress: Progress) -> Hardware:
+    if board.pins:
+        found = bitstream.build_bitstream(board, folder, timeout=timeout, progress=progress)
+        return Hardware(found.area, found.placement, found.file.name, found.file.read_bytes(), found.floorplan)
+    settings = board.engine.parameters()
+    return Hardware(synthesis.synthesise(board.device.family, "spike_engine", folder, settings, timeout=timeout, progress=progress))
+
+
+def _decode(data: dict[str, Any]) -> Hardware:
+    placement = data["placement"]
+    if placement:
+        placement = Placement(**{**placement, "used": {kind: (used, there) for kind, (used, there) in placement["used"].items()}})
+    plan = {kind: [(column, row, n) for column, row, n in tiles] for kind, tiles in data["floorplan"].items()}
+    return Hardware(Area(**data["area"]), placement, data["bitstream_name"], base64.b64decode(data["bitstream"]), plan)
+
+
+def _write(report: Report, image: bytes, program: Program, inputs: NDArray[np.integer], trace: Trace, folder: Path) -> Report:
+    """All files; returns the report that names them."""
+    from . import build_report
+    from .plots import png
+
+    board, files = report.board, {"image.bin": "the program image"}
+    write_bytes(folder / "image.bin", image)
+    if report.hardware.bitstream:
+        files[report.hardware.bitstream_name] = "the bitstream: the engine, for any program that fits it"
+        write_bytes(folder / report.hardware.bitstream_name, report.hardware.bitstream)
+    else:
+        files |= {"README.txt": "how the vendor's tools take the projects", "vivado/": "the SystemVerilog engine for Vivado (not run)"}
+        files["vitis/"] = "the C++ engine for Vitis HLS (not run)"
+        _vivado(board, folder)
+        build_vitis(program, inputs, trace, folder / "vitis", part=board.device.part, clock_ns=1000 / board.clock_mhz)
+    for name, (meaning, figure) in build_report.figures(report).items():
+        files[name] = meaning
+        write_bytes(folder / name, png(figure))
+    files |= {"report.md": "this report", "report.json": "the same as data"}
+    report = replace(report, files=files)
+    write_bytes(folder / "report.md", build_report.markdown(report).encode())
+    write_json(folder / "report.json", report.to_json())
+    return report
+
+
+def _vivado(board: Board, folder: Path) -> None:
+    """``vivado/`` and README.txt."""
+    project = folder / "vivado"
+    (project / "rtl").mkdir(parents=True)
+    sources = toolchain.rtl_files()
+    for source in sources:
+        shutil.copyfile(source, project / "rtl" / source.name)
+    facts: dict[str, object] = {
+        "title": board.title, "part": board.device.part, "clock_mhz": board.clock_mhz, "clock_ns": round(1000 / board.clock_mhz, 3),
+        "sources": [f"rtl/{source.name}" for source in sources], "parameters": board.engine.parameters(),
+    }  # fmt: skip
+    for path, template in ((project / "build.tcl", "build.tcl"), (project / "spike_engine.xdc", "spike_engine.xdc"), (folder / "README.txt", "README.txt")):
+        path.write_text(render(f"vivado/{template}.j2", facts), encoding="utf-8")
