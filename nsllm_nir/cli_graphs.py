@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .program import Program
 
 
-def _load(model: Path, options: InputOptions, dt: float, length: int = 64) -> tuple[Prepared, NDArray[Any]]:
+def load(model: Path, options: InputOptions, dt: float, length: int = 64) -> tuple[Prepared, NDArray[Any]]:
     """What backends run, and its input spikes (steps, neurons)."""
     from .inputs import choose
     from .preparation import prepare
@@ -52,7 +52,7 @@ def run(
     from .report import block_of, quantization_tables, rows, spikes_table, write_arrays, write_json
 
     found = exporters.load(backend)
-    prepared, spikes = _load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
+    prepared, spikes = load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
     program = prepared.program
     with Steps() as progress:
         progress(f"run {backend}")
@@ -97,7 +97,7 @@ def verify(
     names = backend or _all_backends(model)
     for name in names:
         exporters.load(name)
-    prepared, spikes = _load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
+    prepared, spikes = load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
     with Steps() as progress:
         report = run_verification(prepared, spikes, names, progress=progress)
     show(*quantization_tables(report.quantization, report.quantization_error))
@@ -179,7 +179,7 @@ def build(
 
     if target != "vitis":
         raise InputError(f"--target must be vitis, got {target!r}")
-    prepared, spikes = _load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt, length=16)
+    prepared, spikes = load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt, length=16)
     hardware = given(part=part, clock_ns=clock_ns)
     project = build_vitis(prepared.program, spikes, reference.run(prepared.program, spikes), out, **hardware)
     show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes)))
