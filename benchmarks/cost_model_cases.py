@@ -118,7 +118,7 @@ def fit_cases() -> Iterator[Case]:
         ):  # fmt: skip
             programs.append((f"linear {inputs} to {outputs}", one_linear(inputs, outputs, bits, levels, seed), rate))
         for shape, outputs, kernel, bits, levels, groups, rate in (
-            ((3, 6, 5), 20, 3, 4, 1, 1, 0.2), ((8, 5, 5), 150, 3, 2, 3, 1, 0.1), ((6, 4, 4), 6, 3, 8, 40, 3, 0.4), ((1, 8, 7), 8, 5, 8, 1, 1, 0.05),
+            ((3, 6, 5), 20, 3, 4, 1, 1, 0.2), ((8, 5, 5), 150, 3, 2, 3, 1, 0.1), ((6, 4, 4), 6, 3, 8, 40, 3, 0.4), ((1, 8, 7), 8, 5, 8, 1, 1, 0.05), ((30, 1, 1), 30, 1, 2, 3, 30, 0.3),
         ):  # fmt: skip
             programs.append((f"conv of {outputs}", one_conv(shape, outputs, kernel, bits, levels, seed, groups), rate))
         for name, program, rate in programs:

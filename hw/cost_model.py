@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from nsllm_nir.hw.toolchain import RtlSizes
-from nsllm_nir.hw.work import Pass, Work
+from nsllm_nir.hw.work import Work
 from nsllm_nir.program import Program
 
 UNIT_COSTS = Path(__file__).parent / "unit_costs.json"
@@ -140,7 +140,7 @@ def _synapses(work: Work, setting: Setting, units: Units) -> float:
     tile_beats, row_beats = work.weight_bits // 2, setting.row_beats(work)
     clock = unit["start"]
     if conv:
-        clock += setting.latency + 16 / setting.sizes.beat_words * setting.interval + work.steps + unit["scan_block"] * -(-work.source // 64)
+        clock += setting.latency + 16 / setting.sizes.beat_words * setting.interval + work.steps + _scan(work.count, "Linear", units["Linear"])
     total, popped = 0.0, [(0.0, 0.0, 1.0)]  # requests so far; when the lanes had added the last of each tile
     copied = taken = free = clock  # a tile is in the shadow; its job has started; the vector unit is idle
     for at, part in enumerate(work.passes):
@@ -148,7 +148,7 @@ def _synapses(work: Work, setting: Setting, units: Units) -> float:
         if part.plane > 1:  # the jobs of plane 1 and up hold the read port of the signals
             clock = max(clock, free)
         scanned = clock + unit["scan"]  # the first event
-        found = scanned + _scan(part, work.kind, unit)
+        found = scanned + _scan(part.scan, work.kind, unit)
         asked = clock
         left_beats, left = row_beats, work.outputs
         first = True
@@ -193,5 +193,5 @@ def _popped(tiles: Sequence[tuple[float, float, float]], beat: float) -> float:
     return when - max(0.0, last - beat) * repeats
 
 
-def _scan(part: Pass, kind: str, unit: dict[str, float]) -> float:
-    return sum(unit[name] * number for name, number in zip(SCANS[kind], part.scan, strict=True))
+def _scan(numbers: tuple[float, float, float], kind: str, unit: dict[str, float]) -> float:
+    return sum(unit[name] * number for name, number in zip(SCANS[kind], numbers, strict=True))

@@ -39,6 +39,7 @@ class Work:
     size: its neurons; words, bytes: channels of constants that it fetches for each neuron (0: immediates).
     steps: Input: events; Sum: sources; Count: levels looked at, summed over the groups of PORTS neurons; Delay: slots; Conv2d: bits of
     the factors of its geometry. operands: signals that it reads. outputs: of one pass of a Linear or Conv2d; the rest belongs to these two.
+    count: of a Conv2d, the scan of its whole source before the windows, as that of a Linear.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Work:
     outputs: int = 0
     source: int = 0
     weight_bits: int = 0
+    count: tuple[float, float, float] = (0.0, 0.0, 0.0)
     passes: tuple[Pass, ...] = ()
 
 
@@ -95,7 +97,8 @@ def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Wo
             kept = replace(
                 work, **_constants(op.bias, op.shift), outputs=op.weight.shape[0] // op.groups, source=signals[op.source].size, steps=_geometry_bits(op)
             )
-            return replace(kept, weight_bits=weight_bits(op.weight), passes=tuple(_windows(op, signals[op.source])))
+            count = _scanned(np.abs(signals[op.source]), ports, isinstance(ops[op.source], Conv2d))
+            return replace(kept, weight_bits=weight_bits(op.weight), count=count, passes=tuple(_windows(op, signals[op.source])))
         case Sum():
             return replace(work, **_constants(op.bias), steps=len(op.sources), operands=len(op.sources))
         case Count():
@@ -130,16 +133,20 @@ def _planes(largest: int) -> int:
     return max(1, -(-largest.bit_length() // DIGIT_BITS))
 
 
+def _scanned(sizes: Ints, ports: int, serial: bool) -> tuple[int, int, int]:
+    """Blocks, rows and neurons of a scan. serial: the source was written one by one, so that the flags of its rows are all set."""
+    rows = _groups(sizes, ports)
+    return -(-sizes.size // ALIGNMENT), len(rows) if serial else int(np.count_nonzero(rows.any(axis=1))), int(np.count_nonzero(sizes))
+
+
 def _scans(values: Ints, ports: int, serial: bool) -> Iterator[Pass]:
-    """The passes of a Linear. serial: the source was written one by one, so that the flags of its rows are all set."""
+    """The passes of a Linear."""
     sizes = np.abs(values)
-    used = np.count_nonzero(sizes)
-    rows = len(_groups(sizes, ports)) if serial else np.count_nonzero(_groups(sizes, ports).any(axis=1))
+    blocks, rows, used = _scanned(sizes, ports, serial)
     bits = sum(int((sizes >> b & 1).sum()) for b in range(int(sizes.max()).bit_length()))
     for plane in range(_planes(int(sizes.max()))):
         digits = sizes >> DIGIT_BITS * plane & 15
-        scan = (-(-values.size // ALIGNMENT), int(rows), bits if plane == 0 else int(used))
-        yield Pass(int(np.count_nonzero(digits)), int(digits.sum()), plane, scan)
+        yield Pass(int(np.count_nonzero(digits)), int(digits.sum()), plane, (blocks, rows, used if plane else bits))
 
 
 def _windows(op: Conv2d, values: Ints) -> Iterator[Pass]:

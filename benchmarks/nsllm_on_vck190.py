@@ -1,0 +1,360 @@
+"""A language model of NSLLM's size on the VCK190: tokens per second and joules per token by the cost model, beside the paper's.
+
+    python benchmarks/nsllm_on_vck190.py        # writes benchmarks/nsllm_on_vck190.md and .png
+
+No weights are needed: the ops of this project's block at the paper's sizes, with the firing statistics of the shipped model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from cost_model_validation import shipped, text
+from matplotlib.figure import Figure
+
+from nsllm_nir.hw import boards, cost_model
+from nsllm_nir.hw.boards import Board
+from nsllm_nir.hw.cost_model import Setting
+from nsllm_nir.hw.estimate import joules, mean_work, setting
+from nsllm_nir.hw.work import Pass, Work, profile
+
+HERE = Path(__file__).parent
+TOKENS = 64  # of held-out text, for the firing statistics
+LAYERS, WIDTH, FFN, VOCABULARY, BITS = 24, 2048, 8192, 50277, 2
+PAPER_TOKENS, PAPER_WATTS, PAPER_RATIO, PAPER_SPEEDUP = 161.8, 13.849, 19.8, 2.2
+# Of the whole engine, for what fits: an upper limit that this project sets itself, not a synthesis of this device.
+LUT_PER_LANE, LUT_TIER = 64, "assumed: the project's limit, LUT4 on ECP5"
+URAM_KBIT = 463 * 288  # UltraRAM of the XCVC1902 (DS950)
+
+
+@dataclass(frozen=True)
+class Role:
+    """What one op of the block does per neuron in the shipped model: means over layers and tokens.
+
+    events, digits: per source neuron; rows: share of the rows of PORTS neurons that hold a spike; bits: scan cycles per source neuron;
+    levels: looked at per group of a Count.
+    """
+
+    events: float = 0.0
+    digits: float = 0.0
+    rows: float = 0.0
+    bits: float = 0.0
+    levels: float = 0.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the result depends on."""
+
+    lanes: int = 256
+    ports: int = 16
+    clock_mhz: float = 250.0
+    efficiency: float = 0.8
+    bandwidth: float = 25.6e9
+    firing: float = 1.0  # events and digits, times those of the shipped model
+    gated_mixer: bool = False  # a receptance in the mixer, as in RWKV-4: 13 d^2 weights per layer instead of 12
+
+
+@dataclass(frozen=True)
+class Result:
+    """Per token. roofs: seconds that each part would need alone."""
+
+    choice: Choice
+    seconds: float
+    cycles: dict[str, float]
+    bytes: float
+    dynamic: float
+    by_work: dict[str, float]
+    roofs: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        return 1 / self.seconds
+
+
+def roles(ports: int) -> dict[str, Role]:
+    """The statistics of the shipped model on held-out text, by the name of the op within its block."""
+    tokens = profile(shipped(), text(TOKENS), ports)
+    found: dict[str, list[Role]] = {}
+    for work in (work for works in tokens for work in works):
+        name = work.name.split(".", 2)[-1] if work.name.startswith("layer") else work.name
+        name = ("mixer." if ".mixer." in work.name else "") + name
+        groups = -(-work.size // ports)
+        if work.kind == "Linear":
+            events, digits = (sum(getattr(part, key) for part in work.passes) for key in ("events", "digits"))
+            part = work.passes[0]
+            found.setdefault(name, []).append(Role(events / work.source, digits / work.source, part.scan[1] * ports / work.source, part.scan[2] / work.source))
+        elif work.kind == "Count":
+            found.setdefault(name, []).append(Role(levels=work.steps / groups))
+    return {name: Role(*np.mean([list(vars(role).values()) for role in entries], axis=0).tolist()) for name, entries in found.items()}
+
+
+def linear(name: str, source: int, outputs: int, role: Role, firing: float, ports: int) -> Work:
+    events, digits = (min(1.0, firing * share) * source for share in (role.events, role.digits))
+    empty = (1 - min(1.0, role.rows)) ** firing if firing < 1 else max(0.0, 1 - role.rows)
+    scan = (-(-source // 64), (1 - empty) * source / ports, firing * role.bits * source)
+    digits = max(digits, events)
+    return Work(name, "Linear", outputs, words=1, bytes=1, outputs=outputs, source=source, weight_bits=BITS, passes=(Pass(events, digits, 0, scan),))
+
+
+def token(choice: Choice, known: dict[str, Role]) -> list[Work]:
+    """The works of one token of the whole model."""
+    ports, c = choice.ports, WIDTH
+
+    def count(name: str, size: int, role: str, by_signal: bool = False) -> Work:
+        return Work(name, "Count", size, words=0 if by_signal else 1, steps=known[role].levels * -(-size // ports), operands=1 + by_signal)
+
+    def project(name: str, source: int, outputs: int, role: str) -> Work:
+        return linear(name, source, outputs, known[role], choice.firing, ports)
+
+    shift, residual = Work("shift", "Delay", c, words=1, steps=1), Work("residual", "Sum", c, steps=2, operands=2)
+    attention = [
+        count("attention spikes", c, "input.spikes"), shift,
+        *(project(name, c, c, name) for name in ("receptance", "key", "value")),
+        count("receptance spikes", c, "receptance_spikes"), count("key spikes", c, "key_spikes"), count("value spikes", c, "value_spikes"),
+        Work("key value", "Gate", c, operands=2), Work("numerator", "Integrate", c, bytes=1), Work("denominator", "Integrate", c, bytes=1),
+        Work("read step", "Sum", c, steps=1), count("read spikes", c, "read_spikes", by_signal=True), Work("read gate", "Gate", c, operands=2),
+        project("out", c, c, "out"), residual,
+    ]  # fmt: skip
+    mixer = [
+        count("mixer spikes", c, "mixer.input.spikes"), shift, project("up", c, FFN, "mixer.up"), count("up spikes", FFN, "mixer.up_spikes"),
+        project("down", FFN, c, "mixer.down"), residual,
+    ]  # fmt: skip
+    if choice.gated_mixer:
+        mixer += [project("mixer receptance", c, c, "receptance"), count("receptance spikes", c, "receptance_spikes"), Work("gate", "Gate", c, operands=2)]
+    one = Pass(1, 1, 0, (-(-VOCABULARY // 64), 1, 1))
+    embedding = Work("embedding", "Linear", c, words=1, bytes=1, outputs=c, source=VOCABULARY, weight_bits=BITS, passes=(one,))
+    ends = [Work("input", "Input", VOCABULARY, steps=1), embedding, count("final spikes", c, "final"), project("head", c, VOCABULARY, "head")]
+    return [*ends, *LAYERS * (attention + mixer)]
+
+
+def parameters(works: Sequence[Work]) -> int:
+    """Weights of all projections."""
+    return sum(work.source * work.outputs for work in works)
+
+
+def board_of(choice: Choice) -> Board:
+    """The VCK190 with this build, clock and memory; the latency of the memory stays the same in seconds."""
+    base = boards.load("vck190")
+    memory = replace(base.memory, efficiency=choice.efficiency, bandwidth=choice.bandwidth, latency=round(base.memory.latency * choice.clock_mhz / base.clock_mhz))
+    return replace(base, engine=replace(base.engine, lanes=choice.lanes, ports=choice.ports), clock_mhz=choice.clock_mhz, memory=memory)
+
+
+def evaluate(choice: Choice, known: dict[str, Role]) -> Result:
+    board = board_of(choice)
+    where, works, units = setting(board), token(choice, known), cost_model.unit_costs()
+    each: dict[Work, float] = {}
+    groups = {"projections": 0.0, "elementwise": 0.0, "embedding and head": 0.0}
+    for work in works:
+        if work not in each:
+            each[work] = cost_model.cycles(work, where, units)
+        groups[group_of(work)] += each[work]
+    groups["answer, descriptors"] = cost_model.token_cycles(works, where, units, len(works), VOCABULARY)
+    done = mean_work([works], where)
+    energy = joules(done, board.power)
+    assert energy is not None
+    hertz = choice.clock_mhz * 1e6
+    roofs = {
+        "lanes": lane_cycles(works, where) / hertz,
+        "memory": done["memory_byte"] / (choice.bandwidth * choice.efficiency),
+        "memory port (one beat per cycle)": sum(cost_model.beats(work, where) for work in works) / hertz,
+        "elementwise, answer, descriptors": (groups["elementwise"] + groups["answer, descriptors"]) / hertz,
+    }
+    return Result(choice, sum(groups.values()) / hertz, groups, done["memory_byte"], sum(energy.values()), energy, roofs)
+
+
+def group_of(work: Work) -> str:
+    if work.name in ("embedding", "head", "input"):
+        return "embedding and head"
+    return "projections" if work.kind == "Linear" else "elementwise"
+
+
+def lane_cycles(works: Sequence[Work], where: Setting) -> float:
+    """Cycles in which the lanes add, if they never wait."""
+    return sum(sum(part.digits for part in work.passes) * -(-work.outputs // where.sizes.lanes) for work in works)
+
+
+BASE = Choice()
+AXES: list[tuple[str, list[tuple[str, Choice]]]] = [
+    ("lanes / ports", [("64 / 4", replace(BASE, lanes=64, ports=4)), ("128 / 8", replace(BASE, lanes=128, ports=8)), ("256 / 8", replace(BASE, ports=8))]),
+    ("clock, MHz", [("150", replace(BASE, clock_mhz=150.0)), ("350", replace(BASE, clock_mhz=350.0)), ("500", replace(BASE, clock_mhz=500.0))]),
+    ("DRAM efficiency", [("0.3", replace(BASE, efficiency=0.3)), ("0.5", replace(BASE, efficiency=0.5)), ("0.95", replace(BASE, efficiency=0.95))]),
+    ("firing, times the shipped model's", [(f"{x:g}", replace(BASE, firing=x)) for x in (0.1, 0.25, 0.5, 1.5)]),
+    ("receptance in the mixer (13 d² per layer)", [("yes", replace(BASE, gated_mixer=True))]),
+]
+
+
+def tornado(base: Result, found: dict[str, list[tuple[str, Result]]]) -> Figure:
+    """The range of tokens per second and of dynamic energy along each axis."""
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    for axes, name, value, paper in (
+        (figure.add_subplot(1, 2, 1), "tokens per second (modelled)", lambda r: r.rate, PAPER_TOKENS),
+        (figure.add_subplot(1, 2, 2), "dynamic mJ per token (modelled)", lambda r: 1e3 * r.dynamic, 1e3 * PAPER_WATTS / PAPER_TOKENS),
+    ):
+        for row, results in enumerate(found.values()):
+            values = [value(result) for _, result in results] + [value(base)]
+            axes.barh(row, max(values) - min(values), left=min(values), height=0.5, color="tab:blue")
+            for label, result in results:
+                axes.text(value(result), row + 0.33, label, fontsize=7, ha="center")
+        axes.axvline(value(base), color="black", linewidth=1, label="base")
+        axes.axvline(paper, color="tab:red", linestyle="--", linewidth=1, label="paper")
+        axes.set_yticks(range(len(found)), list(found), fontsize=8)
+        axes.set_xlabel(name)
+        axes.legend(fontsize=7)
+    figure.axes[1].set_yticks([])
+    return figure
+
+
+def row(name: str, result: Result) -> str:
+    binding = max(result.roofs, key=lambda roof: result.roofs[roof])
+    return (
+        f"| {name} | {result.rate:,.1f} | {1e3 * result.dynamic:.1f} | {1e-6 * result.bytes:.1f} | {1e-6 * sum(result.cycles.values()):.3f} | {binding} "
+        f"({result.roofs[binding] / result.seconds:.0%}) |"
+    )
+
+
+def doubling(known: dict[str, Role]) -> list[str]:
+    """What each firing rate would need for twice the paper's tokens per second, and whether it halves the paper's joules."""
+    rate, energy = 2 * PAPER_TOKENS, PAPER_WATTS / PAPER_TOKENS / 2
+    lines = [
+        f"Twice the paper: {rate:.1f} tokens/s and at most {1e3 * energy:.1f} mJ dynamic per token. For each firing rate, what the three resources must give,",
+        "if all of them overlap (modelled; a lower bound of what is needed):",
+        "",
+        "| firing | lane-GHz for the additions | GB/s from memory | of the DDR4's peak | neurons per cycle of the vector unit at 250 MHz | dynamic mJ | halved |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for firing in (1.0, 0.5, 0.25, 0.1):
+        choice = replace(BASE, firing=firing)
+        result = evaluate(choice, known)
+        seconds, hertz = 1 / rate, choice.clock_mhz * 1e6
+        lanes = result.roofs["lanes"] * hertz * choice.lanes / seconds / 1e9
+        memory = result.bytes / seconds / 1e9
+        ports = choice.ports * result.roofs["elementwise, answer, descriptors"] / seconds
+        lines.append(
+            f"| {firing:g} x | {lanes:.0f} (256 lanes at 250 MHz: 64) | {memory:.1f} | {memory / (choice.bandwidth / 1e9):.0%} | {ports:.1f} | "
+            f"{1e3 * result.dynamic:.1f} | {'yes' if result.dynamic <= energy else 'no'} |"
+        )
+    return lines
+
+
+def paper(base: Result) -> list[str]:
+    """The paper's figures, with both readings of its 19.8 x."""
+    joule, gpu_rate = PAPER_WATTS / PAPER_TOKENS, PAPER_TOKENS / PAPER_SPEEDUP
+    watts = PAPER_WATTS * PAPER_RATIO
+    readings = [("tokens per joule", joule * PAPER_RATIO * gpu_rate, joule * PAPER_RATIO), ("watts", watts, watts / gpu_rate)]
+    lines = [
+        "| | tokens/s | dynamic W | dynamic mJ/token | tier |",
+        "|---|---|---|---|---|",
+        f"| this engine, base | {base.rate:.1f} | {base.dynamic * base.rate:.2f} | {1e3 * base.dynamic:.1f} | modelled; no power was measured |",
+        f"| NSLLM on VCK190 | {PAPER_TOKENS} | {PAPER_WATTS} | {1e3 * joule:.1f} | published |",
+    ]
+    lines += [f"| A800, if 19.8 x is a ratio of {name} | {gpu_rate:.1f} | {w:.1f} | {1e3 * j:.0f} | computed from published |" for name, w, j in readings]
+    return [
+        *lines,
+        "",
+        *(
+            f"If 19.8 x is a ratio of {name}, the paper's own ratio of J/token is {j / joule:.1f} x, and that of this engine (modelled) {j / base.dynamic:.1f} x."
+            for name, _, j in readings
+        ),
+        "The paper's watts are dynamic only, and so are these; the engine's count adders, memory reads and on-chip accesses, not the clock tree, control,",
+        "routing beyond the published ratio, or the memory controller: a lower bound. The device's static power is not published, so no total is given.",
+    ]
+
+
+def fits(known: dict[str, Role]) -> list[str]:
+    """Memory and logic against the device."""
+    works, board = token(BASE, known), board_of(BASE)
+    weights = parameters(works)
+    signals = sum(-(-work.size // 64) * 64 for work in works)
+    states = sum((work.size if work.kind == "Integrate" else 64 + work.size) for work in works if work.kind in ("Integrate", "Delay"))
+    bits = board.engine.potential_bits
+    bram = 36 * board.device.capacity["block_ram"]
+    lut = LUT_PER_LANE * BASE.lanes
+
+    def line(name: str, need: str, there: str, fit: bool, tier: str) -> str:
+        return f"| {name} | {need} | {there} | {'yes' if fit else 'no'} | {tier} |"
+
+    queue = board.engine.queue_words
+    return [
+        "| resource | needed | there | fits | tier |",
+        "|---|---|---|---|---|",
+        line("external memory", f"{weights * BITS / 8e6:,.0f} MB of weights", f"{4e-9 * board.memory.words:.1f} GB", True, "computed"),
+        line("LUT", f"{lut:,} ({LUT_PER_LANE} per lane)", f"{board.device.capacity['lut']:,}", lut <= board.device.capacity["lut"], LUT_TIER),
+        line("signal memory", f"{signals:,} words ({signals * bits / 1e6:.1f} Mb)", f"{board.engine.signal_words:,} words in the build", signals <= board.engine.signal_words,
+             "computed; the packer gives each signal a place of its own"),
+        line("state memory", f"{states:,} words ({states * bits / 1e6:.1f} Mb)", f"{board.engine.state_words:,} words in the build", states <= board.engine.state_words, "computed"),
+        line("both in block RAM and UltraRAM", f"{(signals + states) * bits / 1e6:.1f} Mb", f"{bram / 1e3:.1f} + {URAM_KBIT / 1e3:.1f} Mb",
+             (signals + states) * bits / 1e3 <= bram + URAM_KBIT, "computed; DS950"),
+        line("event queue", f"{VOCABULARY:,} entries (source of the embedding)", f"{queue:,} in the build", queue >= VOCABULARY, "computed"),
+        line("descriptors", f"{len(works):,}", f"{board.engine.descriptors:,}", len(works) <= board.engine.descriptors, "computed"),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    known = {ports: roles(ports) for ports in (4, 8, 16)}
+    base = evaluate(BASE, known[BASE.ports])
+    found = {axis: [(label, evaluate(choice, known[choice.ports])) for label, choice in choices] for axis, choices in AXES}
+    tornado(base, found).savefig(HERE / "nsllm_on_vck190.png", dpi=120, metadata={"Software": None})
+    works, events = token(BASE, known[BASE.ports]), known[BASE.ports]
+    lines = [
+        "# A language model of NSLLM's size on the VCK190",
+        "",
+        "Written by `python benchmarks/nsllm_on_vck190.py`. Everything here is **modelled**, unless a row says otherwise; nothing ran on a VCK190.",
+        "",
+        "## Assumptions",
+        "",
+        f"- The ops of this project's block (docs/semantics.md) at the paper's sizes: {LAYERS} layers, d = {WIDTH}, feed-forward {FFN}, vocabulary {VOCABULARY:,}:",
+        f"  {parameters(works) / 1e9:.3f} G weights. RWKV-4 has a receptance in its mixer as well "
+        f"({parameters(token(replace(BASE, gated_mixer=True), events)) / 1e9:.3f} G): a row of the sensitivity.",
+        f"- All weights have {BITS} bits (ternary), also those of embedding and head; every bias and shift is read from memory. Batch 1.",
+        f"- Firing as in the shipped model on {TOKENS} held-out tokens, per op (mean over its layers; simulated): share of source neurons that spike, "
+        + ", ".join(f"{name} {events[name].events:.0%}" for name in ("receptance", "out", "mixer.up", "mixer.down", "head"))
+        + "; their mean counts are "
+        + ", ".join(f"{events[name].digits / events[name].events:.2f}" for name in ("receptance", "out", "mixer.up", "mixer.down", "head"))
+        + ". NSLLM's firing rates are not public.",
+        "- Cycles of each op from `hw/unit_costs.json` (fitted to clock-accurate simulation; [cost_model.md](cost_model.md)). Build, clock, memory and energy per unit of",
+        "  work as in `hw/boards/vck190.toml`: 256 lanes, 16 ports, 250 MHz (assumed), DDR4 of 25.6 GB/s at an efficiency of 0.8 (assumed).",
+        "- The answer of a token holds its 50,277 logits, one per cycle; choosing the next token is left to the host.",
+        "",
+        "## Beside the paper",
+        "",
+        *paper(base),
+        "",
+        "## Where the time goes (base)",
+        "",
+        "| part | cycles | share |",
+        "|---|---|---|",
+        *(f"| {name} | {value:,.0f} | {value * 1e-6 / BASE.clock_mhz / base.seconds:.1%} |" for name, value in base.cycles.items()),
+        "",
+        "Roofs, the time that each would take alone:",
+        "",
+        "| roof | ms | of the token |",
+        "|---|---|---|",
+        *(f"| {name} | {1e3 * value:.2f} | {value / base.seconds:.0%} |" for name, value in base.roofs.items()),
+        "",
+        "## Sensitivity",
+        "",
+        "![tornado plot](nsllm_on_vck190.png)",
+        "",
+        "| | tokens/s | dynamic mJ/token | MB/token | Mcycles/token | largest roof (share of the token) |",
+        "|---|---|---|---|---|---|",
+        row("base", base),
+        *(row(f"{axis}: {label}", result) for axis, results in found.items() for label, result in results),
+        "",
+        "## Does it fit",
+        "",
+        *fits(events),
+        "",
+        "## To double both",
+        "",
+        *doubling(events),
+    ]
+    (HERE / "nsllm_on_vck190.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
