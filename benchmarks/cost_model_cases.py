@@ -109,7 +109,7 @@ def fit_cases() -> Iterator[Case]:
     """What the unit costs are fitted to: single layers and one chain of elementwise ops, on three builds and four memories."""
     for seed, ((lanes, ports), (latency, interval)) in enumerate(itertools.product(BUILDS, MEMORIES)):
         programs: list[tuple[str, Program, float]] = [
-            *((f"elementwise {size}", elementwise(size, levels, seed, plain), 0.3) for size, levels, plain in ((120, 2, False), (700, 5, False), (200, 3, True))),
+            *((f"elementwise {n}", elementwise(n, levels, seed, plain), 0.3) for n, levels, plain in ((120, 2, False), (700, 5, False), (200, 3, True))),
             ("linear 200 to 500, plain", one_linear(200, 500, 2, 2, seed, plain=True), 0.1),
         ]
         for inputs, outputs, bits, levels, rate in (
@@ -118,7 +118,8 @@ def fit_cases() -> Iterator[Case]:
         ):  # fmt: skip
             programs.append((f"linear {inputs} to {outputs}", one_linear(inputs, outputs, bits, levels, seed), rate))
         for shape, outputs, kernel, bits, levels, groups, rate in (
-            ((3, 6, 5), 20, 3, 4, 1, 1, 0.2), ((8, 5, 5), 150, 3, 2, 3, 1, 0.1), ((6, 4, 4), 6, 3, 8, 40, 3, 0.4), ((1, 8, 7), 8, 5, 8, 1, 1, 0.05), ((30, 1, 1), 30, 1, 2, 3, 30, 0.3),
+            ((3, 6, 5), 20, 3, 4, 1, 1, 0.2), ((8, 5, 5), 150, 3, 2, 3, 1, 0.1), ((6, 4, 4), 6, 3, 8, 40, 3, 0.4), ((1, 8, 7), 8, 5, 8, 1, 1, 0.05),
+            ((30, 1, 1), 30, 1, 2, 3, 30, 0.3),
         ):  # fmt: skip
             programs.append((f"conv of {outputs}", one_conv(shape, outputs, kernel, bits, levels, seed, groups), rate))
         for name, program, rate in programs:

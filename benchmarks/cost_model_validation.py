@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import nsllm_nir
 from nsllm_nir import inputs, lower, quantize, reference, to_nir
-from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum
+from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Op, Program, Sum
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TOKENS = 4
@@ -110,7 +110,8 @@ def images(channels: int, seed: int) -> Program:
         bias = rng.integers(-9, 9, outputs)
         return Conv2d(name, source, weight, bias, np.zeros(outputs, np.uint8), shape, (stride, stride), (1, 1), (1, 1), 1)
 
-    pool = Conv2d("pool", "spikes1", np.ones((channels, 1, 2, 2), np.int8), np.zeros(channels, np.int32), np.zeros(channels, np.uint8), (channels, 10, 10), (2, 2), (0, 0), (1, 1), channels)
+    ones, zeros = np.ones((channels, 1, 2, 2), np.int8), np.zeros(channels, np.uint8)
+    pool = Conv2d("pool", "spikes1", ones, zeros.astype(np.int32), zeros, (channels, 10, 10), (2, 2), (0, 0), (1, 1), channels)
     size = 2 * channels * 25
     ops: list[Op] = [
         Input("input", 200, 1),
@@ -136,7 +137,8 @@ def cases() -> Iterator[Case]:
     for hidden, layers, bits, levels, normalisation, where in (
         (96, 2, 2, 4, "none", (128, 8, 30, 1)), (160, 1, 4, 8, "pooled", (64, 4, 50, 1)), (256, 1, 2, 2, "none", (256, 8, 80, 1)),
     ):  # fmt: skip
-        yield Case(f"untrained language model, hidden {hidden}, {bits} bits, {normalisation}", untrained(hidden, layers, bits, levels, normalisation), text(2), setting(*where))
+        program = untrained(hidden, layers, bits, levels, normalisation)
+        yield Case(f"untrained language model, hidden {hidden}, {bits} bits, {normalisation}", program, text(2), setting(*where))
     for width, layers, bits, rate, where in (
         (90, 2, 2, 0.1, (64, 4, 10, 1)), (200, 1, 4, 0.3, (128, 4, 35, 2)), (333, 1, 8, 0.05, (256, 8, 70, 1)), (130, 3, 2, 0.5, (128, 8, 120, 1)),
     ):  # fmt: skip
@@ -153,5 +155,3 @@ def cases() -> Iterator[Case]:
         yield Case(f"linear {inputs_} to {outputs}, {bits} bits, levels {levels}, rate {rate:.0%}", program, spikes(program, rate, 7), setting(*where))
     program = one_conv((4, 9, 9), 40, 5, 4, 2, 98, stride=2)
     yield Case("conv 5x5 with stride 2, 40 outputs, rate 15%", program, spikes(program, 0.15, 3), setting(128, 4, 30, 1))
-
-

@@ -1,6 +1,6 @@
 """The shipped language model on the FPGA engine and, by the Lava constraint report, on Loihi 2.
 
-    python benchmarks/fpga_and_loihi.py        # writes docs/fpga_and_loihi.md
+python benchmarks/fpga_and_loihi.py        # writes docs/fpga_and_loihi.md
 """
 
 from __future__ import annotations
@@ -74,12 +74,14 @@ def loihi(rows: list[lava.Constraint]) -> list[str]:
     widest = max(max(abs(row.state_low), abs(row.state_high)) for row in rows)
     steps = max(row.lag or 0 for row in rows)
     weights = [row for row in rows if row.synapses]
+    size, there = synapses * WEIGHT_BITS / 8e6, cores * lava.CORE_SYNAPSE_BITS / 8e6
+    lowest, highest = min(row.weight_low for row in weights), max(row.weight_high for row in weights)
     return [
         f"| constraints broken | {sum(row.status != 'ok' for row in rows)} of {len(rows)} rows | constraint report |",
         f"| cores | {cores} of {lava.LOIHI2_CORES} | estimated from public budgets; the mapper is proprietary |",
         f"| neurons | {neurons:,}, of which {copies:,} only delay a value until its partner arrives | constraint report |",
-        f"| synapses | {synapses:,}, {synapses * WEIGHT_BITS / 8e6:.2f} MB of {WEIGHT_BITS} bits; {cores * lava.CORE_SYNAPSE_BITS / 8e6:.2f} MB in these cores | constraint report |",
-        f"| weights | {min(r.weight_low for r in weights)} to {max(r.weight_high for r in weights)} as stored: {WEIGHT_BITS} bits and a shared sign mode | constraint report |",
+        f"| synapses | {synapses:,}, {size:.2f} MB of {WEIGHT_BITS} bits; {there:.2f} MB in these cores | constraint report |",
+        f"| weights | {lowest} to {highest} as stored: {WEIGHT_BITS} bits and a shared sign mode | constraint report |",
         f"| states | worst case {widest:,}, {widest.bit_length() + 1} of {lava.STATE_BITS} bits | constraint report |",
         f"| throughput | one token per time step, in a pipeline of {steps + 1} steps | `lava-stock`, exact in the Lava simulator |",
         f"| latency of one token | {steps + 1} time steps, and generation waits for all of them | constraint report |",
@@ -105,7 +107,7 @@ def main() -> None:
     lines = [
         "# The same model on the FPGA engine and on Loihi",
         "",
-        f"Written by `python benchmarks/fpga_and_loihi.py`: the shipped language model ({program.parameters():,} parameters, one file) on {TOKENS} held-out tokens.",
+        f"Written by `python benchmarks/fpga_and_loihi.py`: the shipped language model, one file, on {TOKENS} held-out tokens.",
         "The public commentary on NSLLM asks what a neuromorphic chip instead of an FPGA would give. This page puts beside each other what can be",
         "said without either silicon: nothing here ran on an FPGA or on Loihi. Both sides compute the same integers (`nsllm-nir verify`).",
         "",
@@ -130,29 +132,29 @@ def main() -> None:
         *by_process(program, rows),
         "",
         "- Native: weighted sums (synapses of 8 bits beside their core, no external memory), one spike per LIF, graded messages.",
-        "- Not native: a count of D levels takes D LIF neurons per channel and a sum; a gate takes a product neuron; the leaky states are loops of graded neurons;",
-        "  every value that waits for another takes copies, one per step. Where the FPGA engine needs one word, Loihi needs a neuron.",
-        "- Not possible with stock processes: waiting for the next token. A pipeline verifies a text that is known, but each generated token costs its full length.",
+        "- Not native: a count of D levels takes D LIF neurons per channel and a sum; a gate takes a product neuron; the leaky states are loops of",
+        "  graded neurons; every value that waits for another takes copies, one per step. Where the FPGA engine needs one word, Loihi needs a neuron.",
+        "- Not possible with stock processes: waiting for the next token. The pipeline verifies a known text, but each generated token costs its full length.",
         "",
         "## Work per token",
         "",
         "| | FPGA engine | Loihi 2 | tier |",
         "|---|---|---|---|",
-        f"| additions of weights | {additions:,.0f}: one per unit of a count | {messages:,.0f}: one graded message per synapse, a product in silicon | simulated (spikes of the reference) |",
+        f"| synaptic operations | {additions:,.0f} additions, one per unit of a count | {messages:,.0f} graded messages at synapses (products) | simulated |",
         f"| neuron updates | {sum(w.size for w in tokens[0]):,} values of all ops | {neurons:,} neurons, each step | constraint report |",
         f"| weights fetched from DRAM | {found.bytes / 1e3:,.0f} kB | none | simulated |",
         "",
         "Published energy per operation exists for the first Loihi only: " + ", ".join(f"{name} {value} pJ" for name, value in LOIHI_PJ.items()) + ".",
         f"({LOIHI_SOURCE}; quoted second-hand.)",
-        f"Times the work of the projections and the updates above: {low:.1f} to {high:.1f} uJ per token dynamic (**modelled**; a figure of neither Loihi 2 nor this",
-        "network: messages between cores, the synapses of helper neurons and static power are left out). No figure per operation of Loihi 2 is used here.",
+        f"Times the work of the projections and the updates above: {low:.1f} to {high:.1f} uJ per token dynamic (**modelled**; a figure neither of Loihi 2",
+        "nor of a whole network: messages between cores, the synapses of helper neurons and static power are left out). No figure of Loihi 2 is used here.",
         "",
         "## What this answers",
         "",
-        f"- Memory decides. The FPGA engine reads {found.bytes / 1e3:,.0f} kB per token from DRAM, {share:.0%} of its modelled dynamic energy; on Loihi the weights lie",
-        "  beside the neurons, so that this part vanishes. An FPGA whose memories on chip hold the model would gain the same.",
-        f"- Size decides the rest: this model takes {lava.estimated_cores(rows) / lava.LOIHI2_CORES:.0%} of a chip. With 8 bits per synapse, 1.515 G weights fill the synapse memories",
-        f"  of {1.515e9 * WEIGHT_BITS / lava.CORE_SYNAPSE_BITS / lava.LOIHI2_CORES:,.0f} chips (computed), against one DRAM module.",
+        f"- Memory decides. The FPGA engine reads {found.bytes / 1e3:,.0f} kB per token from DRAM, {share:.0%} of its modelled dynamic energy;",
+        "  on Loihi the weights lie beside the neurons, so that this part vanishes. An FPGA whose memories on chip hold the model would gain the same.",
+        f"- Size decides the rest: this model takes {lava.estimated_cores(rows) / lava.LOIHI2_CORES:.0%} of a chip.",
+        f"  With 8 bits per synapse, 1.515 G weights fill the synapse memories of {1.515e9 * WEIGHT_BITS / lava.CORE_SYNAPSE_BITS / lava.LOIHI2_CORES:,.0f} chips (computed), against one DRAM module.",
         "- Precision is no obstacle for this model: every constraint of the report holds, without a change of the model.",
         f"- Generation is: a token that depends on the one before waits for all {max(row.lag or 0 for row in rows) + 1} steps of the pipeline.",
     ]  # fmt: skip

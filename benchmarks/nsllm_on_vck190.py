@@ -27,7 +27,7 @@ LAYERS, WIDTH, FFN, VOCABULARY, BITS = 24, 2048, 8192, 50277, 2
 PAPER_TOKENS, PAPER_WATTS, PAPER_RATIO, PAPER_SPEEDUP = 161.8, 13.849, 19.8, 2.2
 # Of the whole engine, for what fits: an upper limit that this project sets itself, not a synthesis of this device.
 LUT_PER_LANE, LUT_TIER = 64, "assumed: the project's limit, LUT4 on ECP5"
-URAM_KBIT = 463 * 288  # UltraRAM of the XCVC1902 (DS950)
+URAM_MBIT = 463 * 0.288  # UltraRAM of the XCVC1902 (DS950)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,9 @@ def parameters(works: Sequence[Work]) -> int:
 def board_of(choice: Choice) -> Board:
     """The VCK190 with this build, clock and memory; the latency of the memory stays the same in seconds."""
     base = boards.load("vck190")
-    memory = replace(base.memory, efficiency=choice.efficiency, bandwidth=choice.bandwidth, latency=round(base.memory.latency * choice.clock_mhz / base.clock_mhz))
+    memory = replace(
+        base.memory, efficiency=choice.efficiency, bandwidth=choice.bandwidth, latency=round(base.memory.latency * choice.clock_mhz / base.clock_mhz)
+    )
     return replace(base, engine=replace(base.engine, lanes=choice.lanes, ports=choice.ports), clock_mhz=choice.clock_mhz, memory=memory)
 
 
@@ -234,7 +236,7 @@ def doubling(known: dict[int, dict[str, Role]]) -> list[str]:
         f"Twice the paper: {rate:.1f} tokens/s and {1e3 * energy:.1f} mJ dynamic per token, that is the paper's {PAPER_WATTS} W at twice its rate.",
         "What the three resources must give at each firing rate, if all of them overlap (a lower bound of what is needed):",
         "",
-        "| firing | lane-GHz for the additions (there: 64) | GB/s from memory | of the DDR4's peak | neurons per cycle of the vector unit (there: 16) | dynamic mJ |",
+        "| firing | lanes, GHz (there: 64) | GB/s from memory | of the DDR4's peak | vector unit, neurons per cycle (there: 16) | dynamic mJ |",
         "|---|---|---|---|---|---|",
     ]
     for firing in (1.0, 0.5, 0.25, 0.1):
@@ -251,7 +253,14 @@ def doubling(known: dict[int, dict[str, Role]]) -> list[str]:
         "| lanes / ports | clock, MHz | memory, GB/s | firing, times the shipped model's | dynamic mJ there |",
         "|---|---|---|---|---|",
     ]
-    for lanes, clock, bandwidth in ((256, 250.0, 25.6e9), (256, 500.0, 25.6e9), (512, 250.0, 25.6e9), (1024, 250.0, 25.6e9), (1024, 500.0, 25.6e9), (1024, 500.0, 51.2e9)):
+    for lanes, clock, bandwidth in (
+        (256, 250.0, 25.6e9),
+        (256, 500.0, 25.6e9),
+        (512, 250.0, 25.6e9),
+        (1024, 250.0, 25.6e9),
+        (1024, 500.0, 25.6e9),
+        (1024, 500.0, 51.2e9),
+    ):
         choice = replace(BASE, lanes=lanes, clock_mhz=clock, bandwidth=bandwidth)
         factor = highest_firing(choice, known[choice.ports], rate)
         at = f"{factor:.3f} | {1e3 * evaluate(replace(choice, firing=factor), known[choice.ports]).dynamic:.1f}" if factor else "none | "
@@ -284,7 +293,7 @@ def paper(base: Result) -> list[str]:
         *lines,
         "",
         *(
-            f"If 19.8 x is a ratio of {name}, the paper's own ratio of J/token is {j / joule:.1f} x, and that of this engine (modelled) {j / base.dynamic:.1f} x."
+            f"A ratio of {name}: the paper's own ratio of J/token is {j / joule:.1f} x, that of this engine (modelled) {j / base.dynamic:.1f} x."
             for name, _, j in readings
         ),
         "The paper's watts are dynamic only, and so are these; the engine's count adders, memory reads and on-chip accesses, not the clock tree, control,",
@@ -299,25 +308,27 @@ def fits(known: dict[str, Role]) -> list[str]:
     signals = sum(-(-work.size // 64) * 64 for work in works)
     states = sum((work.size if work.kind == "Integrate" else 64 + work.size) for work in works if work.kind in ("Integrate", "Delay"))
     bits = board.engine.potential_bits
-    bram = 36 * board.device.capacity["block_ram"]
+    bram, both = 36e-3 * board.device.capacity["block_ram"], (signals + states) * bits / 1e6
     lut = LUT_PER_LANE * BASE.lanes
+
+    engine, luts = board.engine, board.device.capacity["lut"]
 
     def line(name: str, need: str, there: str, fit: bool, tier: str) -> str:
         return f"| {name} | {need} | {there} | {'yes' if fit else 'no'} | {tier} |"
 
-    queue = board.engine.queue_words
+    def words(name: str, need: int, there: int, tier: str) -> str:
+        return line(name, f"{need:,} words ({need * bits / 1e6:.1f} Mb)", f"{there:,} words in the build", need <= there, tier)
+
     return [
         "| resource | needed | there | fits | tier |",
         "|---|---|---|---|---|",
         line("external memory", f"{weights * BITS / 8e6:,.0f} MB of weights", f"{4e-9 * board.memory.words:.1f} GB", True, "computed"),
-        line("LUT", f"{lut:,} ({LUT_PER_LANE} per lane)", f"{board.device.capacity['lut']:,}", lut <= board.device.capacity["lut"], LUT_TIER),
-        line("signal memory", f"{signals:,} words ({signals * bits / 1e6:.1f} Mb)", f"{board.engine.signal_words:,} words in the build", signals <= board.engine.signal_words,
-             "computed; the packer gives each signal a place of its own"),
-        line("state memory", f"{states:,} words ({states * bits / 1e6:.1f} Mb)", f"{board.engine.state_words:,} words in the build", states <= board.engine.state_words, "computed"),
-        line("both in block RAM and UltraRAM", f"{(signals + states) * bits / 1e6:.1f} Mb", f"{bram / 1e3:.1f} + {URAM_KBIT / 1e3:.1f} Mb",
-             (signals + states) * bits / 1e3 <= bram + URAM_KBIT, "computed; DS950"),
-        line("event queue", f"{VOCABULARY:,} entries (source of the embedding)", f"{queue:,} in the build", queue >= VOCABULARY, "computed"),
-        line("descriptors", f"{len(works):,}", f"{board.engine.descriptors:,}", len(works) <= board.engine.descriptors, "computed"),
+        line("LUT", f"{lut:,} ({LUT_PER_LANE} per lane)", f"{luts:,}", lut <= luts, LUT_TIER),
+        words("signal memory", signals, engine.signal_words, "computed; the packer gives each signal a place of its own"),
+        words("state memory", states, engine.state_words, "computed"),
+        line("both in block RAM and UltraRAM", f"{both:.1f} Mb", f"{bram:.1f} + {URAM_MBIT:.1f} Mb", both <= bram + URAM_MBIT, "computed; DS950"),
+        line("event queue", f"{VOCABULARY:,} entries (embedding)", f"{engine.queue_words:,} in the build", engine.queue_words >= VOCABULARY, "computed"),
+        line("descriptors", f"{len(works):,}", f"{engine.descriptors:,}", len(works) <= engine.descriptors, "computed"),
     ]  # fmt: skip
 
 
@@ -334,17 +345,19 @@ def main() -> None:
         "",
         "## Assumptions",
         "",
-        f"- The ops of this project's block (docs/semantics.md) at the paper's sizes: {LAYERS} layers, d = {WIDTH}, feed-forward {FFN}, vocabulary {VOCABULARY:,}:",
-        f"  {parameters(works) / 1e9:.3f} G weights. RWKV-4 has a receptance in its mixer as well "
-        f"({parameters(token(replace(BASE, gated_mixer=True), events)) / 1e9:.3f} G): a row of the sensitivity.",
+        "- The ops of this project's block (docs/semantics.md) at the paper's sizes:",
+        f"  {LAYERS} layers, d = {WIDTH}, feed-forward {FFN}, vocabulary {VOCABULARY:,}: {parameters(works) / 1e9:.3f} G weights.",
+        f"  RWKV-4 has a receptance in its mixer as well ({parameters(token(replace(BASE, gated_mixer=True), events)) / 1e9:.3f} G): a row of the sensitivity.",
         f"- All weights have {BITS} bits (ternary), also those of embedding and head; every bias and shift is read from memory. Batch 1.",
-        f"- Firing as in the shipped model on {TOKENS} held-out tokens, per op (mean over its layers; simulated): share of source neurons that spike, "
+        f"- Firing as in the shipped model on {TOKENS} held-out tokens, per op (mean over its layers; simulated):",
+        "  share of source neurons that spike, "
         + ", ".join(f"{name} {events[name].events:.0%}" for name in ("receptance", "out", "mixer.up", "mixer.down", "head"))
         + "; their mean counts are "
         + ", ".join(f"{events[name].digits / events[name].events:.2f}" for name in ("receptance", "out", "mixer.up", "mixer.down", "head"))
         + ". NSLLM's firing rates are not public.",
-        "- Cycles of each op from `hw/unit_costs.json` (fitted to clock-accurate simulation; [cost_model.md](cost_model.md)). Build, clock, memory and energy per unit of",
-        "  work as in `hw/boards/vck190.toml`: 256 lanes, 16 ports, 250 MHz (assumed), DDR4 of 25.6 GB/s at an efficiency of 0.8 (assumed).",
+        "- Cycles of each op from `hw/unit_costs.json` (fitted to clock-accurate simulation; [cost_model.md](cost_model.md)).",
+        "  Build, clock, memory and energy per unit of work as in `hw/boards/vck190.toml`:",
+        "  256 lanes, 16 ports, 250 MHz (assumed), DDR4 of 25.6 GB/s at an efficiency of 0.8 (assumed).",
         "- The answer of a token holds its 50,277 logits, one per cycle; choosing the next token is left to the host.",
         "",
         "## Beside the paper",

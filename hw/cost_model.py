@@ -33,10 +33,10 @@ class Setting:
         """Rows of PORTS neurons."""
         return -int(-neurons // self.sizes.ports)
 
-    def constant_beats(self, work: Work, neurons: int) -> int:
-        """Beats of the constants of so many neurons, from a beat on."""
-        words = self.sizes.beat_words
-        return work.words * -(-neurons // words) + work.bytes * -(-neurons // (4 * words))
+    def constant_beats(self, work: Work, neurons: int, first: int = 0) -> int:
+        """Beats of the constants of so many neurons from ``first`` on."""
+        words, last = self.sizes.beat_words, first + neurons - 1
+        return work.words * (last // words - first // words + 1) + work.bytes * (last // (4 * words) - first // (4 * words) + 1)
 
     def row_beats(self, work: Work) -> int:
         """Beats of one weight row (of a Conv2d: of one tap)."""
@@ -100,14 +100,18 @@ def beats(work: Work, setting: Setting) -> float:
     weights = sum(part.events for part in work.passes) * setting.row_beats(work)
     if work.kind == "Linear":
         return weights + setting.constant_beats(work, work.outputs)
-    windows = [part for part in work.passes if part.plane == 0]
-    return weights + len(windows) * _pass_constants(work, setting) + 16 // setting.sizes.beat_words
+    lasts = [at + 1 == len(work.passes) or work.passes[at + 1].plane == 0 for at in range(len(work.passes))]
+    constants, window = 0, 0
+    for part, last in zip(work.passes, lasts, strict=True):
+        if last:
+            constants += _window_constants(work, setting, window % work.groups * work.outputs, setting.sizes.lanes if part.plane == 0 else work.outputs)
+            window += 1
+    return weights + constants + 16 // setting.sizes.beat_words
 
 
-def _pass_constants(work: Work, setting: Setting) -> int:
-    """Beats of the constants of one window of a Conv2d: each tile asks anew."""
-    full, rest = divmod(work.outputs, setting.sizes.lanes)
-    return full * setting.constant_beats(work, setting.sizes.lanes) + setting.constant_beats(work, rest)
+def _window_constants(work: Work, setting: Setting, first: int, tile: int) -> int:
+    """Beats of the constants of one window of a Conv2d: each tile asks anew, the last job of several planes asks once."""
+    return sum(setting.constant_beats(work, min(tile, work.outputs - at), first + at) for at in range(0, work.outputs, tile))
 
 
 def _arrival(beats: float, setting: Setting, units: Units, depth: str) -> float:
@@ -143,6 +147,7 @@ def _synapses(work: Work, setting: Setting, units: Units) -> float:
         clock += setting.latency + 16 / setting.sizes.beat_words * setting.interval + work.steps + _scan(work.count, "Linear", units["Linear"])
     total, popped = 0.0, [(0.0, 0.0, 1.0)]  # requests so far; when the lanes had added the last of each tile
     copied = taken = free = clock  # a tile is in the shadow; its job has started; the vector unit is idle
+    group_first = 0  # of a Conv2d: the first output of the group
     for at, part in enumerate(work.passes):
         last = at + 1 == len(work.passes) or work.passes[at + 1].plane == 0
         if part.plane > 1:  # the jobs of plane 1 and up hold the read port of the signals
@@ -165,7 +170,7 @@ def _synapses(work: Work, setting: Setting, units: Units) -> float:
                 asked = max(asked, begun + (requests - at_once) * repeats)
             summed = max(begun + additions, asked + setting.latency + unit["read"] + repeats - 1) if requests else max(copied, asked) + 2
             single = last and part.plane == 0
-            constants = setting.constant_beats(work, outputs) if single else 0
+            constants = setting.constant_beats(work, outputs, group_first + work.outputs - left) if single else 0
             total += requests
             popped.append((total, summed, repeats))
             taken = max(asked + unit["post"], free)
@@ -177,10 +182,12 @@ def _synapses(work: Work, setting: Setting, units: Units) -> float:
             left, left_beats, first = left - outputs, left_beats - parts, False
         clock = max(clock, found) + unit["pass"]
         if last and part.plane:
-            constants = setting.constant_beats(work, work.outputs)
+            constants = setting.constant_beats(work, work.outputs, group_first)
             items = work.outputs if conv else setting.groups(work.outputs)
             free = max(clock, free) + unit["final"] + (setting.latency if constants else 0.0) + _streamed(items, constants, setting, units)
             clock = free
+        if last:
+            group_first = (group_first + work.outputs) % (work.groups * work.outputs)
     return max(clock, free) + unit["end"]
 
 

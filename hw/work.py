@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nsllm_nir import reference
 from nsllm_nir.hw.image_check import ALIGNMENT
 from nsllm_nir.operations import Ints, convolve
-from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum, is_recurrent
+from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum
 
 DIGIT_BITS = 4  # of one pass over a source
 
@@ -39,7 +39,7 @@ class Work:
     size: its neurons; words, bytes: channels of constants that it fetches for each neuron (0: immediates).
     steps: Input: events; Sum: sources; Count: levels looked at, summed over the groups of PORTS neurons; Delay: slots; Conv2d: bits of
     the factors of its geometry. operands: signals that it reads. outputs: of one pass of a Linear or Conv2d; the rest belongs to these two.
-    count: of a Conv2d, the scan of its whole source before the windows, as that of a Linear.
+    count, groups: of a Conv2d, the scan of its whole source before the windows, as that of a Linear, and its groups of channels.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Work:
     source: int = 0
     weight_bits: int = 0
     count: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    groups: int = 1
     passes: tuple[Pass, ...] = ()
 
 
@@ -92,15 +93,16 @@ def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Wo
         case Linear():
             values = signals[op.source]
             passes = tuple(_scans(values, ports, isinstance(ops[op.source], Conv2d)))
-            return replace(work, **_constants(op.bias, op.shift), outputs=out.size, source=values.size, weight_bits=weight_bits(op.weight), passes=passes)
+            work = replace(work, words=_varies(op.bias), bytes=_varies(op.shift), weight_bits=weight_bits(op.weight))
+            return replace(work, outputs=out.size, source=values.size, passes=passes)
         case Conv2d():
-            kept = replace(
-                work, **_constants(op.bias, op.shift), outputs=op.weight.shape[0] // op.groups, source=signals[op.source].size, steps=_geometry_bits(op)
-            )
-            count = _scanned(np.abs(signals[op.source]), ports, isinstance(ops[op.source], Conv2d))
-            return replace(kept, weight_bits=weight_bits(op.weight), count=count, passes=tuple(_windows(op, signals[op.source])))
+            values = signals[op.source]
+            count = _scanned(np.abs(values), ports, isinstance(ops[op.source], Conv2d))
+            work = replace(work, words=_varies(op.bias), bytes=_varies(op.shift), weight_bits=weight_bits(op.weight), steps=_geometry_bits(op), count=count)
+            outputs = op.weight.shape[0] // op.groups
+            return replace(work, outputs=outputs, groups=op.groups, source=values.size, passes=tuple(_windows(op, values)))
         case Sum():
-            return replace(work, **_constants(op.bias), steps=len(op.sources), operands=len(op.sources))
+            return replace(work, words=_varies(op.bias), steps=len(op.sources), operands=len(op.sources))
         case Count():
             levels = np.minimum(_groups(np.abs(out), ports).max(axis=1) + 1, op.levels).sum()
             by_signal = isinstance(op.step, str)
@@ -113,15 +115,11 @@ def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Wo
             factors = op.current_decay.astype(np.int64) << 16 | op.voltage_decay.astype(np.int64)
             return replace(work, words=_varies(op.bias) + _varies(factors) + (0 if op.threshold is None else _varies(op.threshold)))
         case Delay():
-            return replace(work, words=_varies(op.steps), steps=int(op.steps.max()), operands=0 if is_recurrent(op) else 1)
+            return replace(work, words=_varies(op.steps), steps=int(op.steps.max()))
 
 
 def _varies(values: Ints) -> int:
     return int((values != values[0]).any())
-
-
-def _constants(bias: Ints, shift: Ints | None = None) -> dict[str, int]:
-    return {"words": _varies(bias), "bytes": 0 if shift is None else _varies(shift)}
 
 
 def _groups(values: Ints, ports: int) -> Ints:
