@@ -154,7 +154,8 @@ def main() -> None:
         f"- Memory decides. The FPGA engine reads {found.bytes / 1e3:,.0f} kB per token from DRAM, {share:.0%} of its modelled dynamic energy;",
         "  on Loihi the weights lie beside the neurons, so that this part vanishes. An FPGA whose memories on chip hold the model would gain the same.",
         f"- Size decides the rest: this model takes {lava.estimated_cores(rows) / lava.LOIHI2_CORES:.0%} of a chip.",
-        f"  With 8 bits per synapse, 1.515 G weights fill the synapse memories of {1.515e9 * WEIGHT_BITS / lava.CORE_SYNAPSE_BITS / lava.LOIHI2_CORES:,.0f} chips (computed), against one DRAM module.",
+        "  With 8 bits per synapse, 1.515 G weights fill the synapse memories of",
+        f"  {1.515e9 * WEIGHT_BITS / lava.CORE_SYNAPSE_BITS / lava.LOIHI2_CORES:,.0f} chips (computed), against one DRAM module.",
         "- Precision is no obstacle for this model: every constraint of the report holds, without a change of the model.",
         f"- Generation is: a token that depends on the one before waits for all {max(row.lag or 0 for row in rows) + 1} steps of the pipeline.",
     ]  # fmt: skip
