@@ -93,7 +93,7 @@ def main() -> None:
     program, spikes, board = shipped(), text(TOKENS), boards.load("vck190")
     where = setting(board)
     build = Case("shipped", program, spikes, where)
-    found = estimate(program, spikes, board)
+    found = estimate(program, images.pack_image(program, board.engine.beat_words), spikes, board)
     rows = lava.constraints(program)
     tokens = profile(program, spikes, board.engine.ports)
     outputs = {op.name: op.weight.shape[0] for op in program.ops if isinstance(op, Linear)}

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import InputError, LossyConversionError
-from nsllm_nir.exporters import image as images
 from nsllm_nir.hw import cost_model
 from nsllm_nir.hw.boards import Board, Power
 from nsllm_nir.hw.cost_model import Setting
@@ -107,11 +106,11 @@ def setting(board: Board) -> Setting:
     return Setting(board.engine, memory.latency, interval)
 
 
-def estimate(program: Program, spikes: NDArray[np.integer], board: Board) -> Estimate:
+def estimate(program: Program, image: bytes, spikes: NDArray[np.integer], board: Board) -> Estimate:
     """Cost of a program on a board, mean over the tokens of a run on the reference.
 
     Args:
-        program: with one input.
+        program, image: with one input; packed for the beats of the board (`exporters.image.pack_image`).
         spikes: (tokens, neurons), from the silent state.
         board: build, clock and memory.
 
@@ -119,7 +118,6 @@ def estimate(program: Program, spikes: NDArray[np.integer], board: Board) -> Est
         LossyConversionError: the program does not fit the build or the memory of the board (names the limit).
         InputError: the spikes do not fit the program.
     """
-    image = images.pack_image(program, board.engine.beat_words)
     if refusal := check_image(image, board.engine):
         raise LossyConversionError(f"the program does not fit the engine on {board.name}: {refusal.text}")
     if len(image) > 4 * board.memory.words:

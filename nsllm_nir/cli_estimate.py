@@ -37,6 +37,7 @@ def estimate(
 ) -> None:
     """Estimate cycles, bytes, memory and energy per token of a model on a board, from the spikes of a run on the reference. Nothing is measured."""
     from .cli_graphs import load
+    from .exporters.image import pack_image
     from .hw import boards
     from .hw.estimate import configured
     from .hw.estimate import estimate as model_cost
@@ -46,7 +47,7 @@ def estimate(
     prepared, spikes = load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
     with Steps() as progress:
         progress(f"estimate on {board}")
-        found = model_cost(prepared.program, spikes, chosen)
+        found = model_cost(prepared.program, pack_image(prepared.program, chosen.engine.beat_words), spikes, chosen)
     show(_ops_table(found, all_nodes=all_nodes), _facts(found))
     if json_file:
         write_json(json_file, found.to_json())

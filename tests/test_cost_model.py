@@ -20,7 +20,8 @@ from nsllm_nir.exporters import rtl
 from nsllm_nir.graph import DT
 from nsllm_nir.hw import boards, cost_model, toolchain
 from nsllm_nir.hw.cost_model import Setting
-from nsllm_nir.hw.estimate import configured, estimate, setting
+from nsllm_nir.hw.estimate import Estimate, configured, setting
+from nsllm_nir.hw.estimate import estimate as estimate_image
 from nsllm_nir.hw.simulated_bus import Surroundings
 from nsllm_nir.hw.work import Pass, Work, profile
 from nsllm_nir.program import Conv2d, Count, Input, Lif, Linear, Program, Widths
@@ -50,6 +51,10 @@ def image() -> Program:
 def spikes(program: Program, rate: float, tokens: int = 3) -> np.ndarray:
     node, rng = program.inputs[0], np.random.default_rng(5)
     return rng.integers(1, node.levels + 1, (tokens, node.size)) * (rng.random((tokens, node.size)) < rate)
+
+
+def estimate(program: Program, given: np.ndarray, board: boards.Board) -> Estimate:
+    return estimate_image(program, images.pack_image(program, board.engine.beat_words), given, board)
 
 
 CASES = [
