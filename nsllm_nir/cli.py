@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_graphs, cli_models
+from . import cli_estimate, cli_graphs, cli_models
 from .cli_options import Backends, Json
 from .errors import NsllmNirError
 from .terminal import Steps, show
@@ -20,7 +20,9 @@ app = typer.Typer(
     help="Spiking language models from snnTorch to NIR, Lava and HLS, spike for spike.",
 )
 TORCH_PACKAGES = ("torch", "transformers", "snntorch", "tokenizers", "safetensors", "accelerate", "datasets")
-for command in (cli_models.train, cli_models.quantize, cli_models.export, cli_graphs.run, cli_graphs.verify, cli_graphs.generate, cli_graphs.build):
+MODEL_COMMANDS = (cli_models.train, cli_models.quantize, cli_models.export)
+GRAPH_COMMANDS = (cli_graphs.run, cli_graphs.verify, cli_graphs.generate, cli_graphs.build, cli_estimate.estimate)
+for command in (*MODEL_COMMANDS, *GRAPH_COMMANDS):
     app.command()(command)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .program import Program
 
 
-def _load(model: Path, options: InputOptions, dt: float, length: int = 64) -> tuple[Prepared, NDArray[Any]]:
+def load(model: Path, options: InputOptions, dt: float, length: int = 64) -> tuple[Prepared, NDArray[Any]]:
     """What backends run, and its input spikes (steps, neurons)."""
     from .inputs import choose
     from .preparation import prepare
@@ -53,7 +53,7 @@ def run(
     from .report import block_of, quantization_tables, rows, spikes_table, write_arrays, write_json
 
     found = exporters.load(backend)
-    prepared, spikes = _load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
+    prepared, spikes = load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
     program = prepared.program
     with Steps() as progress:
         progress(f"run {backend}")
@@ -98,7 +98,7 @@ def verify(
     names = backend or _all_backends(model)
     for name in names:
         exporters.load(name)
-    prepared, spikes = _load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
+    prepared, spikes = load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
     with Steps() as progress:
         report = run_verification(prepared, spikes, names, progress=progress)
     show(*quantization_tables(report.quantization, report.quantization_error))
@@ -186,7 +186,7 @@ def build(
     vitis = given(part=part, clock_ns=clock_ns)
     if target != "vitis" and vitis:
         raise InputError(f"--part and --clock-ns belong to --target vitis; part and clock of {target} stand in its board file")
-    prepared, spikes = _load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt, length=16)
+    prepared, spikes = load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt, length=16)
     if target != "vitis":
         return _build_board(prepared, spikes, boards.load(target), out, timeout)
     project = build_vitis(prepared.program, spikes, reference.run(prepared.program, spikes), out, **vitis)

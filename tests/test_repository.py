@@ -124,7 +124,7 @@ def test_import_is_light(statement: str) -> None:
 
 def test_every_command_and_option_has_help() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    assert set(commands) == {"train", "quantize", "export", "run", "verify", "generate", "build", "doctor", "demo"}
+    assert set(commands) == {"train", "quantize", "export", "run", "verify", "generate", "build", "estimate", "doctor", "demo"}
     for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:

@@ -1,0 +1,163 @@
+"""The cost model against clock-accurate simulation, and the fit of its constants.
+
+    python benchmarks/cost_model.py --calibrate    # simulates the fit set, writes hw/unit_costs.json; then validates
+    python benchmarks/cost_model.py                # simulates the validation set, writes benchmarks/cost_model.md
+
+The fit set is `cost_model_cases.fit_cases`, the validation set `cost_model_validation.cases`; they have no program in common.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from cost_model_cases import Case, fit_cases
+from cost_model_validation import cases
+from scipy.optimize import least_squares
+
+from nsllm_nir.hw import cost_model, toolchain
+from nsllm_nir.hw.cost_model import Setting, Units
+from nsllm_nir.hw.work import Work, profile
+
+LIMIT = 0.05
+# Constants by what is fitted together; ("queue", "round") goes with the Linear layers.
+FITS = {kind: (kind,) for kind in ("Input", "Sum", "Count", "Gate", "Integrate", "Delay", "Lif", "Conv2d")}
+ORDER = {"Linear": ("synapses", "Linear"), **FITS}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One op in one token of a simulation."""
+
+    work: Work
+    setting: Setting
+    cycles: int
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token: its works, and the cycles in which no op was busy."""
+
+    works: tuple[Work, ...]
+    setting: Setting
+    ports: int
+    words: int
+    rest: int
+
+
+def samples(chosen: list[Case]) -> tuple[dict[str, list[Sample]], list[Token]]:
+    """Simulate; the beats that the model counts must be those that the engine reads."""
+    found: dict[str, list[Sample]] = defaultdict(list)
+    tokens = []
+    for case in chosen:
+        cycles = case.simulate()
+        words = sum(case.program.signals[name].size for name in case.program.traced)
+        for token, works in enumerate(profile(case.program, case.spikes, case.setting.sizes.ports)):
+            beats = sum(cost_model.beats(work, case.setting) for work in works)
+            assert beats == cycles.beats[token], f"{case.name}: {beats} beats, simulated {cycles.beats[token]}"
+            for work in works:
+                found[work.kind].append(Sample(work, case.setting, int(cycles.ops[work.name][token])))
+            rest = cycles.total[token] - sum(int(row[token]) for row in cycles.ops.values())
+            tokens.append(Token(works, case.setting, len(case.program.traced), words, int(rest)))
+    return found, tokens
+
+
+def fit(kind: str, chosen: list[Sample], units: Units) -> Units:
+    """Least squares of relative errors (robust), from the constants of the file."""
+    names = [(group, name) for group in ORDER[kind] for name in units[group]] + ([("queue", "round")] if kind == "Linear" else [])
+
+    def changed(values: np.ndarray) -> Units:
+        out = {group: dict(entries) for group, entries in units.items()}
+        for (group, name), value in zip(names, values, strict=True):
+            out[group][name] = float(value)
+        return out
+
+    start = np.array([units[group][name] for group, name in names])
+
+    def errors(values: np.ndarray) -> np.ndarray:
+        trial = changed(values)
+        wrong = [(cost_model.cycles(s.work, s.setting, trial) - s.cycles) / (s.cycles + 20) for s in chosen]
+        return np.array([*wrong, *(1e-4 * (values - start))])  # what the samples do not tell apart stays
+
+    found = least_squares(errors, start, bounds=(0, 100), diff_step=1e-3, loss="soft_l1", f_scale=0.02, max_nfev=15)
+    wrong = np.abs(errors(found.x)[: len(chosen)])
+    print(f"{kind}: {len(chosen)} samples, error mean {wrong.mean():.2%}, largest {wrong.max():.2%}", flush=True)
+    return changed(np.round(found.x, 3))
+
+
+def fit_tokens(tokens: list[Token]) -> dict[str, float]:
+    """Linear least squares of what a token costs beside its ops."""
+    rows = [[1, len(t.works), len(t.works) * any(w.kind == "Delay" and w.steps for w in t.works), t.ports] for t in tokens]
+    found, *_ = np.linalg.lstsq(np.array(rows, float), np.array([t.rest - t.words for t in tokens], float), rcond=None)
+    return dict(zip(("fixed", "op", "delays", "port"), np.round(found, 3).tolist(), strict=True))
+
+
+def calibrate() -> None:
+    """Fit all constants and write them."""
+    found, tokens = samples(list(fit_cases()))
+    units = cost_model.unit_costs()
+    source = (toolchain.RTL_SOURCES / "spike_engine.sv").read_text(encoding="utf-8")
+    for name, parameter in (("weight", "WEIGHT_BEATS"), ("constant", "CONSTANT_BEATS")):
+        depth = re.search(rf"parameter int {parameter} = (\d+)", source)
+        assert depth, parameter
+        units["queue"][name] = int(depth[1])
+    for kind in ORDER:
+        units = fit(kind, found[kind] if kind != "Conv2d" else found[kind][::3], units)  # one token of each: a Conv2d has many passes
+    units["token"] = fit_tokens(tokens)
+    about = "Fitted by `python benchmarks/cost_model.py --calibrate` to clock-accurate simulations; clock cycles. Tier: simulated."
+    cost_model.UNIT_COSTS.write_text(json.dumps({"about": about, "units": units}, indent=1) + "\n", encoding="utf-8")
+    cost_model.unit_costs.cache_clear()
+
+
+def validate(case: Case) -> tuple[int, float, str, float, float]:
+    """Cycles of all tokens, simulated and modelled; the op with the largest error in cycles, that error, and its error in percent."""
+    units, cycles = cost_model.unit_costs(), case.simulate()
+    tokens = profile(case.program, case.spikes, case.setting.sizes.ports)
+    total = sum(cost_model.total_cycles(case.program, works, case.setting, units, traced=True) for works in tokens)
+    by_op: dict[str, float] = defaultdict(float)
+    for works in tokens:
+        for work in works:
+            by_op[work.name] += cost_model.cycles(work, case.setting, units)
+    wrong = {name: modelled - int(cycles.ops[name].sum()) for name, modelled in by_op.items()}
+    worst = max(wrong, key=lambda name: abs(wrong[name]))
+    return int(cycles.total.sum()), total, worst, wrong[worst] / len(tokens), wrong[worst] / max(1, int(cycles.ops[worst].sum()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calibrate", action="store_true", help="fit the constants first")
+    if parser.parse_args().calibrate:
+        calibrate()
+    lines, errors = [], []
+    for number, case in enumerate(cases(), 1):
+        simulated, modelled, worst, cycles, share = validate(case)
+        where, tokens = case.setting, len(case.spikes)
+        errors.append(modelled / simulated - 1)
+        lines.append(
+            f"| {number} | {case.name} | {where.sizes.lanes}/{where.sizes.ports} | {where.latency:g}/{where.interval:g} | {simulated / tokens:,.1f} | "
+            f"{modelled / tokens:,.1f} | {errors[-1]:+.2%} | `{worst}` {cycles:+.1f} ({share:+.1%}) |"
+        )
+        print(lines[-1], flush=True)
+    within = sum(abs(error) <= LIMIT for error in errors)
+    head = [
+        "Written by `python benchmarks/cost_model.py`. Cycles per token, the answer with all signals as in a run of the backend: *simulated* clock by",
+        "clock, *modelled* from the spikes of the integer reference and `hw/unit_costs.json`. Programs and settings that the constants were not fitted to",
+        "(fit set: `cost_model_cases.fit_cases`; validation set: `cost_model_validation.cases`). Memory: latency / cycles per beat. Worst op: the one whose",
+        "cycles per token are furthest off. The beats read from memory are modelled exactly in every fit case (asserted).",
+        "",
+        f"Within {LIMIT:.0%}: {within} of {len(errors)}; mean error {np.mean(np.abs(errors)):.2%}, largest {max(errors, key=abs):+.2%}.",
+        "",
+        "| | model | lanes/ports | memory | simulated | modelled | error | worst op |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    (Path(__file__).parent / "cost_model.md").write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")
+    raise SystemExit(0 if within == len(errors) else 1)
+
+
+if __name__ == "__main__":
+    main()

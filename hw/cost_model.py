@@ -1,0 +1,204 @@
+"""Cycles and bytes of the SystemVerilog engine, modelled from the work of each op (docs/cost_model.md).
+
+The structure follows docs/rtl_engine.md; the constants in ``unit_costs.json`` are fitted to clock-accurate simulations by
+`python benchmarks/cost_model.py --calibrate`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from nsllm_nir.hw.toolchain import RtlSizes
+from nsllm_nir.hw.work import Work
+from nsllm_nir.program import Program
+
+UNIT_COSTS = Path(__file__).parent / "unit_costs.json"
+SCANS = {"Linear": ("block", "row", "neuron"), "Conv2d": ("outside", "inside", "hit")}  # units of the numbers of `Pass.scan`
+Units = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A build and its memory. latency: cycles from a read to its first beat; interval: cycles per beat, at least 1."""
+
+    sizes: RtlSizes
+    latency: float = 20.0
+    interval: float = 1.0
+
+    def groups(self, neurons: float) -> int:
+        """Rows of PORTS neurons."""
+        return -int(-neurons // self.sizes.ports)
+
+    def constant_beats(self, work: Work, neurons: int, first: int = 0) -> int:
+        """Beats of the constants of so many neurons from ``first`` on."""
+        words, last = self.sizes.beat_words, first + neurons - 1
+        return work.words * (last // words - first // words + 1) + work.bytes * (last // (4 * words) - first // (4 * words) + 1)
+
+    def row_beats(self, work: Work) -> int:
+        """Beats of one weight row (of a Conv2d: of one tap)."""
+        return -(-work.outputs * work.weight_bits // (2 * self.sizes.lanes))
+
+
+@cache
+def unit_costs() -> Units:
+    """The fitted constants by kind of op, in clock cycles; ``queue``: depths of the response queues and the engine's part of a read."""
+    content = json.loads(UNIT_COSTS.read_text(encoding="utf-8"))
+    return {kind: dict(values) for kind, values in content["units"].items()}
+
+
+def cycles(work: Work, setting: Setting, units: Units) -> float:
+    """Clock cycles in which an op is busy in one token."""
+    unit = units[work.kind]
+    groups = setting.groups(work.size)
+    match work.kind:
+        case "Linear" | "Conv2d":
+            return _synapses(work, setting, units)
+        case "Input":
+            return unit["fixed"] + groups + unit["event"] * work.steps
+        case "Sum":
+            lists = -(-int(work.steps) // setting.sizes.beat_words)
+            passes = max(0.0, work.steps - 2)
+            first = _job(work, setting, units, groups * min(work.steps, 2.0))
+            return first + lists * (setting.latency + unit["list"]) + passes * (2 * groups + unit["pass"])
+        case "Count":
+            return _job(work, setting, units, unit["level"] * work.steps + groups * (unit["group"] + work.operands - 1))
+        case "Delay":
+            moves = unit["move"] + groups if work.steps else 0.0
+            return _job(work, setting, units, groups * (unit["slot"] * work.steps + unit["group"])) + moves
+        case "Lif":  # the channels of constants load one after the other
+            loads = max(0, work.words - 1) * -(-work.size // setting.sizes.beat_words)
+            return _job(work, setting, units, groups * unit["group"] + loads * unit["load"])
+        case _:
+            return _job(work, setting, units, groups * unit["group"])
+
+
+def token_cycles(works: Sequence[Work], setting: Setting, units: Units, ports: int, result_words: int) -> float:
+    """Clock cycles of a token beside its ops: descriptors, and the answer of ``result_words`` values of ``ports`` signals looked at."""
+    unit = units["token"]
+    delays = any(work.kind == "Delay" and work.steps for work in works)
+    return unit["fixed"] + len(works) * (unit["op"] + unit["delays"] * delays) + unit["port"] * ports + result_words
+
+
+def total_cycles(program: Program, works: Sequence[Work], setting: Setting, units: Units, traced: bool = False) -> float:
+    """Clock cycles of one token. traced: the answer holds every traced signal, as in a run of the backend, not only the outputs."""
+    shown = program.traced if traced else program.outputs
+    words = sum(program.signals[name].size for name in shown)
+    busy = sum(cycles(work, setting, units) for work in works)
+    return busy + token_cycles(works, setting, units, len(program.traced), words)
+
+
+def beats(work: Work, setting: Setting) -> float:
+    """Beats that an op reads from memory in one token."""
+    if work.kind == "Sum":
+        return setting.constant_beats(work, work.size) + -(-int(work.steps) // setting.sizes.beat_words)
+    if work.kind not in SCANS:
+        return setting.constant_beats(work, work.size)
+    weights = sum(part.events for part in work.passes) * setting.row_beats(work)
+    if work.kind == "Linear":
+        return weights + setting.constant_beats(work, work.outputs)
+    lasts = [at + 1 == len(work.passes) or work.passes[at + 1].plane == 0 for at in range(len(work.passes))]
+    constants, window = 0, 0
+    for part, last in zip(work.passes, lasts, strict=True):
+        if last:
+            constants += _window_constants(work, setting, window % work.groups * work.outputs, setting.sizes.lanes if part.plane == 0 else work.outputs)
+            window += 1
+    return weights + constants + 16 // setting.sizes.beat_words
+
+
+def _window_constants(work: Work, setting: Setting, first: int, tile: int) -> int:
+    """Beats of the constants of one window of a Conv2d: each tile asks anew, the last job of several planes asks once."""
+    return sum(setting.constant_beats(work, min(tile, work.outputs - at), first + at) for at in range(0, work.outputs, tile))
+
+
+def _arrival(beats: float, setting: Setting, units: Units, depth: str) -> float:
+    """Cycles from the first to the last of so many beats: as many are in flight as the response queue holds."""
+    queue = units["queue"]
+    before, rest = divmod(max(0.0, beats - 1), queue[depth])
+    return before * max(setting.latency + queue["round"], queue[depth] * setting.interval) + rest * setting.interval
+
+
+def _streamed(items: float, beats: int, setting: Setting, units: Units) -> float:
+    """Cycles of so many items, whose constants come in so many beats, from the first of them on."""
+    return max(items, _arrival(beats, setting, units, "constant") + items / beats) if beats else items
+
+
+def _job(work: Work, setting: Setting, units: Units, items: float) -> float:
+    """An elementwise job: its items (cycles), or its constants where they are slower."""
+    unit, fetched = units[work.kind], setting.constant_beats(work, work.size)
+    first = unit["fetch"] + setting.latency if fetched else 0.0
+    return unit["fixed"] + first + _streamed(items, fetched, setting, units)
+
+
+def _synapses(work: Work, setting: Setting, units: Units) -> float:
+    """The passes of a Linear or Conv2d, tile by tile.
+
+    The fetch requests the beats of a tile as the scan finds its events; the lanes add them as they come; the tile is copied when the one
+    before is drained; its job takes the constants and writes the outputs, while the fetch and the lanes go on.
+    """
+    unit, queue, lanes = units["synapses"] | units[work.kind], units["queue"], setting.sizes.lanes
+    conv = work.kind == "Conv2d"
+    tile_beats, row_beats = work.weight_bits // 2, setting.row_beats(work)
+    clock = unit["start"]
+    if conv:
+        clock += setting.latency + 16 / setting.sizes.beat_words * setting.interval + work.steps + _scan(work.count, "Linear", units["Linear"])
+    total, popped = 0.0, [(0.0, 0.0, 1.0)]  # requests so far; when the lanes had added the last of each tile
+    copied = taken = free = clock  # a tile is in the shadow; its job has started; the vector unit is idle
+    group_first = 0  # of a Conv2d: the first output of the group
+    for at, part in enumerate(work.passes):
+        last = at + 1 == len(work.passes) or work.passes[at + 1].plane == 0
+        if part.plane > 1:  # the jobs of plane 1 and up hold the read port of the signals
+            clock = max(clock, free)
+        scanned = clock + unit["scan"]  # the first event
+        found = scanned + _scan(part.scan, work.kind, unit)
+        asked = clock
+        left_beats, left = row_beats, work.outputs
+        first = True
+        repeats = part.digits / part.events if part.events else 1.0
+        flow = max(setting.interval, (setting.latency + queue["round"]) / queue["weight"], repeats)  # cycles per beat once the queue is full
+        while left > 0:
+            outputs, parts = min(left, lanes), min(tile_beats, left_beats)
+            requests, additions = part.events * parts, part.digits * parts
+            at_once = min(requests, queue["weight"])
+            begun = max(copied, (scanned if first else asked) + setting.latency + unit["read"])  # the lanes have the first beat
+            full = max(asked + max(1.0, at_once * setting.interval), _popped(popped, total + at_once - queue["weight"]))
+            asked = max(full + (requests - at_once) * flow, found if first else 0.0, taken)
+            if requests > at_once:
+                asked = max(asked, begun + (requests - at_once) * repeats)
+            summed = max(begun + additions, asked + setting.latency + unit["read"] + repeats - 1) if requests else max(copied, asked) + 2
+            single = last and part.plane == 0
+            constants = setting.constant_beats(work, outputs, group_first + work.outputs - left) if single else 0
+            total += requests
+            popped.append((total, summed, repeats))
+            taken = max(asked + unit["post"], free)
+            ready = taken + (setting.latency + unit["fetch"] if constants else unit["ready"])
+            copied = max(summed + unit["copy"], free)
+            items = (outputs if conv else setting.groups(outputs)) * (1 if part.plane == 0 else 2)
+            free = max(max(copied, ready) + items, ready + _streamed(items, constants, setting, units)) + unit["finish"]
+            clock, asked = asked, asked + constants * setting.interval
+            left, left_beats, first = left - outputs, left_beats - parts, False
+        clock = max(clock, found) + unit["pass"]
+        if last and part.plane:
+            constants = setting.constant_beats(work, work.outputs, group_first)
+            items = work.outputs if conv else setting.groups(work.outputs)
+            free = max(clock, free) + unit["final"] + (setting.latency if constants else 0.0) + _streamed(items, constants, setting, units)
+            clock = free
+        if last:
+            group_first = (group_first + work.outputs) % (work.groups * work.outputs)
+    return max(clock, free) + unit["end"]
+
+
+def _popped(tiles: Sequence[tuple[float, float, float]], beat: float) -> float:
+    """When the lanes take this beat. tiles: beats up to the end of each, when that was, cycles per beat."""
+    at = len(tiles) - 1
+    while at > 0 and tiles[at - 1][0] >= beat:
+        at -= 1
+    last, when, repeats = tiles[at]
+    return when - max(0.0, last - beat) * repeats
+
+
+def _scan(numbers: tuple[float, float, float], kind: str, unit: dict[str, float]) -> float:
+    return sum(unit[name] * number for name, number in zip(SCANS[kind], numbers, strict=True))
