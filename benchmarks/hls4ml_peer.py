@@ -127,7 +127,8 @@ def simulate(answer: dict[str, Any], data: Layer, folder: Path) -> int:
     sizes = {"inputs": 2 * data.size, "outputs": answer["output_bits"], "items": len(data.spikes), "latency": answer["latency"]}
     (folder / "bench.sv").write_text(BENCH.format(**sizes), encoding="utf-8")
     verilator = toolchain.find_verilator()
-    flags = ["--binary", "--timing", "-CFLAGS", "-std=c++20 -fcoroutines", "-MAKEFLAGS", MAKE, "-O1", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "bench"]
+    flags = ["--binary", "--timing", "-CFLAGS", "-std=c++20 -fcoroutines", "-MAKEFLAGS", MAKE]
+    flags += ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "bench"]
     sources = ["bench.sv", *map(str, verilog(folder))]
     execute([verilator.binary, *flags, "--Mdir", "bench", *sources], folder, VERILATOR_ROOT=str(verilator.root))
     printed = execute([str(folder / "bench" / "Vbench")], folder / "da4ml")
