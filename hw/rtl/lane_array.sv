@@ -1,14 +1,12 @@
 // LANES accumulators. Takes weight beats in order, each with what to do: its digit (how often it is added), its sign, which
-// part of the tile it is, and whether it ends the tile. A finished tile moves to the shadow registers, where the vector unit
-// reads it while the next tile accumulates. Lane (u, k, q) takes its weight from byte k of unit u of the beat.
+// part of the tile it is, and whether it ends the tile. A finished tile moves to the shadow registers, from which
+// it is handed over while the next tile accumulates. Lane (u, k, q) takes its weight from byte k of unit u of the beat.
 module lane_array #(
     parameter int LANES = 64,
     parameter int PORTS = 4,
     parameter int VALUE_BITS = 24,
     localparam int UNITS = LANES / 64,
-    localparam int BEAT_BITS = 2 * LANES,
-    localparam int GROUPS = LANES / PORTS,
-    localparam int GROUP_BITS = $clog2(GROUPS)
+    localparam int BEAT_BITS = 2 * LANES
 ) (
     input logic clock,
     input logic reset,
@@ -20,12 +18,13 @@ module lane_array #(
     input logic beat_valid,
     input logic [BEAT_BITS-1:0] beat,
     output logic beat_pop,
-    output logic shadow_valid,
-    input logic shadow_release,
-    input logic [GROUP_BITS-1:0] group,  // of PORTS outputs of the tile
-    output logic [PORTS*VALUE_BITS-1:0] data
+    // The outputs of finished tiles, PORTS at a time.
+    output logic valid,
+    output logic [PORTS*VALUE_BITS-1:0] data,
+    input logic take,
+    input logic last  // with take: the tile needs no further groups
 );
-    logic is_end, has_beat, negative, go, last_time, ending, copy, copying, subtract;
+    logic is_end, has_beat, negative, go, last_time, ending, copy, copying, subtract, free;
     logic [1:0] part;
     logic [3:0] digit, times, enables;
 
@@ -34,7 +33,7 @@ module lane_array #(
     assign last_time = !has_beat || times == digit;
     assign info_pop = go && last_time;
     assign beat_pop = info_pop && has_beat;
-    assign copying = copy && !shadow_valid;
+    assign copying = copy && free;
 
     // The lanes that a beat of this part holds.
     logic [3:0] part_lanes;
@@ -49,15 +48,12 @@ module lane_array #(
             times <= 4'd1;
             ending <= 1'b0;
             copy <= 1'b0;
-            shadow_valid <= 1'b0;
         end else begin
             if (go) times <= last_time ? 4'd1 : times + 4'd1;
             if (!copy) begin
                 ending <= go && last_time && is_end;
                 if (ending) copy <= 1'b1;
             end else if (copying) copy <= 1'b0;
-            if (copying) shadow_valid <= 1'b1;
-            else if (shadow_release) shadow_valid <= 1'b0;
         end
     end
 
@@ -83,22 +79,7 @@ module lane_array #(
         end
     end
 
-    // Outputs come in blocks of 16 lanes; which block depends on the packing of the weights.
-    localparam int BLOCKS = 4 * UNITS;
-    localparam int BLOCK_BITS = $clog2(BLOCKS);
-    localparam int SUB_BITS = $clog2(16 / PORTS);
-    logic [BLOCK_BITS-1:0] block, stored;
-    logic unused;
-    assign block = group[GROUP_BITS-1-:BLOCK_BITS];
-    if (UNITS == 1) begin : g_one
-        assign stored = block;
-    end else begin : g_more
-        assign stored = weight_bits[1] ? block : weight_bits[2] ? {block[BLOCK_BITS-2:1], block[BLOCK_BITS-1], block[0]} : {block[BLOCK_BITS-3:0], block[BLOCK_BITS-1-:2]};
-    end
-    assign unused = &{1'b0, weight_bits};
-    if (SUB_BITS == 0) begin : g_block
-        selector #(.WIDTH(PORTS * VALUE_BITS), .COUNT(GROUPS)) select (.words(shadow), .index(stored), .word(data));
-    end else begin : g_part
-        selector #(.WIDTH(PORTS * VALUE_BITS), .COUNT(GROUPS)) select (.words(shadow), .index({stored, group[SUB_BITS-1:0]}), .word(data));
-    end
+    lane_drain #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(VALUE_BITS)) drain (
+        .clock, .reset, .weight_bits, .load(copying), .free, .shadow, .valid, .data, .take, .last
+    );
 endmodule

@@ -153,8 +153,7 @@ module spike_engine #(
     logic [64/PORTS-1:0] flags;
     logic [PORTS*V-1:0] vector_data, signal_in, signal_out, vector_state_data, state_in, state_out, lanes_data;
     logic reads_signals, vector_read, scan_read, result_read, signal_read, state_read, vector_request, vector_pop, geometry_request, geometry_pop;
-    logic reads_geometry, lanes_valid, lanes_release;
-    logic [$clog2(LANES/PORTS)-1:0] lanes_group;
+    logic reads_geometry, lanes_valid, lanes_take, lanes_last;
     logic [engine::BEAT_ADDRESS_BITS-1:0] vector_beat, geometry_beat;
 
     event_input #(.PORTS(PORTS), .VALUE_BITS(V)) events (
@@ -167,12 +166,12 @@ module spike_engine #(
         .flag_address, .flags, .signal_read(scan_read), .signal_read_address(scan_address), .signal_data(signal_out), .request(weight_request),
         .request_ready(weight_ready), .request_beat(weight_beat), .beat_valid(weight_valid), .beat(weight_data), .beat_pop(weight_pop),
         .reads_geometry, .geometry_request, .geometry_ready(constant_ready), .geometry_beat, .constant_valid, .constant_data, .geometry_pop,
-        .job_start(synapse_job_start), .job(synapse_job), .vector_busy, .lanes_valid, .lanes_release, .lanes_group, .lanes_data
+        .job_start(synapse_job_start), .job(synapse_job), .vector_busy, .lanes_valid, .lanes_data, .lanes_take, .lanes_last
     );
     assign job_start = synapse_job_start || own_job_start;
     assign job = synapse_busy ? synapse_job : own_job;
-    vector_unit #(.BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .VALUE_BITS(V), .COMPARE_BITS(COMPARE_BITS), .LANES(LANES)) vectors (
-        .clock, .reset, .start(job_start), .next_job(job), .op, .busy(vector_busy), .lanes_valid, .lanes_release, .lanes_group, .lanes_data,
+    vector_unit #(.BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .VALUE_BITS(V), .COMPARE_BITS(COMPARE_BITS)) vectors (
+        .clock, .reset, .start(job_start), .next_job(job), .op, .busy(vector_busy), .lanes_valid, .lanes_data, .lanes_take, .lanes_last,
         .request(vector_request), .request_ready(constant_ready), .request_beat(vector_beat), .beat_valid(constant_valid), .beat(constant_data),
         .beat_pop(vector_pop), .serial(job_serial), .reads_signals, .signal_read(vector_read), .signal_read_address(vector_read_address), .signal_data(signal_out),
         .signal_write(vector_write), .signal_write_address(vector_write_address), .signal_write_data(vector_data), .state_read,

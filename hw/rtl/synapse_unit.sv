@@ -42,9 +42,9 @@ module synapse_unit #(
     output engine::job_t job,
     input logic vector_busy,
     output logic lanes_valid,
-    input logic lanes_release,
-    input logic [$clog2(LANES/PORTS)-1:0] lanes_group,
-    output logic [PORTS*VALUE_BITS-1:0] lanes_data
+    output logic [PORTS*VALUE_BITS-1:0] lanes_data,
+    input logic lanes_take,
+    input logic lanes_last
 );
     localparam int LOG = $clog2(BEAT_BITS / 32);
     localparam int LANE_LOG = $clog2(LANES);
@@ -149,7 +149,7 @@ module synapse_unit #(
     );
     lane_array #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(VALUE_BITS)) lanes (
         .clock, .reset, .clear(start), .weight_bits(op.param[3:0]), .info_valid, .info, .info_pop, .beat_valid, .beat, .beat_pop,
-        .shadow_valid(lanes_valid), .shadow_release(lanes_release), .group(lanes_group), .data(lanes_data)
+        .valid(lanes_valid), .data(lanes_data), .take(lanes_take), .last(lanes_last)
     );
 
     // --- Jobs. ---

@@ -4,8 +4,7 @@ module vector_unit #(
     parameter int BEAT_BITS = 128,
     parameter int PORTS = 4,
     parameter int VALUE_BITS = 24,
-    parameter int COMPARE_BITS = 32,
-    parameter int LANES = 64
+    parameter int COMPARE_BITS = 32
 ) (
     input logic clock,
     input logic reset,
@@ -13,11 +12,11 @@ module vector_unit #(
     input engine::job_t next_job,
     input engine::op_t op,  // whose job it is
     output logic busy,
-    // Lanes: a group of finished accumulators.
+    // Lanes: the groups of finished accumulators, in order.
     input logic lanes_valid,
-    output logic lanes_release,  // the last of them is taken
-    output logic [$clog2(LANES/PORTS)-1:0] lanes_group,
     input logic [PORTS*VALUE_BITS-1:0] lanes_data,
+    output logic lanes_take,
+    output logic lanes_last,  // with take: the job needs no further group
     // Constants.
     output logic request,
     input logic request_ready,
@@ -54,15 +53,14 @@ module vector_unit #(
     logic enable;  // the stages up to the operands move
 
     // --- Issue: which words are read. ---
-    logic [23:0] left, a_at, b_at, d_at, state_at, lane_at;
+    logic [23:0] left, a_at, b_at, d_at, state_at;
+    logic [PORT_LOG-1:0] lane_at;  // of a serial job: the neuron within its group
     logic step, two_steps, issue, last_step, last_item;
     logic [17:0] slot, slots;  // Delay: the current slot and where it begins
     logic [23:0] slot_offset;
     logic [PORTS-1:0] asked;
     assign slots = op.stride[17:0];
-    logic [23:0] increment;
 
-    assign increment = job.serial ? 24'd1 : GROUP;
     assign two_steps = job.use_b || job.kind == engine::JOB_LIF;
     assign last_step = step == two_steps;
     assign last_item = left == 24'd1;
@@ -70,8 +68,8 @@ module vector_unit #(
     assign reads_signals = state != IDLE && !(job.from_lanes && !job.use_b);
     assign signal_read = enable && issue && reads_signals;
     assign signal_read_address = step && job.use_b ? b_at : a_at;
-    assign lanes_group = lane_at[PORT_LOG+:$clog2(LANES/PORTS)];
-    assign lanes_release = enable && issue && job.from_lanes && last_step && last_item;
+    assign lanes_take = enable && issue && job.from_lanes && last_step && (!job.serial || lane_at == '1 || last_item);
+    assign lanes_last = last_item;
 
     // --- Stage 1: the memories answer. ---
     logic v1, last1, step1;
@@ -225,7 +223,7 @@ module vector_unit #(
             step1 <= step;
             d1 <= d_at;
             state1 <= state_at;
-            lane1 <= job.serial ? lane_at[PORT_LOG-1:0] : '0;
+            lane1 <= lane_at;
             a_lane1 <= job.serial ? a_at[PORT_LOG-1:0] : '0;
             b_lane1 <= job.serial ? b_at[PORT_LOG-1:0] : '0;
             lanes1 <= lanes_data;
@@ -247,7 +245,7 @@ module vector_unit #(
                     b_at <= b_at + (job.serial ? job.step : GROUP);
                     d_at <= d_at + (job.serial ? job.step : GROUP);
                     state_at <= state_at + GROUP;
-                    lane_at <= lane_at + increment;
+                    if (job.serial) lane_at <= lane_at + 1'b1;
                 end
             end
         end
