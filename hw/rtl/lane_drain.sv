@@ -12,6 +12,7 @@ module lane_drain #(
     input logic load,  // the shadow is valid from the next cycle on; only while free
     output logic free,
     input logic [LANES*VALUE_BITS-1:0] shadow,
+    input logic [VALUE_BITS-1:0] excess,  // with load: what all lanes have too much
     output logic valid,
     output logic [PORTS*VALUE_BITS-1:0] data,
     input logic take,  // only while valid
@@ -21,7 +22,7 @@ module lane_drain #(
     localparam int GROUPS = LANES / PORTS;
     localparam int BITS = $clog2(GROUPS);
     localparam int LEVELS = (BITS + 1) / 2;
-    localparam int STAGES = 2 + (LEVELS + 1) / 2;  // registers: select, gate, every second level of the tree
+    localparam int STAGES = 3 + LEVELS / 2;  // registers: select, gate, every second level of the tree, difference
     localparam int DEPTH = 8;  // more than the cycles from a free place to its group
 
     // --- Which group passes: blocks of 16 lanes, whose order depends on the packing of the weights. ---
@@ -30,7 +31,7 @@ module lane_drain #(
     logic [BITS-1:0] group, stored;
     logic [BLOCK_BITS-1:0] block, stored_block;
     logic [GROUPS-1:0] select;
-    logic [STAGES-1:0] moving, first;
+    logic [STAGES-1:0] moving, first, closing;
     logic [$clog2(DEPTH):0] room;
     logic holds, go, done, ended, pop, selected_tile, taken_tile, unused;
 
@@ -54,12 +55,13 @@ module lane_drain #(
         for (int p = 0; p < GROUPS; p++) select[p] <= go && stored == BITS'(p);
         moving <= {moving[STAGES-2:0], go};
         first <= {first[STAGES-2:0], group == '0};
+        closing <= {closing[STAGES-2:0], group == '1};
         if (reset) begin
             {holds, ended, moving, selected_tile, taken_tile} <= '0;
             group <= '0;
             room <= DEPTH[$clog2(DEPTH):0];
         end else begin
-            ended <= take && last;
+            ended <= take && (last || queue_closing);
             if (load) holds <= 1'b1;
             else if (done) holds <= 1'b0;
             if (done) group <= '0;
@@ -83,7 +85,7 @@ module lane_drain #(
                 joined = '0;
                 for (int i = 0; i < COUNT; i++) for (int j = 0; j < FROM; j++) joined[i*WORD+:WORD] |= g_level[l-1].words[(i*FROM+j)*WORD+:WORD];
             end
-            if (l % 2 == 0 || l == LEVELS) begin : g_register
+            if (l % 2 == 0) begin : g_register
                 always_ff @(posedge clock) words <= joined;
             end else begin : g_wire
                 assign words = joined;
@@ -91,11 +93,20 @@ module lane_drain #(
         end
     end
 
+    // The excess of a tile stays until the first group of the next passes by.
+    logic [VALUE_BITS-1:0] tile_excess, group_excess;
+    logic [WORD-1:0] exact;
+    always_ff @(posedge clock) begin
+        if (load) tile_excess <= excess;
+        if (moving[STAGES-3] && first[STAGES-3]) group_excess <= tile_excess;
+        for (int p = 0; p < PORTS; p++) exact[p*VALUE_BITS+:VALUE_BITS] <= g_level[LEVELS].words[p*VALUE_BITS+:VALUE_BITS] - group_excess;
+    end
+
     // --- Queue; what is left of an ended tile is dropped here. ---
-    logic full, queue_valid, queue_first, dropping;
-    fifo #(.WIDTH(WORD + 1), .DEPTH(DEPTH)) queue (
-        .clock, .reset, .push(moving[STAGES-1]), .in({first[STAGES-1], g_level[LEVELS].words}), .full, .pop, .valid(queue_valid),
-        .out({queue_first, data})
+    logic full, queue_valid, queue_first, queue_closing, dropping;
+    fifo #(.WIDTH(WORD + 2), .DEPTH(DEPTH)) queue (
+        .clock, .reset, .push(moving[STAGES-1]), .in({first[STAGES-1], closing[STAGES-1], exact}), .full, .pop, .valid(queue_valid),
+        .out({queue_first, queue_closing, data})
     );
     assign valid = queue_valid && (queue_first || !dropping);
     assign pop = take || (queue_valid && dropping && !queue_first);

@@ -148,7 +148,7 @@ module synapse_unit #(
         .clock, .reset, .push(info_push), .in(info_in), .full(info_full), .pop(info_pop), .valid(info_valid), .out(info)
     );
     lane_array #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(VALUE_BITS)) lanes (
-        .clock, .reset, .clear(start), .weight_bits(op.param[3:0]), .info_valid, .info, .info_pop, .beat_valid, .beat, .beat_pop,
+        .clock, .reset, .weight_bits(op.param[3:0]), .info_valid, .info, .info_pop, .beat_valid, .beat, .beat_pop,
         .valid(lanes_valid), .data(lanes_data), .take(lanes_take), .last(lanes_last)
     );
 
