@@ -87,10 +87,11 @@ module spike_engine #(
     // --- External memory. ---
     logic weight_request, weight_ready, weight_valid, weight_pop, constant_request, constant_ready, constant_valid, constant_pop, clear_error, error;
     logic [engine::BEAT_ADDRESS_BITS-1:0] weight_beat, constant_beat;
+    logic [1:0] weight_length;
     logic [BEAT_BITS-1:0] weight_data, constant_data;
     memory_reader #(.BEAT_BITS(BEAT_BITS), .WEIGHT_BEATS(WEIGHT_BEATS), .CONSTANT_BEATS(CONSTANT_BEATS)) memory (
-        .clock, .reset, .base, .weight_request, .weight_ready, .weight_beat, .weight_valid, .weight_data, .weight_pop, .constant_request,
-        .constant_ready, .constant_beat, .constant_valid, .constant_data, .constant_pop, .clear_error, .error, .m_axi_araddr(m_axi_image_araddr),
+        .clock, .reset, .base, .weight_request, .weight_ready, .weight_beat, .weight_length, .weight_valid, .weight_data, .weight_pop, .constant_request,
+        .constant_ready, .constant_beat, .constant_length(2'd0), .constant_valid, .constant_data, .constant_pop, .clear_error, .error, .m_axi_araddr(m_axi_image_araddr),
         .m_axi_arlen(m_axi_image_arlen), .m_axi_arsize(m_axi_image_arsize), .m_axi_arburst(m_axi_image_arburst),
         .m_axi_arvalid(m_axi_image_arvalid), .m_axi_arready(m_axi_image_arready), .m_axi_rdata(m_axi_image_rdata),
         .m_axi_rresp(m_axi_image_rresp), .m_axi_rlast(m_axi_image_rlast), .m_axi_rvalid(m_axi_image_rvalid), .m_axi_rready(m_axi_image_rready)
@@ -164,7 +165,7 @@ module spike_engine #(
     synapse_unit #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(V), .QUEUE_WORDS(QUEUE_WORDS)) synapses (
         .clock, .reset, .start(synapse_start), .op, .row_alignment, .busy(synapse_busy), .rows, .additions, .port_taken(reads_signals),
         .flag_address, .flags, .signal_read(scan_read), .signal_read_address(scan_address), .signal_data(signal_out), .request(weight_request),
-        .request_ready(weight_ready), .request_beat(weight_beat), .beat_valid(weight_valid), .beat(weight_data), .beat_pop(weight_pop),
+        .request_ready(weight_ready), .request_beat(weight_beat), .request_length(weight_length), .beat_valid(weight_valid), .beat(weight_data), .beat_pop(weight_pop),
         .reads_geometry, .geometry_request, .geometry_ready(constant_ready), .geometry_beat, .constant_valid, .constant_data, .geometry_pop,
         .job_start(synapse_job_start), .job(synapse_job), .vector_busy, .lanes_valid, .lanes_data, .lanes_take, .lanes_last
     );

@@ -1,5 +1,5 @@
 // Linear and Conv2d. A pass is one digit plane of one scan (a Linear: of the source; a Conv2d: of one window and group); its
-// tiles go from the event queue through the fetch to the lanes and become jobs of the vector unit, which finishes them.
+// tiles go from the event queue through the fetch to the lanes; one job of the vector unit finishes them.
 module synapse_unit #(
     parameter int LANES = 64,
     parameter int PORTS = 4,
@@ -26,6 +26,7 @@ module synapse_unit #(
     output logic request,
     input logic request_ready,
     output logic [engine::BEAT_ADDRESS_BITS-1:0] request_beat,
+    output logic [1:0] request_length,
     input logic beat_valid,
     input logic [BEAT_BITS-1:0] beat,
     output logic beat_pop,
@@ -59,7 +60,7 @@ module synapse_unit #(
     assign conv = op.kind == engine::KIND_CONV2D;
 
     // --- Shape of a pass. ---
-    logic [23:0] outputs, left_outputs, tile_first, tile_d, group_first, group_d, line_d, tile_outputs;
+    logic [23:0] outputs, group_first, group_d, line_d;
     logic [19:0] tiles;
     logic [21:0] row_beats;
     logic [2:0] tile_beats;
@@ -142,7 +143,7 @@ module synapse_unit #(
 
     row_fetch #(.QUEUE_WORDS(QUEUE_WORDS)) fetch (
         .clock, .reset, .start(state == PASS), .push, .event_entry, .filled, .tiles, .tile_beats, .row_beats, .busy(fetch_busy), .post, .post_ready,
-        .request, .request_ready, .request_beat, .info_push, .info_full, .info(info_in)
+        .request, .request_ready, .request_beat, .request_length, .info_push, .info_full, .info(info_in)
     );
     fifo #(.WIDTH(9), .DEPTH(128)) infos (
         .clock, .reset, .push(info_push), .in(info_in), .full(info_full), .pop(info_pop), .valid(info_valid), .out(info)
@@ -153,48 +154,36 @@ module synapse_unit #(
     );
 
     // --- Jobs. ---
-    engine::job_t tile_job, final_job;
+    engine::job_t pass_job, final_job;
     assign post_ready = !posted;
     assign more_planes = (reach >> plane) > 8'd1;
     assign single = plane == 3'd0 && !more_planes;
-    assign tile_outputs = left_outputs < TILE ? left_outputs : TILE;
     assign job_start = posted && !vector_busy;
     always_comb begin
-        tile_job = '0;
-        tile_job.kind = engine::JOB_ADD;
-        tile_job.serial = conv;
-        tile_job.from_lanes = 1'b1;
-        tile_job.use_b = plane != 3'd0;
-        tile_job.items = conv ? tile_outputs : (tile_outputs + GROUP - 24'd1) >> PORT_LOG;
-        tile_job.b = tile_d;
-        tile_job.d = tile_d;
-        tile_job.step = products[1*24+:24];
-        tile_job.first = tile_first;
-        tile_job.channels = {2'b00, single, single};
-        tile_job.shift = {plane, 2'b00};
+        pass_job = '0;
+        pass_job.kind = engine::JOB_ADD;
+        pass_job.serial = conv;
+        pass_job.from_lanes = 1'b1;
+        pass_job.use_b = plane != 3'd0;
+        pass_job.items = conv ? outputs : (outputs + GROUP - 24'd1) >> PORT_LOG;
+        pass_job.b = group_d;
+        pass_job.d = group_d;
+        pass_job.step = products[1*24+:24];
+        pass_job.first = group_first;
+        pass_job.channels = {2'b00, single, single};
+        pass_job.shift = {plane, 2'b00};
         // Several planes: bias and shift come last, over the sum that is in place.
-        final_job = tile_job;
+        final_job = pass_job;
         final_job.from_lanes = 1'b0;
         final_job.use_b = 1'b0;
-        final_job.items = conv ? outputs : (outputs + GROUP - 24'd1) >> PORT_LOG;
         final_job.a = group_d;
-        final_job.d = group_d;
-        final_job.first = group_first;
         final_job.channels = 4'b0011;
     end
 
     logic [23:0] group_left, column_left, row_left;
     always_ff @(posedge clock) begin
-        if (post) begin
-            job <= tile_job;
-            left_outputs <= left_outputs - TILE;
-            tile_first <= tile_first + TILE;
-            tile_d <= tile_d + (conv ? products[1*24+:24] << LANE_LOG : TILE);
-        end else if (state == PASS) begin
-            left_outputs <= outputs;
-            tile_first <= group_first;
-            tile_d <= group_d;
-        end else if (state == FINAL && !posted) job <= final_job;
+        if (post) job <= pass_job;
+        else if (state == FINAL && !posted) job <= final_job;
 
         if (reset) begin
             state <= IDLE;
