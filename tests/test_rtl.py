@@ -289,7 +289,7 @@ MUTANTS = {
     "shift": ("vector_unit.sv", "x3[p*V+:V] << shift3[p*5+:5]", "x3[p*V+:V]", "ternary_spikes"),
     "delay slot": ("vector_unit.sv", "age <= slots;", "age <= slots - 18'd1;", "back"),
     "gate": ("vector_unit.sv", "engine::JOB_GATE: if (b != ", "engine::JOB_GATE: if (b == ", "slow_spikes"),
-    "row address": ("source_scan.sv", "(index[1] ? stride << 1 : '0)", "(index[1] ? stride : '0)", "ternary_spikes"),
+    "row address": ("neuron_read.sv", "index1[2] ? stride << 2", "index1[2] ? stride << 1", "ternary_spikes"),
     "rounding": ("vector_unit.sv", "opposite = -{s[V-1], s};", "opposite = -{s[V-1], s} + 1'b1;", "leak"),
     "kernel tap": ("window_walk.sv", "row_words + row_gap_words", "row_words", "conv_potential"),
 }
