@@ -284,13 +284,13 @@ def mutant_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MUTANTS = {
-    "adder sign": ("lane_array.sv", "low[0] <= {b[1] ^ two, b[0]} ^ {2{negative}}", "low[0] <= {b[1] ^ two, b[0]}", "one"),
-    "comparison": ("count_unit.sv", "+ ~wide_step", "- wide_step", "ternary_spikes"),
-    "shift": ("vector_unit.sv", "x3[p*V+:V] << shift3[p*5+:5]", "x3[p*V+:V]", "ternary_spikes"),
-    "delay slot": ("vector_unit.sv", "age <= slots;", "age <= slots - 18'd1;", "back"),
-    "gate": ("vector_unit.sv", "engine::JOB_GATE: if (b != ", "engine::JOB_GATE: if (b == ", "slow_spikes"),
+    "adder sign": ("lane_array.sv", "low[0] <= {b[1] ^ two, b[0]} ^ {2{negate}}", "low[0] <= {b[1] ^ two, b[0]}", "one"),
+    "comparison": ("count_unit.sv", "value} ^ {W{side}};", "value};", "ternary_spikes"),
+    "shift": ("vector_unit.sv", "x6 <= x5 << shift5[1:0];", "x6 <= x5;", "ternary_spikes"),
+    "delay slot": ("vector_unit.sv", "age <= slots;", "age <= slots - K'(1);", "back"),
+    "gate": ("vector_unit.sv", "is_gate && !is_one4", "is_gate && is_one4", "slow_spikes"),
     "row address": ("neuron_read.sv", "index1[2] ? stride << 2", "index1[2] ? stride << 1", "ternary_spikes"),
-    "rounding": ("vector_unit.sv", "opposite = -{s[V-1], s};", "opposite = -{s[V-1], s} + 1'b1;", "leak"),
+    "rounding": ("vector_unit.sv", "(leak5[0] && s5[0]) || ", "", "leak"),
     "kernel tap": ("window_walk.sv", "row_words + row_gap_words", "row_words", "conv_potential"),
 }
 

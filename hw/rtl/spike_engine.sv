@@ -176,7 +176,9 @@ module spike_engine #(
     );
     assign job_start = synapse_job_start || own_job_start;
     assign job = synapse_busy ? synapse_job : own_job;
-    vector_unit #(.BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .VALUE_BITS(V), .COMPARE_BITS(COMPARE_BITS)) vectors (
+    vector_unit #(
+        .BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .VALUE_BITS(V), .COMPARE_BITS(COMPARE_BITS), .SIGNAL_WORDS(SIGNAL_WORDS), .STATE_WORDS(STATE_WORDS)
+    ) vectors (
         .clock, .reset, .start(job_start), .next_job(job), .op, .busy(vector_busy), .lanes_valid, .lanes_data, .lanes_take, .lanes_last,
         .request(vector_request), .request_ready(constant_ready), .request_beat(vector_beat), .beat_valid(constant_valid), .beat(constant_data),
         .beat_pop(vector_pop), .serial(job_serial), .reads_signals, .signal_read(vector_read), .signal_read_address(vector_read_address), .signal_data(signal_out),
