@@ -9,7 +9,7 @@ module lane_drain #(
     input logic clock,
     input logic reset,
     input logic [3:0] weight_bits,  // 2, 4 or 8
-    input logic load,  // the shadow is valid from the next cycle on; only while free
+    input logic load,  // the shadow takes a tile; only while free
     output logic free,
     input logic [LANES*VALUE_BITS-1:0] shadow,
     input logic [VALUE_BITS-1:0] excess,  // with load: what all lanes have too much
@@ -48,7 +48,7 @@ module lane_drain #(
     end
     assign unused = &{1'b0, weight_bits, full};
     assign free = !holds;
-    assign go = holds && room != '0;
+    assign go = (holds || load) && room != '0;
     assign done = (go && group == '1) || (ended && selected_tile == taken_tile);
 
     always_ff @(posedge clock) begin

@@ -40,9 +40,11 @@ module memory_reader #(
     localparam int LOG = $clog2(BEAT_BITS / 8);
     localparam int PAGE = 12 - LOG;  // bits of a beat within 4 KiB
     localparam int ORDER = 2 ** $clog2(WEIGHT_BEATS + CONSTANT_BEATS);
+    localparam logic [$clog2(CONSTANT_BEATS):0] FEW = ($clog2(CONSTANT_BEATS) + 1)'(CONSTANT_BEATS / 4 * 3);
     localparam int ADDRESS = engine::BEAT_ADDRESS_BITS;
 
-    // --- Who asks. Constants come first, but every second time at most, so that weights need not look at their request. ---
+    // --- Who asks. Constants come first, every second time, while few of them are on their way; else they take what weights leave:
+    // what comes too early takes the place of weights that the lanes wait for. ---
     logic [$clog2(WEIGHT_BEATS):0] weights_left;  // free places in the response queues
     logic [$clog2(CONSTANT_BEATS):0] constants_left;
     logic weights_fit, constants_fit, constant_turn, take_weight, take_constant, ready;
@@ -53,7 +55,7 @@ module memory_reader #(
     assign weights_fit = weights_left[$clog2(WEIGHT_BEATS):2] != '0;
     assign constants_fit = constants_left[$clog2(CONSTANT_BEATS):2] != '0;
     assign weight_ready = ready && weights_fit && !constant_turn;
-    assign constant_ready = ready && constants_fit && (constant_turn || !weight_request);
+    assign constant_ready = ready && constants_fit && (constant_turn || !(weight_request && weights_fit));
     assign take_weight = weight_request && weight_ready;
     assign take_constant = constant_request && constant_ready;
 
@@ -71,7 +73,7 @@ module memory_reader #(
         end else begin
             weights_left <= weights_left + {{$clog2(WEIGHT_BEATS) {1'b0}}, weight_pop} - {{($clog2(WEIGHT_BEATS) - 2) {1'b0}}, take_weight ? {1'b0, weight_length} + 3'd1 : 3'd0};
             constants_left <= constants_left + {{$clog2(CONSTANT_BEATS) {1'b0}}, constant_pop} - {{($clog2(CONSTANT_BEATS) - 2) {1'b0}}, take_constant ? {1'b0, constant_length} + 3'd1 : 3'd0};
-            constant_turn <= constant_request && !take_constant && constants_fit && !constant_turn;
+            constant_turn <= constant_request && !take_constant && constants_left > FEW && !constant_turn;
         end
 
     // --- Addresses. ---
