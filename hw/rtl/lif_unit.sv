@@ -20,7 +20,7 @@ module lif_unit #(
     output logic write_u,  // result is the new u; for one cycle
     output logic write_v,
     output logic [PORTS*24-1:0] result,
-    output logic [PORTS-1:0] spikes  // with write_v
+    output logic [PORTS-1:0] spikes  // with write_v and one cycle longer
 );
     typedef enum logic [2:0] {IDLE, LEAK, TOP, INPUT, BIAS, FIRE, STORE} state_t;
     state_t state;
@@ -30,7 +30,7 @@ module lif_unit #(
     assign busy = state != IDLE;
     assign ready = state == IDLE && words_valid;
     assign go = !of_v || words_valid || !(state == INPUT || (state == BIAS && fires));
-    assign words_take = state == IDLE ? start : go && of_v && (state == INPUT || (state == BIAS && fires));
+    assign words_take = of_v && ((state == LEAK && tick == 4'd12) || (go && (state == INPUT || (state == BIAS && fires))));
 
     always_ff @(posedge clock) begin
         tick <= state == LEAK ? tick + 4'd1 : 4'd0;
@@ -61,9 +61,12 @@ module lif_unit #(
         logic signed [23:0] value, v;
         logic signed [27:0] part, added, sum;
         logic signed [26:0] bias;
-        logic [25:0] factors;
+        logic [31:0] factors;
+        logic factor;
         logic [16:0] threshold;
         logic negative, inexact, spike, above, below, carry, unused, drop;
+        assign factors = {3'd0, words[p*32+16+:13], 3'd0, words[p*32+:13]};
+        selector #(.WIDTH(1), .COUNT(32)) pick_factor (.words(factors), .index({of_v, tick}), .word(factor));
         assign value = old[p*VALUE_BITS+:24];
         assign bias = words[p*32+:27];
         assign threshold = words[p*32+:17];
@@ -77,10 +80,8 @@ module lif_unit #(
         assign spikes[p] = spike;
         assign unused = &{1'b0, drop, words[p*32+:32], inputs[p*VALUE_BITS+:VALUE_BITS], old[p*VALUE_BITS+:VALUE_BITS]};
         always_ff @(posedge clock) begin
-            if (state == IDLE) factors <= {words[p*32+16+:13], words[p*32+:13]};
-            else if (state == LEAK) factors <= factors >> 1;
             // What is added in the next cycle.
-            if (state == LEAK && !factors[0]) added <= '0;
+            if (state == LEAK && !factor) added <= '0;
             else
                 case (state)
                     LEAK: added <= 28'(value);

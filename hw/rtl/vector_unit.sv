@@ -132,8 +132,9 @@ module vector_unit #(
     end
 
     // --- Stage 4: operands. They stay until the item goes on. ---
-    logic held, in_unit, count_start, lif_start, lif_busy, count_ready, count_taken, count_done, lif_ready, lif_taken, lif_wrote, write_u, write_v, go, slot_known;
-    logic v4, v5, v6, v7, v8;
+    logic held, in_unit, count_start, lif_start, lif_busy, count_ready, count_taken, count_done, lif_ready, lif_taken, write_u, write_v, go, fires, slot_known;
+    logic v4, v5, state5, last5, spike5, after_v;  // of a Lif: a new u or v, v, whether it fires
+    logic signal6, signal7, signal8, state6, state7, state8, last6, last7, last8;  // what is written
     logic [2:0] slot_read;
     logic [PORTS*V-1:0] word3, a4, b4, s4, x8;
     logic [PORTS*32-1:0] words4;
@@ -152,7 +153,8 @@ module vector_unit #(
         for (int p = 1; p < PORTS; p++) others3 |= word3[p*V+:V];
         if (!job.serial) others3 = '0;
     end
-    assign in_unit = delay_ready || delay_running || delay_ended != '0 || !count_ready || count_done || lif_busy || write_v || lif_wrote;
+    assign in_unit = delay_ready || delay_running || delay_ended != '0 || !count_ready || count_done || lif_busy || write_v || after_v || spike5;
+    assign fires = !op.flags[engine::FLAG_POTENTIAL];
     assign go = v4 && !(is_count || is_lif || is_delay);
     assign count_start = held && is_count && count_ready;
     assign lif_start = held && is_lif && lif_ready;
@@ -161,7 +163,7 @@ module vector_unit #(
         .ready(count_ready), .taken(count_taken), .done(count_done), .counts
     );
     lif_unit #(.PORTS(PORTS), .VALUE_BITS(V)) lif (
-        .clock, .reset, .start(lif_start), .fires(!op.flags[engine::FLAG_POTENTIAL]), .inputs(a4), .old(s4), .words_valid(constants_valid && is_lif), .words,
+        .clock, .reset, .start(lif_start), .fires, .inputs(a4), .old(s4), .words_valid(constants_valid && is_lif), .words,
         .words_take(lif_words_take), .busy(lif_busy), .ready(lif_ready), .read_v(lif_read_v), .taken(lif_taken), .write_u, .write_v, .result(lif_result), .spikes(lif_spikes)
     );
 
@@ -214,7 +216,8 @@ module vector_unit #(
             s5 <= is_integrate ? s4[p*V+:V] : '0;
             shift5 <= is_add && job.channels[engine::CHANNEL_BYTES] ? bytes4[p*5+:5] : job.shift;
             leak5 <= bytes4[p*5+:4];
-            shown <= !is_lif ? '0 : !op.flags[engine::FLAG_POTENTIAL] ? V'(lif_spikes[p]) : V'($signed(lif_result[p*24+:24]));
+            shown <= !is_lif || after_v ? '0 : V'($signed(lif_result[p*24+:24]));
+            if (after_v && lif_spikes[p]) shown[0] <= 1'b1;
             // Stage 6.
             x6 <= x5 << shift5[1:0];
             shift6 <= shift5[4:2];
@@ -229,7 +232,7 @@ module vector_unit #(
             // Stage 8.
             x8[p*V+:V] <= x7 + b7;
             // Stage 9: write.
-            signal_write[p] <= v8 && !is_advance && (!job.serial || d_at[PORT_LOG-1:0] == p);
+            signal_write[p] <= signal8 && (!job.serial || d_at[PORT_LOG-1:0] == p);
             signal_write_data[p*V+:V] <= job.serial ? x8[V-1:0] : x8[p*V+:V];
         end
         logic unused_port;
@@ -238,19 +241,15 @@ module vector_unit #(
 
     // State writes: a result of Integrate, a stored source of Delay, u and v of Lif, and the moved slot.
     for (genvar p = 0; p < PORTS; p++) begin : g_state
-        logic [V-1:0] written;
-        assign written = is_lif ? V'($signed(lif_result[p*24+:24])) : x8[p*V+:V];
         always_ff @(posedge clock) begin
-            state_write_data[p*V+:V] <= written;
+            state_write_data[p*V+:V] <= x8[p*V+:V];
             if (p == 0 && state == MOVE) state_write_data[p*V+:V] <= V'(next_slot);
             if (p == 1 && state == MOVE) state_write_data[p*V+:V] <= V'(next_offset);
         end
     end
-    logic state_result;
-    assign state_result = v8 && (is_advance || is_integrate);
     always_ff @(posedge clock) begin
-        state_write <= {PORTS{write_u || write_v || state == MOVE || state_result}};
-        state_write_at <= state == MOVE ? op.state[S-1:0] : write_v ? result_at + padded : result_at;
+        state_write <= {PORTS{state8 || state == MOVE}};
+        state_write_at <= state == MOVE ? op.state[S-1:0] : last8 && is_lif ? result_at + padded : result_at;
         signal_write_at <= d_at;
     end
     assign serial = job.serial;
@@ -283,7 +282,7 @@ module vector_unit #(
             b_at <= b_at + stride;
         end
         if (state == IDLE) d_at <= next_job.d[A-1:0];
-        else if (v8) d_at <= d_at + stride;
+        else if (signal8) d_at <= d_at + stride;
         if (state == IDLE) begin
             left <= next_job.items[N-1:0];
             lane_at <= '0;
@@ -301,7 +300,7 @@ module vector_unit #(
             result_at <= slots_at + slot_offset;
         end else begin
             if (first_issue) state_at <= state_at + STATE_GROUP;
-            if (write_v || state_result) result_at <= result_at + STATE_GROUP;
+            if (state8 && last8) result_at <= result_at + STATE_GROUP;
         end
         if (first_issue) v_at <= state_at + padded;
         slot_read <= {slot_read[1:0], state == SLOT};
@@ -314,16 +313,18 @@ module vector_unit #(
         if (reset) begin
             state <= IDLE;
             {busy, reads_signals, signal_read, state_read, step, waits, held} <= '0;
-            {v1, v2, v3, v4, v5, v6, v7, v8, v_read1, v_read2, v_read3, lif_wrote} <= '0;
+            {v1, v2, v3, v4, v5, v_read1, v_read2, v_read3, state5, last5, after_v, spike5} <= '0;
+            {signal6, signal7, signal8, state6, state7, state8, last6, last7, last8} <= '0;
         end else begin
             signal_read <= issue && reads_signals;
             state_read <= first_issue || delay_running || lif_read_v || state == SLOT;
             {v1, v2, v3, v4} <= {issue, v1, v2, v3 && last3};
             {v_read1, v_read2, v_read3} <= {lif_read_v, v_read1, v_read2};
-            lif_wrote <= write_v;
             v5 <= go || delay_ended[3];
-            v6 <= v5 || count_done || lif_wrote;
-            {v7, v8} <= {v6, v7};
+            {state5, last5, after_v, spike5} <= {write_u || write_v, write_v, write_v && fires, after_v};
+            {signal6, signal7, signal8} <= {(v5 && !is_advance) || count_done || spike5 || (last5 && !fires), signal6, signal7};
+            {state6, state7, state8} <= {(v5 && (is_advance || is_integrate)) || state5, state6, state7};
+            {last6, last7, last8} <= {v5 || last5, last6, last7};
             if (issue) step <= !last_step;
             if (first_issue) waits <= job.kind == engine::JOB_COUNT || job.kind == engine::JOB_LIF || is_delay;
             else if (count_taken || lif_taken || (delay_running && delay_last)) waits <= 1'b0;
@@ -343,7 +344,7 @@ module vector_unit #(
                 SLOT_WAIT: if (slot_known) state <= RUN;
                 RUN: if (issue && last_step && (job.use_b ? left == '0 : last_item)) state <= DRAIN;
                 DRAIN:
-                if (!(waits || held || v1 || v2 || v3 || v4 || v5 || v6 || v7 || v8 || in_unit)) begin
+                if (!(waits || held || v1 || v2 || v3 || v4 || v5 || signal6 || signal7 || signal8 || state5 || state6 || state7 || state8 || in_unit)) begin
                     state <= is_advance ? MOVE : IDLE;
                     busy <= is_advance;
                     reads_signals <= 1'b0;
