@@ -130,13 +130,15 @@ def main() -> None:
         print(f"seed {seed}: {len(program.ops)} ops, {accounts.cycles} cycles, {differences} differences", flush=True)
     rows = [
         ("programs", len(SEEDS)), ("clock cycles", totals["clock_cycles"]), ("bursts read", totals["bursts_read"]), ("beats read", totals["beats_read"]),
-        ("rules checked", totals["rules_checked"]), ("**rules broken**", totals["violations"]), ("**cells that differ from the reference**", totals["different_cells"]),
-    ]  # fmt: skip
+        ("rules checked", totals["rules_checked"]), ("**rules broken**", totals["violations"]),
+        ("**cells that differ from the reference**", totals["different_cells"]),
+    ]
     lines = [
         "# The buses of the SystemVerilog engine (simulated)",
         "",
         f"Written by `python benchmarks/axi_protocol.py`: {sizes.lanes} lanes, {TOKENS} tokens each, random programs, addresses, latencies (1 to 90 cycles),",
-        "intervals of beats (1, 3) and of reads (1, 2, 9), stalls (0 to 70 %). Ops: " + ", ".join(f"{name} {count}" for name, count in sorted(ops.items())) + ".",
+        "intervals of beats (1, 3) and of reads (1, 2, 9), stalls (0 to 70 %).",
+        "Ops: " + ", ".join(f"{name} {count}" for name, count in sorted(ops.items())) + ".",
         "",
         "| what | number |",
         "|---|---|",

@@ -43,11 +43,11 @@ module memory_reader #(
     localparam logic [$clog2(CONSTANT_BEATS):0] FEW = ($clog2(CONSTANT_BEATS) + 1)'(CONSTANT_BEATS / 4 * 3);
     localparam int ADDRESS = engine::BEAT_ADDRESS_BITS;
 
-    // --- Who asks. Constants come first, every second time, while few of them are on their way; else they take what weights leave:
-    // what comes too early takes the place of weights that the lanes wait for. ---
+    // --- Who asks. While few constants are on their way, they have every second turn. More of them only take what the weights
+    // leave: what comes too early takes the place of weights that the lanes wait for. ---
     logic [$clog2(WEIGHT_BEATS):0] weights_left;  // free places in the response queues
     logic [$clog2(CONSTANT_BEATS):0] constants_left;
-    logic weights_fit, constants_fit, constant_turn, take_weight, take_constant, ready;
+    logic weights_fit, constants_fit, constant_turn, lanes_wait, take_weight, take_constant, ready;
     logic asked, asked_constant, accept;
     logic [ADDRESS-1:0] asked_beat;
     logic [1:0] asked_length;
@@ -55,7 +55,7 @@ module memory_reader #(
     assign weights_fit = weights_left[$clog2(WEIGHT_BEATS):2] != '0;
     assign constants_fit = constants_left[$clog2(CONSTANT_BEATS):2] != '0;
     assign weight_ready = ready && weights_fit && !constant_turn;
-    assign constant_ready = ready && constants_fit && (constant_turn || !(weight_request && weights_fit));
+    assign constant_ready = ready && constants_fit && (constant_turn || !weight_request || (lanes_wait && !weights_fit));
     assign take_weight = weight_request && weight_ready;
     assign take_constant = constant_request && constant_ready;
 
@@ -69,10 +69,11 @@ module memory_reader #(
         if (reset) begin
             weights_left <= WEIGHT_BEATS[$clog2(WEIGHT_BEATS):0];
             constants_left <= CONSTANT_BEATS[$clog2(CONSTANT_BEATS):0];
-            constant_turn <= 1'b0;
+            {constant_turn, lanes_wait} <= '0;
         end else begin
             weights_left <= weights_left + {{$clog2(WEIGHT_BEATS) {1'b0}}, weight_pop} - {{($clog2(WEIGHT_BEATS) - 2) {1'b0}}, take_weight ? {1'b0, weight_length} + 3'd1 : 3'd0};
             constants_left <= constants_left + {{$clog2(CONSTANT_BEATS) {1'b0}}, constant_pop} - {{($clog2(CONSTANT_BEATS) - 2) {1'b0}}, take_constant ? {1'b0, constant_length} + 3'd1 : 3'd0};
+            lanes_wait <= weight_valid && !weight_pop;
             constant_turn <= constant_request && !take_constant && constants_left > FEW && !constant_turn;
         end
 
