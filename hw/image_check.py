@@ -161,6 +161,7 @@ def _too_small(header: Header, sizes: RtlSizes) -> Refusal | None:
         ("BITS_TOO_WIDE", "potential_bits", header.potential_bits, sizes.potential_bits),
         ("BITS_TOO_WIDE", "comparator_bits", header.comparator_bits, sizes.comparator_bits),
         ("TOO_MANY_OPS", "descriptors", header.ops, sizes.descriptors),
+        ("TOO_MANY_OPS", "ports (one per descriptor at most)", header.ports, sizes.descriptors),
     )
     for status, name, need, have in needs:
         if need > have:

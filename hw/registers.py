@@ -129,7 +129,12 @@ STATUSES = (
         "the weight rows of the image are aligned to fewer words than one memory beat of this build",
         "row_words_aligned is less than one memory beat of the build",
     ),
-    Status("TOO_MANY_OPS", 17, "the program has more op descriptors than this build holds", "ops exceeds the descriptor memory of the build"),
+    Status(
+        "TOO_MANY_OPS",
+        17,
+        "the program has more op descriptors or ports than this build holds",
+        "ops (SystemVerilog: or ports) exceeds the descriptor memory of the build",
+    ),
     Status("MEMORY_ERROR", 18, "the external memory answered a read with an error", "(at any time) a read of the image returned an error"),
     Status(
         "QUEUE_TOO_SMALL",

@@ -18,20 +18,26 @@ class Surroundings:
     """What the engine meets in the simulation.
 
     latency: cycles from an accepted read to its first beat; interval: cycles from one beat to the next; stalls: percent
-    of the cycles in which memory, streams and host hold back; seed: of the stalls and of all registers without a reset.
+    of the cycles in which memory, streams and host hold back; seed: of the stalls and of all registers without a reset;
+    address_interval: cycles from one accepted read (a burst) to the next.
     """
 
     latency: int = 20
     interval: int = 1
     stalls: int = 0
     seed: int = 0
+    address_interval: int = 1
 
 
 @dataclass(frozen=True)
 class Accounts:
-    """beats: read from memory; op_cycles: clock cycles in which each descriptor was busy."""
+    """beats, bursts: read from memory; cycles: of the clock; checks: rules of the buses that were looked at and kept;
+    op_cycles: clock cycles in which each descriptor was busy."""
 
     beats: int
+    bursts: int
+    cycles: int
+    checks: int
     op_cycles: list[int]
 
 
@@ -68,8 +74,8 @@ class SimulatedBus(PipeProcess):
 
     def accounts(self) -> Accounts:
         """What happened since the last call."""
-        beats, *op_cycles = self._ask(_ACCOUNTS, []).view("<u8").tolist()
-        return Accounts(beats, op_cycles)
+        beats, bursts, cycles, checks, *op_cycles = self._ask(_ACCOUNTS, []).view("<u8").tolist()
+        return Accounts(beats, bursts, cycles, checks, op_cycles)
 
     def _ask(self, operation: int, payload: list[int]) -> Words:
         return self.request(operation, np.array(payload, "<u4"))

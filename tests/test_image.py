@@ -289,6 +289,10 @@ def test_builds_that_are_too_small_are_named(image: bytes) -> None:
     ]:
         refusal = check_image(image, toolchain.RtlSizes(**sizes))
         assert refusal and refusal.status & 0xFF == status and re.search(text, refusal.text)
+    words = words_of(image)
+    words[6] = 257  # ports
+    refusal = check_image(sealed(words), toolchain.RtlSizes())
+    assert refusal and refusal.status == 17 and "it needs ports (one per descriptor at most) = 257, the build has 256" in refusal.text
 
 
 def test_random_changes_are_refused_or_run_without_leaving_a_memory(engine: EngineProcess, image: bytes) -> None:

@@ -195,6 +195,10 @@ def test_programs_too_large_for_the_build_are_refused() -> None:
     program = Program((Input("input", 20_000), Linear("linear", "input", np.ones((1, 20_000), np.int8), zeros, zeros)), ("linear",))
     with pytest.raises(LossyConversionError, match=r"does not fit the simulated spike engine: QUEUE_TOO_SMALL: .* it has 20000, the queue 16384"):
         rtl.backend.compile(program)
+    with SimulatedBus(toolchain.build_rtl()) as bus:
+        with pytest.raises(BackendError, match=r"status 19\): QUEUE_TOO_SMALL"):
+            Driver(bus).load_unchecked(images.pack_image(program))
+        assert bus.read_register(OFFSETS["status"]) == 19 | 1 << 8
 
 
 # --- what the hardware itself refuses ---------------------------------------------------------------------------------
@@ -231,16 +235,38 @@ def changed(image: bytes, word: int, value: int, *, sealed: bool = True) -> byte
         (lambda b: changed(b, 11, 1 << 30), 9),
         (lambda b: changed(b, 20, 33), 15),
         (lambda b: changed(b, 4, 1 << 20), 17),
+        (lambda b: changed(b, 6, toolchain.RTL_BUILD.descriptors + 1), 17),
+        (lambda b: changed(b, 16, 1), 7),
+        (lambda b: changed(b, 9, 1 << 20), 7),
         (lambda b: changed(b, 32, 77), 12),
+        (lambda b: changed(b, 32 + 16 + 3, 1 << 20), 12),
     ],
-    ids=["truncated", "tiny", "magic", "version", "content", "checksum", "reserved", "signals", "states", "comparator", "ops", "kind"],
+    ids=[
+        "truncated",
+        "tiny",
+        "magic",
+        "version",
+        "content",
+        "checksum",
+        "reserved",
+        "signals",
+        "states",
+        "comparator",
+        "ops",
+        "ports",
+        "trace",
+        "names",
+        "kind",
+        "destination",
+    ],
 )
 def test_the_engine_refuses_images_by_its_status_register(bus: SimulatedBus, image: bytes, damage: Callable[[bytes], bytes], status: int) -> None:
     driver = Driver(bus)
     assert driver.sizes == toolchain.RTL_BUILD
     with pytest.raises(BackendError, match=rf"the spike engine refuses \(status {status}\)"):
         driver.load_unchecked(damage(image))
-    assert bus.read_register(OFFSETS["status"]) & 0xFF == status
+    refusal = check_image(damage(image), toolchain.RTL_BUILD)
+    assert refusal and bus.read_register(OFFSETS["status"]) == refusal.status and refusal.status & 0xFF == status
     with pytest.raises(BackendError, match=r"status 2\): NOT_LOADED"):
         driver.reset()
     driver.load(image)
@@ -284,13 +310,13 @@ def mutant_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MUTANTS = {
-    "adder sign": ("lane_array.sv", "next_weight ^ {8{negative}}", "next_weight", "one"),
-    "comparison": ("count_unit.sv", "+ ~wide_step", "- wide_step", "ternary_spikes"),
-    "shift": ("vector_unit.sv", "x3[p*V+:V] << shift3[p*5+:5]", "x3[p*V+:V]", "ternary_spikes"),
-    "delay slot": ("vector_unit.sv", "age <= slots;", "age <= slots - 18'd1;", "back"),
-    "gate": ("vector_unit.sv", "engine::JOB_GATE: if (b != ", "engine::JOB_GATE: if (b == ", "slow_spikes"),
-    "row address": ("source_scan.sv", "(index[1] ? stride << 1 : '0)", "(index[1] ? stride : '0)", "ternary_spikes"),
-    "rounding": ("vector_unit.sv", "opposite = -{s[V-1], s};", "opposite = -{s[V-1], s} + 1'b1;", "leak"),
+    "adder sign": ("lane_array.sv", "low[0] <= {b[1] ^ two, b[0]} ^ {2{negate}}", "low[0] <= {b[1] ^ two, b[0]}", "one"),
+    "comparison": ("count_unit.sv", "value} ^ {W{side}};", "value};", "ternary_spikes"),
+    "shift": ("vector_unit.sv", "x6 <= x5 << shift5[1:0];", "x6 <= x5;", "ternary_spikes"),
+    "delay slot": ("vector_unit.sv", "age <= slots;", "age <= slots - K'(1);", "back"),
+    "gate": ("vector_unit.sv", "is_gate && !is_one4", "is_gate && is_one4", "slow_spikes"),
+    "row address": ("neuron_read.sv", "index1[2] ? stride << 2", "index1[2] ? stride << 1", "ternary_spikes"),
+    "rounding": ("vector_unit.sv", "(leak5[0] && s5[0]) || ", "", "leak"),
     "kernel tap": ("window_walk.sv", "row_words + row_gap_words", "row_words", "conv_potential"),
 }
 

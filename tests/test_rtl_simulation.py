@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nsllm_nir import reference
 from nsllm_nir.errors import BackendError
+from nsllm_nir.exporters import image as images
 from nsllm_nir.hw import toolchain
+from nsllm_nir.hw.driver import Driver
 from nsllm_nir.hw.simulated_bus import Accounts, SimulatedBus, Surroundings
+from nsllm_nir.program import Input, Linear, Program
 
 # Register 0xF0 chooses a fault. Command 1 adds up a word of each beat of the image; any other command returns the event packet, each word plus 1.
 DEVICE = """
@@ -114,6 +119,8 @@ module spike_engine #(
             if (s_axis_events_tlast) begin echoing <= 0; interrupt <= fault != 11; end
         end
         if (m_axis_results_tvalid && (m_axis_results_tready || fault == 7)) m_axis_results_tvalid <= 0;
+        if (fault == 12 && interrupt) s_axi_control_rvalid <= 1;
+        if (fault == 13 && interrupt) s_axi_control_bvalid <= 1;
         if (fault == 8) m_axis_results_tdata[9] <= flip;
         flip <= !flip;
         if (!aresetn) {have_address, have_data, s_axi_control_bvalid, s_axi_control_rvalid, m_axi_image_arvalid, m_axis_results_tvalid} <= 0;
@@ -149,7 +156,8 @@ def exercise(bus: SimulatedBus, address: int = 4096) -> None:
         if not status:
             assert bus.read_register(0x14) == IMAGE[3::4].sum()
             accounts = bus.accounts()
-            assert accounts.beats == 16 and accounts.op_cycles[:3] == [0, 0, 0] and accounts.op_cycles[3] > 16
+            assert (accounts.beats, accounts.bursts) == (16, 8) and accounts.cycles > accounts.op_cycles[3] and accounts.checks > 4 * 8
+            assert accounts.op_cycles[:3] == [0, 0, 0] and accounts.op_cycles[3] > 16
     bus.write_register(0x2C, 3)
     for packet in (IMAGE, IMAGE[:1]):
         bus.send(packet)
@@ -157,7 +165,7 @@ def exercise(bus: SimulatedBus, address: int = 4096) -> None:
         assert np.array_equal(bus.receive(), packet + 1)
         bus.wait()
         bus.write_register(0x0C, 1)
-    assert bus.accounts() != Accounts(0, []) and bus.accounts() == Accounts(0, [])
+    assert bus.accounts().cycles > 0 and bus.accounts() == Accounts(0, 0, 0, 0, [])
 
 
 @pytest.mark.parametrize("surroundings", [Surroundings(1), Surroundings(40, 3), Surroundings(5, 1, 60, 1), Surroundings(5, 2, 60, 2)], ids=str)
@@ -168,16 +176,17 @@ def test_a_device_that_keeps_the_rules(device: Path, surroundings: Surroundings)
 
 def test_latency_and_bandwidth_are_what_was_asked(device: Path) -> None:
     cycles = {}
-    for latency, interval in ((1, 1), (11, 1), (1, 4)):
-        with SimulatedBus(device, Surroundings(latency, interval), timeout=30.0) as bus:
+    for latency, interval, address_interval in ((1, 1, 1), (11, 1, 1), (1, 4, 1), (1, 1, 16)):
+        with SimulatedBus(device, Surroundings(latency, interval, address_interval=address_interval), timeout=30.0) as bus:
             for offset, value in ((0x18, 0), (0x1C, 0), (0x24, 64), (0x2C, 1)):
                 bus.write_register(offset, value)
             bus.write_memory(0, IMAGE)
             bus.write_register(0, 1)
             bus.wait()
-            cycles[latency, interval] = bus.accounts().op_cycles[3]
-    assert cycles[11, 1] - cycles[1, 1] == 8 * 10  # eight bursts of two beats, one after the other
-    assert cycles[1, 4] - cycles[1, 1] == 8 * 3 + 7 * 2  # the second beat of each, and what is left of the pause between bursts
+            cycles[latency, interval, address_interval] = bus.accounts().op_cycles[3]
+    assert cycles[11, 1, 1] - cycles[1, 1, 1] == 8 * 10  # eight bursts of two beats, one after the other
+    assert cycles[1, 4, 1] - cycles[1, 1, 1] == 8 * 3 + 7 * 2  # the second beat of each, and what is left of the pause between bursts
+    assert cycles[1, 1, 16] - cycles[1, 1, 1] == 7 * (16 - 3)  # from burst to burst
 
 
 FAULTS = [
@@ -192,6 +201,8 @@ FAULTS = [
     "s_axi_control B: response before address and data",
     "s_axi_control R: error response",
     "interrupt: nothing has moved for 2000000 cycles",
+    "s_axi_control R: response that nobody asked for",
+    "s_axi_control B: response before address and data",
 ]
 
 
@@ -223,3 +234,60 @@ def test_a_device_is_built_once_and_errors_of_its_source_are_shown(device: Path,
     (tmp_path / "spike_engine.sv").write_text(DEVICE.replace("endmodule", "endmodul"))
     with pytest.raises(BackendError, match=r"(?s)failed with status 1.*spike_engine\.sv:\d+"):
         toolchain.build_rtl(toolchain.RtlSizes(), ("-O0",), tmp_path)
+
+
+# --- bursts of the engine itself ---------------------------------------------------------------------------------------
+
+
+def step_of_a_linear(binary: Path, address: int, surroundings: Surroundings) -> tuple[np.ndarray, np.ndarray, Accounts]:
+    """One token through a Linear with rows of 17 beats (8-bit weights), its image at ``address``: what came, what should come, accounts."""
+    rng = np.random.default_rng(4)
+    weight = rng.integers(-128, 128, (260, 40)).astype(np.int8)
+    program = Program((Input("input", 40), Linear("linear", "input", weight, rng.integers(-9, 9, 260), rng.integers(0, 2, 260))), ("linear",))
+    inputs = (rng.random((1, 40)) < 0.5).astype(np.int64)
+    with SimulatedBus(binary, surroundings) as bus:
+        driver = Driver(bus, address)
+        driver.load(images.pack_image(program, driver.sizes.beat_words))
+        bus.accounts()
+        got = driver.step(np.stack([np.flatnonzero(inputs[0]), np.ones(inputs.sum(), int)], axis=1).astype("<u4"), traced=False)
+        return got[:260].view("<i4"), reference.run(program, inputs).values["linear"][0], bus.accounts()
+
+
+def test_a_row_is_read_in_bursts_that_are_split_at_4_kib() -> None:
+    binary, accounts = toolchain.build_rtl(), {}
+    for address in (0, 16, 48, 0x7_FFFF_F010):
+        for surroundings in (Surroundings(), Surroundings(1, 1, 60, 1), Surroundings(5, 2, 30, 2, 7)):
+            got, want, accounts[address] = step_of_a_linear(binary, address, surroundings)
+            assert np.array_equal(got, want)
+    beats = accounts[0].beats
+    assert all(account.beats == beats and account.bursts < beats / 2 for account in accounts.values())
+
+
+def test_bursts_pay_where_a_memory_charges_each_read() -> None:
+    binary = toolchain.build_rtl()
+    free, charged = (step_of_a_linear(binary, 0, Surroundings(address_interval=interval))[2] for interval in (1, 4))
+    assert charged.beats == free.beats and sum(charged.op_cycles) < 1.4 * sum(free.op_cycles)  # single beats would take 4 times as long
+
+
+BURST_MUTANTS = {
+    "length that the responses do not have": ("{constant, m_axi_arlen[1:0]}", "{constant, m_axi_arlen[1:0] ^ 2'd1}", r"status 18\): MEMORY_ERROR"),
+    "no split": ("crosses = room < ", "crosses = 1'b0 && room < ", "m_axi_image AR: burst crosses 4 KiB"),
+    "valid falls": ("m_axi_arvalid <= split || asked;\n", "m_axi_arvalid <= split || asked;\n end else if (beats == 2'd1) begin m_axi_arvalid <= 1'b0;\n",
+                    "m_axi_image AR: valid fell before ready"),
+    "address moves": ("if (free) begin\n            address", "if (1'b1) begin\n            address", "m_axi_image AR: payload changed before ready"),
+    "narrow beats": ("m_axi_arsize = LOG[2:0]", "m_axi_arsize = LOG[2:0] - 3'd1", "m_axi_image AR: beats are not as wide as the port"),
+    "fixed address": ("m_axi_arburst = 2'b01", "m_axi_arburst = 2'b00", "m_axi_image AR: burst type is not INCR"),
+}
+
+
+@pytest.mark.parametrize("name", BURST_MUTANTS)
+def test_mutants_of_the_bursts_are_caught(name: str, tmp_path: Path) -> None:
+    old, new, message = BURST_MUTANTS[name]
+    shutil.copytree(toolchain.RTL_SOURCES, tmp_path / "rtl")
+    path = tmp_path / "rtl" / "memory_reader.sv"
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    binary = toolchain.build_rtl(flags=("-O0",), folder=tmp_path / "rtl")
+    with pytest.raises(BackendError, match=message):
+        step_of_a_linear(binary, 48, Surroundings(5, 1, 60, 1))

@@ -55,7 +55,7 @@ inline std::string status_text(Word status) {
         case BAD_EVENT: return "event " + at + ": it names a neuron or count outside the input";
         case BITS_TOO_WIDE: return "the program declares wider values or comparisons than this build has";
         case ROWS_UNALIGNED: return "the weight rows of the image are aligned to fewer words than one memory beat of this build";
-        case TOO_MANY_OPS: return "the program has more op descriptors than this build holds";
+        case TOO_MANY_OPS: return "the program has more op descriptors or ports than this build holds";
         case MEMORY_ERROR: return "the external memory answered a read with an error";
         case QUEUE_TOO_SMALL: return "op descriptor " + at + ": its source has more neurons than the event queue of this build";
         default: return "unknown status " + std::to_string(status);

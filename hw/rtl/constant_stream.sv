@@ -1,12 +1,14 @@
-// The constants of a job of the vector unit: requests the beats ahead and shows those of the current neurons. Up to four
-// channels: bytes and three of words. Immediates are loaded once, without a request.
+// The constants of a job of the vector unit: requests the beats ahead and shows those of the next item: a word and a byte
+// per port. A Lif takes three words per item, one after the other: factors, bias, threshold. Immediates need no request.
 module constant_stream #(
     parameter int BEAT_BITS = 128,
-    parameter int PORTS = 4
+    parameter int PORTS = 4,
+    parameter int SIGNAL_WORDS = 16384
 ) (
     input logic clock,
     input logic reset,
-    input logic start,  // with the job; only when the last job has taken everything
+    input logic start,  // with the job
+    input logic active,  // from start to the end of the job
     input engine::job_t job,
     input engine::op_t op,
     output logic request,
@@ -15,142 +17,188 @@ module constant_stream #(
     input logic beat_valid,
     input logic [BEAT_BITS-1:0] beat,
     output logic beat_pop,
-    output logic valid,  // the constants of the current item are there
-    input logic take,  // go on to the next item
+    output logic valid,  // the constants of the next item are there
+    input logic take,  // only while valid
     output logic [PORTS*5-1:0] bytes,
-    output logic [PORTS*32-1:0] constants,
-    output logic [PORTS*17-1:0] more,
-    output logic [PORTS*26-1:0] weights  // two factors of 13 bits
+    output logic [PORTS*32-1:0] words  // 0 where the job takes none
 );
+    localparam int BEAT_WORDS = BEAT_BITS / 32;
+    localparam int LOG = $clog2(BEAT_WORDS);
+    localparam int PORT_LOG = $clog2(PORTS);
+    localparam int N = $clog2(SIGNAL_WORDS) + 1;  // bits of a neuron
+    localparam int WORD_SLICES = BEAT_WORDS / PORTS;
+    localparam int BYTE_SLICES = 4 * WORD_SLICES;
+    localparam logic [N-1:0] GROUP = N'(PORTS);
+    localparam logic [N-1:0] BEAT = N'(BEAT_WORDS);
+    if (BYTE_SLICES < 4) begin : g_too_many_ports
+        $error("PORTS must not exceed LANES / 16");
+    end
+
     // The bytes are the shifts of a Linear or Conv2d, or the leak shifts of an Integrate.
     logic [31:0] bytes_place;
-    logic [3:0] immediate;
+    logic [3:0] immediate, fetched;
+    logic is_lif, unused;
     assign bytes_place = job.kind == engine::JOB_ADD ? op.more : op.constants;
     assign immediate = {
         op.flags[engine::FLAG_WEIGHTS], op.flags[engine::FLAG_MORE], op.flags[engine::FLAG_CONSTANTS],
         job.kind == engine::JOB_ADD ? op.flags[engine::FLAG_MORE] : op.flags[engine::FLAG_CONSTANTS]
     };
+    assign is_lif = job.kind == engine::JOB_LIF;
+    always_ff @(posedge clock) fetched <= job.channels & ~immediate;
 
-    localparam int BEAT_WORDS = BEAT_BITS / 32;
-    localparam int LOG = $clog2(BEAT_WORDS);
-    localparam int PORT_LOG = $clog2(PORTS);
-    localparam logic [23:0] GROUP = 24'(PORTS);
-
-    // Channels whose beat changes at neuron n.
-    function automatic logic [3:0] fresh(input logic [LOG+1:0] n);
-        fresh = {{3{n[LOG-1:0] == '0}}, n == '0};
+    // In the order in which beats are requested.
+    function automatic logic [3:0] next_channel(input logic [3:0] set);
+        if (set[engine::CHANNEL_BYTES]) next_channel = 4'b1 << engine::CHANNEL_BYTES;
+        else if (set[engine::CHANNEL_WEIGHTS]) next_channel = 4'b1 << engine::CHANNEL_WEIGHTS;
+        else if (set[engine::CHANNEL_CONSTANTS]) next_channel = 4'b1 << engine::CHANNEL_CONSTANTS;
+        else next_channel = set;
     endfunction
 
-    function automatic logic [3:0] lowest(input logic [3:0] set);
-        lowest = set & (~set + 4'd1);
-    endfunction
-
-    // Requests.
-    logic [23:0] ask_left, ask_at, next_ask, increment;
-    assign next_ask = ask_at + increment;
-    logic [3:0] ask, ask_one, fetched;
-    logic [31:0] ask_base;
-
-    assign increment = job.serial ? 24'd1 : GROUP;
-    assign fetched = job.channels & ~immediate;
-    assign ask_one = lowest(ask);
-    assign request = ask != 4'd0;
-    always_comb begin
-        case (1'b1)
-            ask_one[engine::CHANNEL_BYTES]: ask_base = bytes_place;
-            ask_one[engine::CHANNEL_CONSTANTS]: ask_base = op.constants;
-            ask_one[engine::CHANNEL_MORE]: ask_base = op.more;
-            default: ask_base = op.weights;
-        endcase
-    end
-    assign request_beat = ask_base[LOG+:engine::BEAT_ADDRESS_BITS] +
-        {{(engine::BEAT_ADDRESS_BITS - 24 + LOG) {1'b0}}, ask_one[engine::CHANNEL_BYTES] ? {2'b00, ask_at[23:LOG+2]} : ask_at[23:LOG]};
-
-    // The current item.
-    logic [23:0] at, next_at;
-    logic [3:0] pending, now, one;
-    logic load, unused;
-    logic [BEAT_BITS-1:0] data;
-    logic [31:0] value;
-    logic [BEAT_BITS/8*5-1:0] held_bytes;
-    logic [BEAT_BITS-1:0] held_constants;
-    logic [BEAT_WORDS*17-1:0] held_more;
-    logic [BEAT_WORDS*26-1:0] held_weights;
-
-    assign next_at = at + increment;
-    assign valid = pending == 4'd0;
-    assign now = take ? fresh(next_at[LOG+1:0]) & fetched : pending;
-    assign one = lowest(now);
-    assign load = now != 4'd0 && ((one & immediate) != 4'd0 || beat_valid);
-    assign beat_pop = load && (one & immediate) == 4'd0;
-    always_comb begin
-        case (1'b1)
-            one[engine::CHANNEL_BYTES]: value = {4{bytes_place[7:0]}};
-            one[engine::CHANNEL_CONSTANTS]: value = op.constants;
-            one[engine::CHANNEL_MORE]: value = op.more;
-            default: value = op.weights;
-        endcase
-    end
-    assign data = (one & immediate) != 4'd0 ? {BEAT_WORDS{value}} : beat;
-    assign unused = &{1'b0, ask_base, job, op};
-
+    // --- Requests: from beat to beat of words, in a Lif from item to item. ---
+    logic [N-1:0] at, next, stop, step;
+    logic [3:0] ask, asked, fresh;
+    logic asking, more, ask_moves, base_valid, base_moves;
+    logic [31:0] base;
+    logic [N-LOG-1:0] offset;
+    assign step = is_lif ? GROUP : BEAT;
+    assign more = next < stop;
+    assign asked = next_channel(ask);
+    assign ask_moves = ask != '0 && (!base_valid || base_moves);
+    assign base_moves = !request || request_ready;
+    assign fresh = {{3{1'b1}}, next[LOG+1:LOG] == '0};
     always_ff @(posedge clock) begin
-        if (reset) begin
-            ask <= 4'd0;
-            ask_left <= '0;
-            pending <= 4'd0;
-        end else if (start) begin
-            ask <= fetched;
-            ask_at <= job.first;
-            ask_left <= job.items;
-            pending <= job.channels;
-            at <= job.first;
-        end else begin
-            if (request && request_ready) begin
-                ask <= ask & ~ask_one;
-            end
-            // On to the next item, one per cycle, also past those that need no beat.
-            if ((request && request_ready && (ask & ~ask_one) == 4'd0) || (ask == 4'd0 && ask_left > 24'd1)) begin
-                if (ask_left > 24'd1) begin
-                    ask_left <= ask_left - 24'd1;
-                    ask_at <= next_ask;
-                    ask <= fresh(next_ask[LOG+1:0]) & fetched;
-                end
-            end
-            pending <= load ? now & ~one : now;
-            if (take) at <= next_at;
+        if (!base_valid || base_moves) begin
+            case (1'b1)
+                asked[engine::CHANNEL_BYTES]: base <= bytes_place;
+                asked[engine::CHANNEL_CONSTANTS]: base <= op.constants;
+                asked[engine::CHANNEL_MORE]: base <= op.more;
+                default: base <= op.weights;
+            endcase
+            offset <= asked[engine::CHANNEL_BYTES] ? {2'b00, at[N-1:LOG+2]} : at[N-1:LOG];
         end
-        if (load && one[engine::CHANNEL_BYTES])
-            for (int i = 0; i < BEAT_BITS / 8; i++) held_bytes[i*5+:5] <= data[i*8+:5];
-        if (load && one[engine::CHANNEL_CONSTANTS]) held_constants <= data;
-        if (load && one[engine::CHANNEL_MORE])
-            for (int i = 0; i < BEAT_WORDS; i++) held_more[i*17+:17] <= data[i*32+:17];
-        if (load && one[engine::CHANNEL_WEIGHTS])
-            for (int i = 0; i < BEAT_WORDS; i++) held_weights[i*26+:26] <= {data[i*32+16+:13], data[i*32+:13]};
+        if (base_moves) request_beat <= base[LOG+:engine::BEAT_ADDRESS_BITS] + {{(engine::BEAT_ADDRESS_BITS - N + LOG) {1'b0}}, offset};
+        if (start) begin
+            at <= job.first[N-1:0];
+            next <= is_lif ? GROUP : {job.first[N-1:LOG] + 1'b1, {LOG{1'b0}}};
+            stop <= job.first[N-1:0] + (job.serial ? job.items[N-1:0] : job.items[N-1:0] << PORT_LOG);
+        end else if (asking && (ask == '0 || (ask_moves && ask == asked))) begin
+            at <= next;
+            next <= next + step;
+        end
+        if (reset) {asking, ask, base_valid, request} <= '0;
+        else begin
+            if (start) begin
+                asking <= 1'b1;
+                ask <= job.channels & ~immediate;
+            end else if (asking && (ask == '0 || (ask_moves && ask == asked))) begin
+                asking <= more;
+                ask <= more ? fetched & fresh : '0;
+            end else if (ask_moves) ask <= ask & ~asked;
+            if (!base_valid || base_moves) base_valid <= ask_moves;
+            if (base_moves) request <= base_valid;
+        end
     end
 
-    // The part of a beat that belongs to the ports; port 0 of a serial job takes any word.
-    localparam int WORD_SLICES = BEAT_WORDS / PORTS;
-    localparam int BYTE_SLICES = 4 * WORD_SLICES;
-    logic [PORTS*32-1:0] constant_slice;
-    logic [PORTS*5-1:0] byte_slice;
-    logic [PORT_LOG-1:0] lane;
-    assign lane = job.serial ? at[PORT_LOG-1:0] : '0;
-    selector #(.WIDTH(PORTS * 5), .COUNT(BYTE_SLICES)) pick_bytes (.words(held_bytes), .index(at[LOG+1:PORT_LOG]), .word(byte_slice));
+    // --- The next beat of the queue, and whose it is: four beats of words follow one of bytes. ---
+    logic next_valid, for_bytes, next_taken, load_bytes, load_words;
+    logic [1:0] part;
+    logic [BEAT_BITS-1:0] next_beat;
+    // Where a beat is one item, the next one is popped in the cycle in which this is taken.
+    assign beat_pop = active && beat_valid && (!next_valid || (WORD_SLICES == 1 && next_taken));
+    assign next_taken = (load_bytes && fetched[engine::CHANNEL_BYTES]) || (load_words && !word_immediate);
+    always_ff @(posedge clock) begin
+        if (beat_pop) next_beat <= beat;
+        if (reset || start) next_valid <= 1'b0;
+        else next_valid <= beat_pop || (next_valid && !next_taken);
+        if (start) begin
+            for_bytes <= job.channels[engine::CHANNEL_BYTES] && !immediate[engine::CHANNEL_BYTES];
+            part <= job.first[LOG+1:LOG];
+        end else if (next_taken) begin
+            if (for_bytes) for_bytes <= !fetched[engine::CHANNEL_CONSTANTS];
+            else begin
+                for_bytes <= fetched[engine::CHANNEL_BYTES] && part == 2'd3;
+                part <= part + 2'd1;
+            end
+        end
+    end
+
+    // --- Words. ---
+    logic [3:0] word_channels, first_turn, turn, next_turn;
+    logic [31:0] word_value;
+    logic words_held, words_shown, word_immediate, words_used, words_move, last_word, held_immediate, held_ends;
+    logic [LOG-1:0] word_at;
+    logic [BEAT_BITS-1:0] held_words;
+    logic [PORTS*32-1:0] word_slice;
+    logic [31:0] word_picked;
+    assign word_channels = job.channels & 4'b1110;
+    assign words_used = word_channels != '0;
+    assign first_turn = next_channel(word_channels);
+    always_comb begin
+        next_turn = first_turn;
+        if (turn[engine::CHANNEL_WEIGHTS]) next_turn = next_channel(word_channels & ~turn);
+        else if (turn[engine::CHANNEL_CONSTANTS] && is_lif && job.channels[engine::CHANNEL_MORE]) next_turn = 4'b1 << engine::CHANNEL_MORE;
+    end
+    assign word_immediate = (turn & fetched) == '0;
+    assign word_value = turn[engine::CHANNEL_CONSTANTS] ? op.constants : turn[engine::CHANNEL_MORE] ? op.more : op.weights;
+    assign words_move = words_held && (!words_shown || take);
+    assign last_word = is_lif || held_immediate || (job.serial ? word_at == '1 : word_at == LOG'(BEAT_WORDS - PORTS));
+    assign load_words = turn != '0 && (word_immediate || (next_valid && !for_bytes)) && (!words_held || (words_move && last_word));
     if (WORD_SLICES == 1) begin : g_whole
-        assign constant_slice = held_constants;
-        assign more = held_more;
-        assign weights = held_weights;
+        assign word_slice = held_words;
     end else begin : g_slice
-        selector #(.WIDTH(PORTS * 32), .COUNT(WORD_SLICES)) pick_constants (.words(held_constants), .index(at[LOG-1:PORT_LOG]), .word(constant_slice));
-        selector #(.WIDTH(PORTS * 17), .COUNT(WORD_SLICES)) pick_more (.words(held_more), .index(at[LOG-1:PORT_LOG]), .word(more));
-        selector #(.WIDTH(PORTS * 26), .COUNT(WORD_SLICES)) pick_weights (.words(held_weights), .index(at[LOG-1:PORT_LOG]), .word(weights));
+        selector #(.WIDTH(PORTS * 32), .COUNT(WORD_SLICES)) pick_words (
+            .words(held_words), .index(held_immediate ? '0 : word_at[LOG-1:PORT_LOG]), .word(word_slice)
+        );
     end
-    selector #(.WIDTH(32), .COUNT(PORTS)) pick_constant (.words(constant_slice), .index(lane), .word(constants[31:0]));
-    selector #(.WIDTH(5), .COUNT(PORTS)) pick_byte (.words(byte_slice), .index(lane), .word(bytes[4:0]));
-    assign constants[PORTS*32-1:32] = constant_slice[PORTS*32-1:32];
-    assign bytes[PORTS*5-1:5] = byte_slice[PORTS*5-1:5];
-    if (BYTE_SLICES < 4) begin : g_too_many_ports
-        $error("PORTS must not exceed LANES / 16");
+    // Port 0 of a serial job takes any word.
+    selector #(.WIDTH(32), .COUNT(PORTS)) pick_word (.words(word_slice), .index(job.serial ? word_at[PORT_LOG-1:0] : '0), .word(word_picked));
+    always_ff @(posedge clock) begin
+        if (load_words) begin
+            held_immediate <= word_immediate;
+            held_ends <= next_turn == first_turn;
+            held_words <= next_beat;
+            if (word_immediate) held_words[PORTS*32-1:0] <= {PORTS{word_value}};
+        end
+        if (words_move) words <= {word_slice[PORTS*32-1:32], word_picked};
+        if (start) word_at <= job.first[LOG-1:0];
+        else if (words_move && held_ends) word_at <= word_at + (job.serial ? LOG'(1) : LOG'(PORTS));
+        if (reset || start) begin
+            {words_held, words_shown} <= '0;
+            words <= '0;
+            turn <= reset ? '0 : first_turn;
+        end else begin
+            words_held <= load_words || (words_held && !(words_move && last_word));
+            words_shown <= words_move || (words_shown && !take);
+            if (load_words) turn <= next_turn;
+        end
     end
+
+    // --- Bytes. ---
+    logic bytes_held, bytes_shown, bytes_used, bytes_move, last_byte;
+    logic [LOG+1:0] byte_at;
+    logic [BEAT_BITS/8*5-1:0] held_bytes;
+    logic [PORTS*5-1:0] byte_slice;
+    logic [4:0] byte_picked;
+    assign bytes_used = job.channels[engine::CHANNEL_BYTES];
+    assign bytes_move = bytes_held && (!bytes_shown || take);
+    assign last_byte = job.serial ? byte_at == '1 : byte_at == (LOG + 2)'(4 * BEAT_WORDS - PORTS);
+    assign load_bytes = bytes_used && active && (!fetched[engine::CHANNEL_BYTES] || (next_valid && for_bytes)) && (!bytes_held || (bytes_move && last_byte));
+    selector #(.WIDTH(PORTS * 5), .COUNT(BYTE_SLICES)) pick_bytes (
+        .words(held_bytes), .index(fetched[engine::CHANNEL_BYTES] ? byte_at[LOG+1:PORT_LOG] : '0), .word(byte_slice)
+    );
+    selector #(.WIDTH(5), .COUNT(PORTS)) pick_byte (.words(byte_slice), .index(job.serial ? byte_at[PORT_LOG-1:0] : '0), .word(byte_picked));
+    always_ff @(posedge clock) begin
+        if (load_bytes)
+            for (int i = 0; i < BEAT_BITS / 8; i++) held_bytes[i*5+:5] <= fetched[engine::CHANNEL_BYTES] || i >= PORTS ? next_beat[i*8+:5] : bytes_place[4:0];
+        if (bytes_move) bytes <= {byte_slice[PORTS*5-1:5], byte_picked};
+        if (start) byte_at <= job.first[LOG+1:0];
+        else if (bytes_move) byte_at <= byte_at + (job.serial ? (LOG + 2)'(1) : (LOG + 2)'(PORTS));
+        if (reset || start) {bytes_held, bytes_shown} <= '0;
+        else begin
+            bytes_held <= load_bytes || (bytes_held && !(bytes_move && last_byte));
+            bytes_shown <= bytes_move || (bytes_shown && !take);
+        end
+    end
+    assign valid = (!words_used || words_shown) && (!bytes_used || bytes_shown);
+    assign unused = &{1'b0, job, op, base, at};
 endmodule

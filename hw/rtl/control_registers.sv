@@ -38,20 +38,21 @@ module control_registers #(
 );
     logic started, busy, done_flag, interrupt_enable, interrupt_mask, interrupt_status;
     logic [31:0] status;
-    logic [63:0] cycles;
     logic have_address, have_data, write;
     logic [7:0] address;
-    logic [31:0] data, strobes;
-    logic read;
-    logic [31:0] value;
+    logic [31:0] data;
+    logic [3:0] strobes;
+    logic read, answer;
+    logic [5:0] read_word;  // of the address
+    logic [31:0] variable, constant, cycles_low, cycles_high;
+    logic carry;
 
     assign s_axi_bresp = 2'b00;
     assign s_axi_rresp = 2'b00;
     assign s_axi_awready = !have_address;
     assign s_axi_wready = !have_data;
     assign write = have_address && have_data && !s_axi_bvalid;
-    assign s_axi_arready = !s_axi_rvalid;
-    assign read = s_axi_arvalid && s_axi_arready;
+    assign s_axi_arready = !s_axi_rvalid && !read && !answer;
     assign interrupt = interrupt_enable && interrupt_status;
     assign start = started && !busy;
 
@@ -59,24 +60,30 @@ module control_registers #(
         if (s_axi_awvalid && s_axi_awready) address <= s_axi_awaddr;
         if (s_axi_wvalid && s_axi_wready) begin
             data <= s_axi_wdata;
-            strobes <= {{8{s_axi_wstrb[3]}}, {8{s_axi_wstrb[2]}}, {8{s_axi_wstrb[1]}}, {8{s_axi_wstrb[0]}}};
+            strobes <= s_axi_wstrb;
         end
-        if (write) begin
-            case (address)
-                registers::OFFSET_IMAGE_ADDRESS_LOW: image_address[31:0] <= (image_address[31:0] & ~strobes) | (data & strobes);
-                registers::OFFSET_IMAGE_ADDRESS_HIGH: image_address[63:32] <= (image_address[63:32] & ~strobes) | (data & strobes);
-                registers::OFFSET_IMAGE_WORDS: image_words <= (image_words & ~strobes) | (data & strobes);
-                registers::OFFSET_COMMAND: command <= (command & ~strobes) | (data & strobes);
-                default: ;
-            endcase
+        for (int i = 0; i < 4; i++) begin
+            if (write && strobes[i]) begin
+                case (address)
+                    registers::OFFSET_IMAGE_ADDRESS_LOW: image_address[8*i+:8] <= data[8*i+:8];
+                    registers::OFFSET_IMAGE_ADDRESS_HIGH: image_address[32+8*i+:8] <= data[8*i+:8];
+                    registers::OFFSET_IMAGE_WORDS: image_words[8*i+:8] <= data[8*i+:8];
+                    registers::OFFSET_COMMAND: command[8*i+:8] <= data[8*i+:8];
+                    default: ;
+                endcase
+            end
         end
-        if (read) s_axi_rdata <= value;
-        if (start) cycles <= 64'd0;
-        else if (busy) cycles <= cycles + 64'd1;
+        // The high half of the cycles follows one cycle later.
+        carry <= busy && !start && (&cycles_low);
+        if (start) {cycles_high, cycles_low} <= 64'd0;
+        else begin
+            if (busy) cycles_low <= cycles_low + 32'd1;
+            if (carry) cycles_high <= cycles_high + 32'd1;
+        end
         if (done) status <= done_status;
 
         if (reset) begin
-            {have_address, have_data, s_axi_bvalid, s_axi_rvalid} <= 4'b0;
+            {have_address, have_data, s_axi_bvalid, s_axi_rvalid, read, answer} <= 6'b0;
             {started, busy, done_flag, interrupt_enable, interrupt_mask, interrupt_status} <= 6'b0;
         end else begin
             if (s_axi_awvalid && s_axi_awready) have_address <= 1'b1;
@@ -101,9 +108,11 @@ module control_registers #(
                     endcase
                 end
             end
-            if (read) begin
+            read <= s_axi_arvalid && s_axi_arready;
+            answer <= read;
+            if (answer) begin
                 s_axi_rvalid <= 1'b1;
-                if (s_axi_araddr == registers::OFFSET_CONTROL) done_flag <= 1'b0;
+                if (read_word == registers::OFFSET_CONTROL[7:2]) done_flag <= done_flag && !variable[1];
             end
             if (done) begin
                 busy <= 1'b0;
@@ -113,31 +122,39 @@ module control_registers #(
         end
     end
 
-    always_comb begin
-        case (s_axi_araddr)
-            registers::OFFSET_CONTROL: value = {28'd0, !busy && !started, !busy && !started, done_flag, started};
-            registers::OFFSET_INTERRUPT_ENABLE: value = {31'd0, interrupt_enable};
-            registers::OFFSET_INTERRUPT_MASK: value = {31'd0, interrupt_mask};
-            registers::OFFSET_INTERRUPT_STATUS: value = {31'd0, interrupt_status};
-            registers::OFFSET_STATUS: value = status;
-            registers::OFFSET_IMAGE_ADDRESS_LOW: value = image_address[31:0];
-            registers::OFFSET_IMAGE_ADDRESS_HIGH: value = image_address[63:32];
-            registers::OFFSET_IMAGE_WORDS: value = image_words;
-            registers::OFFSET_COMMAND: value = command;
-            registers::OFFSET_IDENTIFICATION: value = registers::IDENTIFICATION;
-            registers::OFFSET_IMAGE_VERSION: value = engine::IMAGE_VERSION;
-            registers::OFFSET_LANES: value = LANES;
-            registers::OFFSET_PORTS: value = PORTS;
-            registers::OFFSET_SIGNAL_WORDS: value = SIGNAL_WORDS;
-            registers::OFFSET_STATE_WORDS: value = STATE_WORDS;
-            registers::OFFSET_QUEUE_WORDS: value = QUEUE_WORDS;
-            registers::OFFSET_DESCRIPTORS: value = DESCRIPTORS;
-            registers::OFFSET_POTENTIAL_BITS: value = VALUE_BITS;
-            registers::OFFSET_COMPARATOR_BITS: value = COMPARE_BITS;
-            registers::OFFSET_BEAT_BITS: value = 2 * LANES;
-            registers::OFFSET_CYCLES_LOW: value = cycles[31:0];
-            registers::OFFSET_CYCLES_HIGH: value = cycles[63:32];
-            default: value = 32'd0;
+    // A read takes three cycles: address, the word among those that change and among those that do not, their choice.
+    always_ff @(posedge clock) begin
+        if (s_axi_arready) read_word <= s_axi_araddr[7:2];
+        case (read_word[3:0])
+            registers::OFFSET_CONTROL[5:2]: variable <= {28'd0, !busy && !started, !busy && !started, done_flag, started};
+            registers::OFFSET_INTERRUPT_ENABLE[5:2]: variable <= {31'd0, interrupt_enable};
+            registers::OFFSET_INTERRUPT_MASK[5:2]: variable <= {31'd0, interrupt_mask};
+            registers::OFFSET_INTERRUPT_STATUS[5:2]: variable <= {31'd0, interrupt_status};
+            registers::OFFSET_STATUS[5:2]: variable <= status;
+            registers::OFFSET_IMAGE_ADDRESS_LOW[5:2]: variable <= image_address[31:0];
+            registers::OFFSET_IMAGE_ADDRESS_HIGH[5:2]: variable <= image_address[63:32];
+            registers::OFFSET_IMAGE_WORDS[5:2]: variable <= image_words;
+            registers::OFFSET_COMMAND[5:2]: variable <= command;
+            default: variable <= 32'd0;
         endcase
+        case (read_word[3:0])
+            registers::OFFSET_IDENTIFICATION[5:2]: constant <= registers::IDENTIFICATION;
+            registers::OFFSET_IMAGE_VERSION[5:2]: constant <= engine::IMAGE_VERSION;
+            registers::OFFSET_LANES[5:2]: constant <= LANES;
+            registers::OFFSET_PORTS[5:2]: constant <= PORTS;
+            registers::OFFSET_SIGNAL_WORDS[5:2]: constant <= SIGNAL_WORDS;
+            registers::OFFSET_STATE_WORDS[5:2]: constant <= STATE_WORDS;
+            registers::OFFSET_QUEUE_WORDS[5:2]: constant <= QUEUE_WORDS;
+            registers::OFFSET_DESCRIPTORS[5:2]: constant <= DESCRIPTORS;
+            registers::OFFSET_POTENTIAL_BITS[5:2]: constant <= VALUE_BITS;
+            registers::OFFSET_COMPARATOR_BITS[5:2]: constant <= COMPARE_BITS;
+            registers::OFFSET_BEAT_BITS[5:2]: constant <= 2 * LANES;
+            registers::OFFSET_CYCLES_LOW[5:2]: constant <= cycles_low;
+            registers::OFFSET_CYCLES_HIGH[5:2]: constant <= cycles_high;
+            default: constant <= 32'd0;
+        endcase
+        if (answer) s_axi_rdata <= read_word[5:4] == 2'd0 ? variable : read_word[5:4] == 2'd2 ? constant : 32'd0;
     end
+    logic unused;
+    assign unused = &{1'b0, s_axi_araddr[1:0]};
 endmodule

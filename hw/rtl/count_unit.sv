@@ -7,67 +7,73 @@ module count_unit #(
 ) (
     input logic clock,
     input logic reset,
-    input logic start,  // with the operands, which stay until done
+    input logic clear,  // no counts are shown
+    input logic start,  // with the operands, only while ready; they stay until taken
     input logic [7:0] levels,
     input logic two_sided,
     input logic [PORTS*VALUE_BITS-1:0] values,
     input logic [PORTS*COMPARE_BITS-1:0] steps,
-    output logic done,  // from the cycle in which the counts are complete to the next start
+    output logic ready,
+    output logic taken,
+    output logic done,  // for one cycle; the counts stay until the next start
     output logic [PORTS*9-1:0] counts  // signed
 );
-    localparam int WIDE = COMPARE_BITS + 1;
-    logic running, first, second_side;
+    logic running, first, twice, second, ended, again, load, last_level, go_on;
     logic [7:0] level;
     logic [PORTS-1:0] active, both;
-    logic go_on;
 
-    assign go_on = active != '0 && level != levels;
+    // Only with a negative step can both sides exceed: then the other side runs as well.
+    assign again = ended && twice && !second;
+    assign load = start || again;
+    assign taken = again || (start && both == '0);
+    assign go_on = active != '0 && !last_level;
+    assign ready = !running && !again;
+    assign done = ended && !again;
 
     always_ff @(posedge clock) begin
-        first <= start;
-        if (start) level <= 8'd1;
-        else if (running && !first) level <= level + 8'd1;
-        if (reset) begin
-            running <= 1'b0;
-            done <= 1'b0;
-            second_side <= 1'b0;
-        end else if (start) begin
-            running <= 1'b1;
-            done <= 1'b0;
-            second_side <= 1'b0;
-        end else if (running && !first && !go_on) begin
-            // Only with a negative step can both sides exceed: then the other side runs as well.
-            if (both != '0 && !second_side) begin
-                second_side <= 1'b1;
-                first <= 1'b1;
-                level <= 8'd1;
-            end else begin
-                running <= 1'b0;
-                done <= 1'b1;
-            end
+        if (start) twice <= both != '0;
+        if (load) second <= again;
+        level <= load ? 8'd1 : level + 8'd1;
+        last_level <= level == levels;
+        if (reset) {running, first, ended} <= '0;
+        else begin
+            first <= load;
+            ended <= running && !first && !go_on;
+            if (load) running <= 1'b1;
+            else if (!first && !go_on) running <= 1'b0;
         end
     end
 
     for (genvar p = 0; p < PORTS; p++) begin : g_port
+        localparam int W = COMPARE_BITS;
         logic signed [VALUE_BITS-1:0] value;
-        logic signed [COMPARE_BITS-1:0] step;
-        logic signed [WIDE-1:0] doubled, wide_step, left;  // left = +-2v - (2m - 1) step - 1: not negative where the threshold is exceeded
+        logic signed [W-1:0] step;
+        // left = floor((+-2v - (2m - 1) step - 1) / 2): not negative where the threshold is exceeded.
+        // change = floor(-(step + 1) / 2) for the first level, then -(step + 1).
+        logic signed [W-1:0] left, change, sum;
         logic signed [8:0] count;
-        logic down, idle;
+        logic down, side, idle, low, drop;
         assign value = values[p*VALUE_BITS+:VALUE_BITS];
-        assign step = steps[p*COMPARE_BITS+:COMPARE_BITS];
-        assign both[p] = two_sided && step[COMPARE_BITS-1];
-        assign down = (two_sided && value[VALUE_BITS-1]) != second_side;
-        assign idle = second_side && !both[p];
-        assign doubled = {{(WIDE - VALUE_BITS - 1) {value[VALUE_BITS-1]}}, value, 1'b0};
-        assign wide_step = {step[COMPARE_BITS-1], step};
-        assign active[p] = !idle && (!left[WIDE-1] || step[COMPARE_BITS-1]);
+        assign step = steps[p*W+:W];
+        assign both[p] = two_sided && step[W-1];
+        assign side = (two_sided && value[VALUE_BITS-1]) != again;
+        assign {sum, drop} = {left, 1'b1} + {change, down || !first};
+        assign active[p] = !idle && (!left[W-1] || !change[W-1]);
         assign counts[p*9+:9] = count;
         always_ff @(posedge clock) begin
-            if (first) left <= (doubled ^ {WIDE{down}}) + ~wide_step + {{(WIDE - 1) {1'b0}}, down};
-            else if (running && active[p]) left <= left - (wide_step <<< 1);
-            if (start) count <= '0;
-            else if (running && !first && !idle && !left[WIDE-1]) count <= down ? count - 9'sd1 : count + 9'sd1;
+            if (load) begin
+                down <= side;
+                idle <= again && !both[p];
+                low <= !step[0];
+            end
+            if (load) left <= {{(W - VALUE_BITS) {value[VALUE_BITS-1]}}, value} ^ {W{side}};
+            else if (first || active[p]) left <= sum;
+            if (load) change <= {!step[W-1], ~step[W-1:1]};
+            else if (first) change <= {change[W-2:0], low};
+            if (start || clear) count <= '0;
+            else if (running && !first && !idle && !left[W-1]) count <= count + (down ? -9'sd1 : 9'sd1);
         end
+        logic unused;
+        assign unused = drop;
     end
 endmodule

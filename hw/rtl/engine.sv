@@ -22,6 +22,7 @@ package engine;
     localparam int FLAG_WEIGHTS = 5;
 
     localparam int BEAT_ADDRESS_BITS = 28;
+    typedef logic [BEAT_ADDRESS_BITS-1:0] beat_address_t;
 
     // An op descriptor. On-chip addresses and sizes are words; image addresses are words of the image.
     typedef struct packed {

@@ -1,14 +1,14 @@
-// The Input op: clears its signal, then takes one packet of events from the stream. After an event out of range the packet is
-// taken to its end.
+// The Input op: clears its signal, then takes one packet of events from the stream, to its end.
 module event_input #(
     parameter int PORTS = 4,
-    parameter int VALUE_BITS = 24
+    parameter int VALUE_BITS = 24,
+    parameter int SIGNAL_BITS = 14
 ) (
     input logic clock,
     input logic reset,
     input logic start,
-    input logic [23:0] destination,
-    input logic [23:0] size,
+    input logic [SIGNAL_BITS-1:0] destination,
+    input logic [SIGNAL_BITS:0] size,
     input logic [31:0] levels,
     output logic done,  // one cycle
     output logic bad,  // with the index of the event, at done
@@ -19,82 +19,60 @@ module event_input #(
     output logic s_axis_tready,
     output logic [PORTS-1:0] write,
     output logic marks,  // the write is an event in a signal of zeros, not a cleared row
-    output logic [23:0] write_address,
+    output logic [SIGNAL_BITS-1:0] write_address,
     output logic [VALUE_BITS-1:0] write_value
 );
+    localparam int S = SIGNAL_BITS;
     localparam int LOG = $clog2(PORTS);
-    localparam logic [23:0] GROUP = 24'(PORTS);
-    typedef enum logic [2:0] {IDLE, CLEAR, COUNT, NEURON, LEVEL, FLUSH} state_t;
+    typedef enum logic [2:0] {IDLE, CLEAR, COUNT, NEURON, LEVEL, END} state_t;
     state_t state;
-    logic [23:0] at, left, index;
-    logic [31:0] events_left, neuron;
-    logic take, put;
+    logic [S-1:0] at;  // row to clear, neuron of the event
+    logic [S-LOG:0] left;  // rows
+    logic take, named, in_range, level;  // named: the neuron is inside the input
+    logic [31:0] bound;
 
-    assign s_axis_tready = state == COUNT || state == NEURON || state == LEVEL || state == FLUSH;
+    assign s_axis_tready = state == COUNT || state == NEURON || state == LEVEL;
     assign take = s_axis_tvalid && s_axis_tready;
-    assign put = state == LEVEL && take && !bad;
-    assign marks = state != CLEAR;
-    assign write_address = state == CLEAR ? at : destination + neuron[23:0];
-    assign write_value = state == CLEAR ? '0 : s_axis_tdata[VALUE_BITS-1:0];
-    for (genvar p = 0; p < PORTS; p++) begin : g_write
-        assign write[p] = state == CLEAR || (put && s_axis_tdata <= levels && neuron < {8'd0, size} && neuron[LOG-1:0] == p);
-    end
+    assign level = state == LEVEL;
+    assign bound = level ? levels : 32'(size);
+    assign in_range = {s_axis_tdata, 1'b0} < {bound, level};  // a level may be equal
 
     always_ff @(posedge clock) begin
-        done <= 1'b0;
-        if (reset) state <= IDLE;
+        done <= state == END;
+        if (state == IDLE && start) begin
+            at <= destination;
+            left <= (S - LOG + 1)'((32'(size) - 32'd1) >> LOG);
+        end else if (state == CLEAR) begin
+            at <= at + S'(PORTS);
+            left <= left - 1'b1;
+        end else if (take) begin
+            at <= destination + s_axis_tdata[S-1:0];
+            named <= in_range;
+        end
+        // A level: its event ends with it.
+        if (state == IDLE) begin
+            bad <= 1'b0;
+            bad_index <= '0;
+        end else if (level && take && !bad) begin
+            bad <= !(named && in_range);
+            if (named && in_range) bad_index <= bad_index + 24'd1;
+        end
+        for (int p = 0; p < PORTS; p++) write[p] <= state == CLEAR || (level && take && !bad && named && in_range && at[LOG-1:0] == LOG'(p));
+        marks <= state != CLEAR;
+        write_address <= at;
+        write_value <= level ? s_axis_tdata[VALUE_BITS-1:0] : '0;
+        if (reset) begin
+            state <= IDLE;
+            write <= '0;
+        end else if (take && s_axis_tlast) state <= END;
         else
             case (state)
-                IDLE:
-                if (start) begin
-                    state <= CLEAR;
-                    at <= destination;
-                    left <= size;
-                    bad <= 1'b0;
-                    index <= '0;
-                end
-                CLEAR: begin
-                    at <= at + GROUP;
-                    left <= left - GROUP;
-                    if (left <= GROUP) state <= COUNT;
-                end
-                COUNT:
-                if (take) begin
-                    events_left <= s_axis_tdata;
-                    state <= s_axis_tdata == 32'd0 ? FLUSH : NEURON;
-                    if (s_axis_tlast) begin
-                        state <= IDLE;
-                        done <= 1'b1;
-                    end
-                end
-                NEURON:
-                if (take) begin
-                    neuron <= s_axis_tdata;
-                    state <= LEVEL;
-                    if (s_axis_tlast) begin
-                        state <= IDLE;
-                        done <= 1'b1;
-                    end
-                end
-                LEVEL:
-                if (take) begin
-                    index <= index + 24'd1;
-                    events_left <= events_left - 32'd1;
-                    state <= events_left == 32'd1 ? FLUSH : NEURON;
-                    if (!bad && (neuron >= {8'd0, size} || s_axis_tdata > levels)) begin
-                        bad <= 1'b1;
-                        bad_index <= index;
-                    end
-                    if (s_axis_tlast) begin
-                        state <= IDLE;
-                        done <= 1'b1;
-                    end
-                end
-                default:
-                if (take && s_axis_tlast) begin
-                    state <= IDLE;
-                    done <= 1'b1;
-                end
+                IDLE: if (start) state <= CLEAR;
+                CLEAR: if (left == '0) state <= COUNT;
+                COUNT: if (take) state <= NEURON;
+                NEURON: if (take) state <= LEVEL;
+                LEVEL: if (take) state <= NEURON;
+                default: state <= IDLE;
             endcase
     end
 endmodule

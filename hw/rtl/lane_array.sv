@@ -1,104 +1,117 @@
-// LANES accumulators. Takes weight beats in order, each with what to do: its digit (how often it is added), its sign, which
-// part of the tile it is, and whether it ends the tile. A finished tile moves to the shadow registers, where the vector unit
-// reads it while the next tile accumulates. Lane (u, k, q) takes its weight from byte k of unit u of the beat.
+// LANES accumulators. Takes the weight beats of events in order, and of each event: the number of its beats, its sign, its digit
+// (how often each beat is added), and whether it ends the tile. A finished tile moves to the shadow registers, from which it is handed
+// over while the next tile accumulates. Lane (u, k, q) takes its weight from byte k of unit u of the beat.
+// Weights are added as w + 2^(bits-1), negative ones as their complement -w + 2^(bits-1) - 1: never below 0, so that nothing
+// needs a sign. What all lanes of the tile got too much, the excess, is taken off when they are handed over.
 module lane_array #(
     parameter int LANES = 64,
     parameter int PORTS = 4,
     parameter int VALUE_BITS = 24,
     localparam int UNITS = LANES / 64,
-    localparam int BEAT_BITS = 2 * LANES,
-    localparam int GROUPS = LANES / PORTS,
-    localparam int GROUP_BITS = $clog2(GROUPS)
+    localparam int BEAT_BITS = 2 * LANES
 ) (
     input logic clock,
     input logic reset,
-    input logic clear,
     input logic [3:0] weight_bits,  // 2, 4 or 8
     input logic info_valid,
-    input logic [8:0] info,  // end of the tile, with a beat, part, sign, digit
+    input logic [8:0] info,  // end of the tile, with beats, beats - 1, sign, digit
     output logic info_pop,
     input logic beat_valid,
     input logic [BEAT_BITS-1:0] beat,
     output logic beat_pop,
-    output logic shadow_valid,
-    input logic shadow_release,
-    input logic [GROUP_BITS-1:0] group,  // of PORTS outputs of the tile
-    output logic [PORTS*VALUE_BITS-1:0] data
+    // The outputs of finished tiles, PORTS at a time.
+    output logic valid,
+    output logic [PORTS*VALUE_BITS-1:0] data,
+    input logic take,
+    input logic last  // with take: the tile needs no further groups
 );
-    logic is_end, has_beat, negative, go, last_time, ending, copy, copying, subtract;
-    logic [1:0] part;
-    logic [3:0] digit, times, enables;
+    // --- The current event: its beat is number `part` and is added for time number `times`. ---
+    logic active, is_end, has_beats, negative, go, last_time, last_part, done, ending, waiting, load, next_load, free, counts;
+    logic [1:0] part, parts;
+    logic [3:0] digit, times, part_lanes, enables;
+    logic [7:0] step;
+    logic [VALUE_BITS-1:0] excess;
 
-    assign {is_end, has_beat, part, negative, digit} = info;
-    assign go = info_valid && (!has_beat || beat_valid) && !copy;
-    assign last_time = !has_beat || times == digit;
-    assign info_pop = go && last_time;
-    assign beat_pop = info_pop && has_beat;
-    assign copying = copy && !shadow_valid;
-
-    // The lanes that a beat of this part holds.
-    logic [3:0] part_lanes;
-    assign part_lanes = weight_bits[1] ? 4'b1111 : weight_bits[2] ? {part[0], part[0], !part[0], !part[0]} : 4'b0001 << part;
+    // Between the last addition of a tile and the first of the next lies one cycle, in which the sums move to the shadow.
+    assign go = active && (!has_beats || beat_valid) && !ending && !waiting;
+    assign beat_pop = go && has_beats && last_time;
+    assign done = go && last_time && last_part;
+    assign info_pop = info_valid && (!active || done);
+    assign next_load = (ending || waiting) && free;
+    assign enables = go && has_beats ? part_lanes : 4'b0000;
 
     always_ff @(posedge clock) begin
-        if (!copy) begin
-            subtract <= negative;
-            enables <= go && has_beat ? part_lanes : 4'b0000;
-        end
-        if (reset || clear) begin
+        if (info_pop) begin
+            {is_end, has_beats, parts, negative, digit} <= info;
+            part <= 2'd0;
+            part_lanes <= weight_bits[1] ? 4'b1111 : weight_bits[2] ? 4'b0011 : 4'b0001;
+            last_part <= info[6:5] == 2'd0;
             times <= 4'd1;
-            ending <= 1'b0;
-            copy <= 1'b0;
-            shadow_valid <= 1'b0;
-        end else begin
-            if (go) times <= last_time ? 4'd1 : times + 4'd1;
-            if (!copy) begin
-                ending <= go && last_time && is_end;
-                if (ending) copy <= 1'b1;
-            end else if (copying) copy <= 1'b0;
-            if (copying) shadow_valid <= 1'b1;
-            else if (shadow_release) shadow_valid <= 1'b0;
+            last_time <= info[3:0] <= 4'd1;
+        end else if (go && last_time) begin
+            part <= part + 2'd1;
+            part_lanes <= weight_bits[2] ? {part_lanes[1:0], 2'b00} : {part_lanes[2:0], 1'b0};
+            last_part <= part + 2'd1 == parts;
+            times <= 4'd1;
+            last_time <= digit <= 4'd1;
+        end else if (go) begin
+            times <= times + 4'd1;
+            last_time <= times + 4'd1 == digit;
+        end
+        counts <= go && has_beats && part == 2'd0;
+        step <= {weight_bits[3], 3'd0, weight_bits[2], 1'b0, weight_bits[1], 1'b0} - {7'd0, negative};
+        if (reset || load) excess <= '0;
+        else if (counts) excess <= excess + {{(VALUE_BITS - 8) {1'b0}}, step};
+        if (reset) {active, ending, waiting, load} <= '0;
+        else begin
+            if (info_pop) active <= 1'b1;
+            else if (done) active <= 1'b0;
+            ending <= done && is_end;
+            waiting <= (ending || waiting) && !free;
+            load <= next_load;
         end
     end
 
+    // --- Lanes. ---
     logic [LANES*VALUE_BITS-1:0] shadow;
-    for (genvar q = 0; q < 4; q++) begin : g_quarter
-        for (genvar u = 0; u < UNITS; u++) begin : g_unit
-            for (genvar k = 0; k < 16; k++) begin : g_lane
-                logic [7:0] packed_byte, weight, next_weight;
-                logic [1:0] crumb;
-                logic [3:0] nibble;
+    for (genvar u = 0; u < UNITS; u++) begin : g_unit
+        // Each unit has its own copy of what reaches all lanes.
+        (* keep *) logic [3:0] add;
+        (* keep *) logic copy, two, four, narrow, negate;
+        always_ff @(posedge clock) begin
+            if (info_pop) negate <= info[4];
+            add <= enables;
+            copy <= reset || next_load;
+            {narrow, four, two} <= {!weight_bits[3], weight_bits[2], weight_bits[1]};
+        end
+        for (genvar k = 0; k < 16; k++) begin : g_byte
+            logic [7:0] b;
+            logic [3:0] high;
+            logic [1:0] pair;  // of the lanes with the upper nibble
+            logic [1:0] middle[2];
+            logic [1:0] low[4];
+            assign b = beat[(16*u+k)*8+:8];
+            assign pair = (four ? b[5:4] : b[1:0]) ^ {2{negate}};
+            always_ff @(posedge clock) begin
+                high <= narrow ? '0 : {!b[7], b[6:4]} ^ {4{negate}};
+                middle[0] <= two ? '0 : {b[3] ^ four, b[2]} ^ {2{negate}};
+                middle[1] <= two ? '0 : (four ? {!b[7], b[6]} : b[3:2]) ^ {2{negate}};
+                low[0] <= {b[1] ^ two, b[0]} ^ {2{negate}};
+                low[1] <= two ? {!b[3], b[2]} ^ {2{negate}} : pair;
+                low[2] <= (two ? {!b[5], b[4]} : b[1:0]) ^ {2{negate}};
+                low[3] <= two ? {!b[7], b[6]} ^ {2{negate}} : pair;
+            end
+            for (genvar q = 0; q < 4; q++) begin : g_lane
                 logic [VALUE_BITS-1:0] sum;
-                assign packed_byte = beat[(16*u+k)*8+:8];
-                assign crumb = packed_byte[2*q+:2];
-                assign nibble = packed_byte[4*(q%2)+:4];
-                assign next_weight = weight_bits[1] ? {{6{crumb[1]}}, crumb} : weight_bits[2] ? {{4{nibble[3]}}, nibble} : packed_byte;
                 always_ff @(posedge clock) begin
-                    if (!copy) weight <= next_weight ^ {8{negative}};  // -w = ~w + 1: the 1 is the carry of the adder
-                    if (reset || clear || copying) sum <= '0;
-                    else if (enables[q] && !copy) sum <= sum + {{(VALUE_BITS - 8) {weight[7]}}, weight} + {{(VALUE_BITS - 1) {1'b0}}, subtract};
-                    if (copying) shadow[((4*u+q)*16+k)*VALUE_BITS+:VALUE_BITS] <= sum;
+                    if (copy) sum <= '0;
+                    else if (add[q]) sum <= sum + {{(VALUE_BITS - 8) {1'b0}}, high, middle[q%2], low[q]};
+                    if (copy) shadow[((4*u+q)*16+k)*VALUE_BITS+:VALUE_BITS] <= sum;
                 end
             end
         end
     end
-
-    // Outputs come in blocks of 16 lanes; which block depends on the packing of the weights.
-    localparam int BLOCKS = 4 * UNITS;
-    localparam int BLOCK_BITS = $clog2(BLOCKS);
-    localparam int SUB_BITS = $clog2(16 / PORTS);
-    logic [BLOCK_BITS-1:0] block, stored;
-    logic unused;
-    assign block = group[GROUP_BITS-1-:BLOCK_BITS];
-    if (UNITS == 1) begin : g_one
-        assign stored = block;
-    end else begin : g_more
-        assign stored = weight_bits[1] ? block : weight_bits[2] ? {block[BLOCK_BITS-2:1], block[BLOCK_BITS-1], block[0]} : {block[BLOCK_BITS-3:0], block[BLOCK_BITS-1-:2]};
-    end
-    assign unused = &{1'b0, weight_bits};
-    if (SUB_BITS == 0) begin : g_block
-        selector #(.WIDTH(PORTS * VALUE_BITS), .COUNT(GROUPS)) select (.words(shadow), .index(stored), .word(data));
-    end else begin : g_part
-        selector #(.WIDTH(PORTS * VALUE_BITS), .COUNT(GROUPS)) select (.words(shadow), .index({stored, group[SUB_BITS-1:0]}), .word(data));
-    end
+    lane_drain #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(VALUE_BITS)) drain (
+        .clock, .reset, .weight_bits, .load, .free, .shadow, .excess, .valid, .data, .take, .last
+    );
 endmodule

@@ -1,94 +1,105 @@
 // PORTS LIF neurons: u leaks and takes the input, v leaks and takes u and the bias, fires and resets (docs/image_format.md, Lif).
-// A serial multiplier per port, shared by u and v: one bit of the factor per cycle.
+// One adder per port does all of it: the product with the factor bit by bit, the sums, the comparison with the threshold.
 module lif_unit #(
     parameter int PORTS = 4,
     parameter int VALUE_BITS = 24
 ) (
     input logic clock,
     input logic reset,
-    input logic start,  // with the operands, which stay until done
+    input logic start,  // with inputs and old = u; only while ready
     input logic fires,
-    input logic [PORTS*VALUE_BITS-1:0] inputs,
-    input logic [PORTS*24-1:0] currents,
-    input logic [PORTS*24-1:0] potentials,
-    input logic [PORTS*27-1:0] biases,
-    input logic [PORTS*17-1:0] thresholds,
-    input logic [PORTS*26-1:0] factors,  // of u, then of v
-    output logic done,
-    output logic [PORTS*24-1:0] new_currents,
-    output logic [PORTS*24-1:0] new_potentials,
-    output logic [PORTS*24-1:0] shown
+    input logic [PORTS*VALUE_BITS-1:0] inputs,  // stay until taken
+    input logic [PORTS*VALUE_BITS-1:0] old,  // u, from six cycles after read_v on v, which stays until taken
+    input logic words_valid,
+    input logic [PORTS*32-1:0] words,  // the constants one after the other: factors of u and v, bias, threshold if it fires
+    output logic words_take,
+    output logic busy,
+    output logic ready,
+    output logic read_v,
+    output logic taken,  // the next operands may arrive in four cycles
+    output logic write_u,  // result is the new u; for one cycle
+    output logic write_v,
+    output logic [PORTS*24-1:0] result,
+    output logic [PORTS-1:0] spikes  // with write_v and one cycle longer
 );
-    localparam logic signed [27:0] LIMIT = 28'sh7FFFFF;
-    typedef enum logic [2:0] {IDLE, LOAD_U, LEAK_U, ADD_U, LOAD_V, LEAK_V, ADD_V, FIRE} state_t;
+    typedef enum logic [2:0] {IDLE, LEAK, TOP, INPUT, BIAS, FIRE, STORE} state_t;
     state_t state;
-    logic [3:0] bits;
-    logic load, leak, is_v, unused;
-    assign unused = &{1'b0, inputs};
+    logic [3:0] tick;
+    logic of_v, go;
 
-    assign load = state == LOAD_U || state == LOAD_V;
-    assign leak = state == LEAK_U || state == LEAK_V;
-    assign is_v = state == LOAD_V;
+    assign busy = state != IDLE;
+    assign ready = state == IDLE && words_valid;
+    assign go = !of_v || words_valid || !(state == INPUT || (state == BIAS && fires));
+    assign words_take = of_v && ((state == LEAK && tick == 4'd12) || (go && (state == INPUT || (state == BIAS && fires))));
 
     always_ff @(posedge clock) begin
-        if (load) bits <= 4'd0;
-        else bits <= bits + 4'd1;
+        tick <= state == LEAK ? tick + 4'd1 : 4'd0;
         if (reset) begin
             state <= IDLE;
-            done <= 1'b0;
+            {of_v, read_v, taken, write_u, write_v} <= '0;
         end else begin
+            read_v <= state == LEAK && tick == 4'd9 && !of_v;
+            taken <= state == LEAK && tick == 4'd9 && of_v;
+            write_u <= state == STORE && !of_v;
+            write_v <= state == STORE && of_v;
             case (state)
-                IDLE: if (start) begin
-                    state <= LOAD_U;
-                    done <= 1'b0;
-                end
-                LOAD_U: state <= LEAK_U;
-                LEAK_U: if (bits == 4'd11) state <= ADD_U;
-                ADD_U: state <= LOAD_V;
-                LOAD_V: state <= LEAK_V;
-                LEAK_V: if (bits == 4'd11) state <= ADD_V;
-                ADD_V: state <= FIRE;
+                IDLE: if (start) state <= LEAK;
+                LEAK: if (tick == 4'd12) state <= TOP;
+                TOP: state <= INPUT;
+                INPUT: if (go) state <= of_v ? BIAS : STORE;
+                BIAS: if (go) state <= FIRE;
+                FIRE: state <= STORE;
                 default: begin
-                    state <= IDLE;
-                    done <= 1'b1;
+                    state <= of_v ? IDLE : LEAK;
+                    of_v <= !of_v;
                 end
             endcase
         end
     end
 
     for (genvar p = 0; p < PORTS; p++) begin : g_port
-        logic signed [23:0] old, u, v, shift_in;
-        logic signed [27:0] sum;
-        logic [23:0] size;
-        logic [24:0] part, scaled;
-        logic [12:0] factor;
-        logic negative, spike, above, below;
-        logic signed [25:0] leaked;
-        assign old = is_v ? potentials[p*24+:24] : currents[p*24+:24];
-        assign shift_in = {inputs[p*VALUE_BITS+:18], 6'd0};
-        assign scaled = part + {1'b0, factor[0] ? size : 24'd0};
-        assign leaked = negative ? -{1'b0, scaled} : {1'b0, scaled};
-        assign spike = fires && sum > 28'($signed({1'b0, thresholds[p*17+:17], 6'd0}));
-        assign new_currents[p*24+:24] = u;
-        assign new_potentials[p*24+:24] = spike ? 24'd0 : v;
-        assign shown[p*24+:24] = fires ? {23'd0, spike} : v;
-        assign v = sum[23:0];
+        logic signed [23:0] value, v;
+        logic signed [27:0] part, added, sum;
+        logic signed [26:0] bias;
+        logic [31:0] factors;
+        logic factor;
+        logic [16:0] threshold;
+        logic negative, inexact, spike, above, below, carry, unused, drop;
+        assign factors = {3'd0, words[p*32+16+:13], 3'd0, words[p*32+:13]};
+        selector #(.WIDTH(1), .COUNT(32)) pick_factor (.words(factors), .index({of_v, tick}), .word(factor));
+        assign value = old[p*VALUE_BITS+:24];
+        assign bias = words[p*32+:27];
+        assign threshold = words[p*32+:17];
+        // The product is rounded toward zero: one more where a negative one lost bits.
+        assign carry = state == TOP && negative && inexact;
+        assign {sum, drop} = {part, 1'b1} + {added, carry};
         // Beyond +-(2^23 - 1), from the bits above; -2^23 is one too low.
-        assign above = !sum[27] && sum[26:23] != 4'd0;
-        assign below = sum[27] && (sum[26:23] != 4'hF || sum[22:0] == 23'd0);
+        assign above = !part[27] && part[26:23] != 4'd0;
+        assign below = part[27] && (part[26:23] != 4'hF || part[22:0] == 23'd0);
+        assign result[p*24+:24] = v;
+        assign spikes[p] = spike;
+        assign unused = &{1'b0, drop, words[p*32+:32], inputs[p*VALUE_BITS+:VALUE_BITS], old[p*VALUE_BITS+:VALUE_BITS]};
         always_ff @(posedge clock) begin
-            if (load) begin
-                size <= old[23] ? -old : old;
-                negative <= old[23];
+            // What is added in the next cycle.
+            if (state == LEAK && !factor) added <= '0;
+            else
+                case (state)
+                    LEAK: added <= 28'(value);
+                    TOP: added <= of_v ? 28'(v) : 28'($signed({inputs[p*VALUE_BITS+:18], 6'd0}));
+                    INPUT: added <= 28'(bias);
+                    default: added <= ~{5'd0, threshold, 6'd0};
+                endcase
+            if (state == LEAK && tick == 4'd0) begin
                 part <= '0;
-                factor <= is_v ? factors[p*26+13+:13] : factors[p*26+:13];
-            end else if (leak) begin
-                part <= scaled >> 1;
-                factor <= factor >> 1;
-            end
-            if (state == ADD_U) u <= leaked[23:0] + shift_in;
-            if (state == ADD_V) sum <= 28'(leaked) + 28'(u) + 28'($signed(biases[p*27+:27]));
-            else if (state == FIRE) sum <= above ? LIMIT : below ? -LIMIT : sum;
+                negative <= value[23];
+                inexact <= 1'b0;
+                spike <= 1'b0;
+            end else if (state == LEAK) begin
+                part <= sum >>> 1;
+                inexact <= inexact || sum[0];
+            end else if (go && state != FIRE) part <= sum;
+            if (state == FIRE) spike <= fires && !sum[27];
+            if (state == STORE) v <= spike ? 24'd0 : above ? 24'h7FFFFF : below ? 24'h800001 : part[23:0];
         end
     end
 endmodule

@@ -1,5 +1,6 @@
 // LOAD: reads the whole image once, word by word: checksum, header, descriptors and ports. Writes descriptors and ports to
-// their memories and ends with the status. The full check of the descriptors is the host's (docs/image_format.md).
+// their memories and ends with the status. The full check of the descriptors is the host's (docs/image_format.md). Speed is
+// of no concern here: a word takes seven cycles, eleven in header, descriptors and ports, all numbers share one adder and one comparator.
 module loader #(
     parameter int BEAT_BITS = 128,
     parameter int SIGNAL_WORDS = 16384,
@@ -19,7 +20,7 @@ module loader #(
     input logic error,  // of the memory
     output logic request,
     input logic request_ready,
-    output logic [engine::BEAT_ADDRESS_BITS-1:0] request_beat,
+    output engine::beat_address_t request_beat,
     input logic beat_valid,
     input logic [BEAT_BITS-1:0] beat,
     output logic beat_pop,
@@ -37,178 +38,197 @@ module loader #(
 );
     localparam int BEAT_WORDS = BEAT_BITS / 32;
     localparam int SLOT_BITS = $clog2(BEAT_WORDS);
-    localparam logic [31:0] ROW_WORDS = BEAT_WORDS;
-    localparam logic [31:0] MOST_OPS = DESCRIPTORS;
-    localparam logic [31:0] MOST_SIGNALS = SIGNAL_WORDS;
-    localparam logic [31:0] MOST_STATES = STATE_WORDS;
-    localparam logic [31:0] LONGEST = QUEUE_WORDS;
 
-    typedef enum logic [1:0] {IDLE, READ, JUDGE} state_t;
+    typedef enum logic [2:0] {IDLE, ASK, WAIT, WORD, JUDGE} state_t;
     state_t state;
-    logic [31:0] index, requested, last_beat, last_word, ops_start, ports_start, names_start, names_words, image_crc, crc;
-    logic [31:0] next_crc, word, signal_words, trace_words, output_words, traced, outputs;
+    logic [3:0] step;
+    logic [31:0] index, word, crc, next_crc, traced, outputs;
     logic [SLOT_BITS-1:0] slot;
-    logic here, stop, bad_magic, bad_version, bad_length, bad_layout, bad_signals, bad_states, bad_bits, bad_ops, bad_rows, bad_port, bad_op;
+    logic [7:0] picked, data;
+    logic in_header, begins_op, in_op, begins_port, in_port, ends, has_weights, act_op, act_port;
     logic [OP_BITS:0] found_ops, found_ports, wrong_port;
-    logic [31:0] wrong_op;
-    logic in_op, in_port, names_bad, op_is_bad, too_long, port_is_bad, outside;
-    logic [32:0] signal_end;
     logic [3:0] field;
     logic [1:0] port_field;
-    logic [23:0] port_signal, port_size;
+    logic [31:0] begin_at, wrong_op;  // the address of a port, before its size; the start of the names, before their length
+    logic [23:0] port_size;
+    logic bad_magic, bad_version, bad_length, bad_layout, bad_signals, bad_states, bad_bits, bad_ops, bad_rows, bad_names, bad_port, bad_op, bad_crc, bad_sums;
 
-    assign last_word = image_words - 32'd1;
-    assign last_beat = last_word >> SLOT_BITS;
-    assign request = state == READ && !stop && requested <= last_beat;
-    assign request_beat = requested[engine::BEAT_ADDRESS_BITS-1:0];
-    assign here = state == READ && beat_valid;
     assign slot = index[SLOT_BITS-1:0];
-    assign beat_pop = here && (&slot || index == last_word);
-    assign names_bad = {1'b0, names_start} + {1'b0, names_words} > {1'b0, image_words};
-    selector #(.WIDTH(32), .COUNT(BEAT_WORDS)) pick (.words(beat), .index(slot), .word);
-    crc32 checksum (.crc, .word, .next(next_crc));
+    assign request = state == ASK;
+    assign request_beat = index[SLOT_BITS+:engine::BEAT_ADDRESS_BITS];
+    assign in_header = index[31:5] == '0;
+    assign has_weights = op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D;
+    selector #(.WIDTH(8), .COUNT(BEAT_BITS / 8)) pick (.words(beat), .index({slot, step[1:0]}), .word(picked));
+    crc32 checksum (.crc, .data, .next(next_crc));
 
-    // A signal at a wrong place: unaligned, or its whole blocks leave the memory. An op says the size before the address, a port
-    // after it.
-    assign signal_end = {1'b0, word} + (in_op ? {9'd0, engine::padded_words(op.size)} : {9'd0, port_signal});
-    assign outside = signal_end > {1'b0, signal_words} || (in_op ? word[5:0] : port_signal[5:0]) != 6'd0;
-
-    // The header is complete before any of its numbers is used.
-    assign in_op = index > 32'd20 && !bad_ops && found_ops != ops && (field != 4'd0 || found_ops != '0 || index == ops_start);
-    assign in_port = index > 32'd20 && !bad_ops && found_ports != ports && (port_field != 2'd0 || found_ports != '0 || index == ports_start);
+    // --- Adder and comparator: what is chosen in one step is judged three steps later. ---
+    logic [31:0] left, chosen_left, add, chosen_add, fixed, chosen_fixed, limit, remembered;
+    logic [32:0] sum;
+    logic over, equal, is_fixed, whole_blocks, chosen_whole, chosen_is_fixed;
+    logic [4:0] place;  // of a limit in the header
+    ram #(.WIDTH(32), .DEPTH(32)) header (
+        .clock, .write(state == WORD && step == 4'd5 && in_header), .write_address(index[4:0]), .write_data(word), .read(1'b1), .read_address(place),
+        .read_data(remembered)
+    );
 
     always_comb begin
-        case (field)
-            4'd0: op_is_bad = word < 32'd1 || word > 32'd9;
-            4'd2: op_is_bad = word == 32'd0 || word > signal_words;
-            4'd3: op_is_bad = outside;
-            4'd4: op_is_bad = word > signal_words || word[5:0] != 6'd0;
-            4'd11: op_is_bad = (op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D) && word != 32'd2 && word != 32'd4 && word != 32'd8;
-            4'd12: op_is_bad = word > state_words || word[5:0] != 6'd0;
-            4'd14, 4'd15: op_is_bad = word != 32'd0;
-            default: op_is_bad = 1'b0;
+        chosen_left = word;
+        chosen_add = 32'd0;
+        chosen_is_fixed = 1'b0;
+        chosen_fixed = 32'd0;
+        chosen_whole = 1'b0;
+        place = 5'd10;
+        case (step)
+            4'd0: begin  // whether descriptors begin here
+                chosen_left = index;
+                place = 5'd5;
+            end
+            4'd1: begin  // whether ports begin here
+                chosen_left = index;
+                place = 5'd7;
+            end
+            4'd2: begin  // whether the image ends here
+                chosen_left = index;
+                chosen_add = 32'd1;
+                chosen_is_fixed = 1'b1;
+                chosen_fixed = image_words;
+            end
+            4'd5: begin  // a word of the header or of a descriptor
+                chosen_is_fixed = in_header;
+                case (index[4:0])
+                    5'd0: chosen_fixed = engine::IMAGE_MAGIC;
+                    5'd1: chosen_fixed = engine::IMAGE_VERSION;
+                    5'd2, 5'd9: chosen_fixed = image_words;
+                    5'd4, 5'd6: chosen_fixed = DESCRIPTORS;
+                    5'd10: chosen_fixed = SIGNAL_WORDS;
+                    5'd11: chosen_fixed = STATE_WORDS;
+                    5'd19: chosen_fixed = VALUE_BITS;
+                    5'd20: chosen_fixed = COMPARE_BITS;
+                    default: ;
+                endcase
+                if (in_header) begin
+                    if (index[4:0] == 5'd9) chosen_add = begin_at;
+                end else begin
+                    chosen_is_fixed = field == 4'd0 || field == 4'd6 || field > 4'd12;
+                    chosen_fixed = field == 4'd0 ? 32'd9 : field == 4'd6 ? QUEUE_WORDS : 32'd0;
+                    chosen_whole = field == 4'd3;
+                    if (field == 4'd3) chosen_add = 32'(op.size);
+                    if (field == 4'd12) place = 5'd11;
+                end
+            end
+            4'd6: begin  // the size of a port
+                chosen_add = begin_at;
+                chosen_whole = 1'b1;
+            end
+            4'd7: begin
+                chosen_left = traced;
+                chosen_add = 32'(port_size);
+                place = 5'd16;
+            end
+            4'd8: begin
+                chosen_left = outputs;
+                chosen_add = 32'(port_size);
+                place = 5'd17;
+            end
+            default: place = 5'd3;
         endcase
-        too_long = field == 4'd6 && word > LONGEST && (op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D);
-        port_is_bad = port_field == 2'd1 && (word == 32'd0 || outside);
+        if (state == JUDGE) chosen_add = 32'd0;
+    end
+
+    always_ff @(posedge clock) begin
+        left <= chosen_left;
+        add <= chosen_add;
+        fixed <= chosen_fixed;
+        is_fixed <= chosen_is_fixed;
+        whole_blocks <= chosen_whole;  // signals lie in whole blocks
+        sum <= {1'b0, left} + {1'b0, add};
+        limit <= is_fixed ? fixed : {remembered[31:6], whole_blocks ? 6'd0 : remembered[5:0]};
+        over <= sum > {1'b0, limit};
+        equal <= sum == {1'b0, limit};
+    end
+
+    // --- Words. ---
+    logic [31:0] found;
+    logic bad_field, aligned;
+    assign aligned = word[5:0] == 6'd0;
+    assign act_op = state == WORD && step == 4'd8 && in_op;
+    assign act_port = state == WORD && step == 4'd9 && in_port;
+    assign beat_pop = state == WORD && (step == 4'd10 || (step == 4'd6 && !in_header && !in_op && !in_port)) && (ends || (&slot) || bad_length || bad_magic || bad_version);
+    assign found = {{(23 - OP_BITS) {1'b0}}, found_ops, field == 4'd6 ? registers::STATUS_QUEUE_TOO_SMALL : registers::STATUS_BAD_DESCRIPTOR};
+    always_comb begin
+        case (field)
+            4'd0, 4'd2: bad_field = over || word == 32'd0;
+            4'd3, 4'd4, 4'd12: bad_field = over || !aligned;
+            4'd6: bad_field = over && has_weights;
+            4'd11: bad_field = has_weights && word != 32'd2 && word != 32'd4 && word != 32'd8;
+            4'd14, 4'd15: bad_field = over;
+            default: bad_field = 1'b0;
+        endcase
     end
 
     always_ff @(posedge clock) begin
         done <= 1'b0;
-        op_write <= 1'b0;
-        port_write <= 1'b0;
-        if (reset) begin
-            state <= IDLE;
-        end else begin
-            case (state)
-                IDLE:
-                if (start) begin
-                    state <= image_words < 32'd32 ? JUDGE : READ;
-                    index <= 32'd0;
-                    requested <= 32'd0;
-                    crc <= '1;
-                    field <= 4'd0;
-                    port_field <= 2'd0;
-                    {found_ops, found_ports, ops, ports, traced, outputs, wrong_op} <= '0;
-                    {stop, bad_magic, bad_version, bad_layout, bad_signals, bad_states, bad_bits, bad_ops, bad_rows, bad_port, bad_op} <= '0;
-                    bad_length <= image_words < 32'd32;
-                end
-                READ: begin
-                    if (request && request_ready) requested <= requested + 32'd1;
-                    if (here) begin
-                        index <= index + 32'd1;
-                        if (index != 32'd3) crc <= next_crc;
-                        case (index)
-                            32'd0: bad_magic <= word != engine::IMAGE_MAGIC;
-                            32'd1: bad_version <= word != engine::IMAGE_VERSION;
-                            32'd2: bad_length <= word != image_words;
-                            32'd3: image_crc <= word;
-                            32'd4: begin
-                                ops <= word[OP_BITS:0];
-                                bad_ops <= word > MOST_OPS;
-                            end
-                            32'd5: ops_start <= word;
-                            32'd6: begin
-                                ports <= word[OP_BITS:0];
-                                bad_ops <= bad_ops || word > MOST_OPS;
-                            end
-                            32'd7: ports_start <= word;
-                            32'd8: names_start <= word;
-                            32'd9: names_words <= word;
-                            32'd10: begin
-                                signal_words <= word;
-                                bad_signals <= word > MOST_SIGNALS;
-                            end
-                            32'd11: begin
-                                state_words <= word;
-                                bad_states <= word > MOST_STATES;
-                            end
-                            32'd15: levels <= word;
-                            32'd16: trace_words <= word;
-                            32'd17: output_words <= word;
-                            32'd18: begin
-                                bad_rows <= word < ROW_WORDS;
-                                row_alignment <= word[5:0];
-                                if (word != 32'd4 && word != 32'd8 && word != 32'd16 && word != 32'd32) bad_layout <= 1'b1;
-                            end
-                            32'd19: bad_bits <= word > VALUE_BITS;
-                            32'd20: bad_bits <= bad_bits || word > COMPARE_BITS;
-                            default: if (index > 32'd20 && index < 32'd32 && word != 32'd0) bad_layout <= 1'b1;
-                        endcase
-                        // A wrong length must not be followed; what is under way is taken.
-                        if (bad_magic || bad_version || bad_length) stop <= 1'b1;
-                        if (index == last_word) state <= JUDGE;
-                    end
-                    if (stop && slot == '0 && index >> SLOT_BITS == requested) state <= JUDGE;
-                    if (here && in_op) begin
-                        field <= field + 4'd1;
-                        if ((op_is_bad || too_long) && !bad_op) begin
-                            bad_op <= 1'b1;
-                            wrong_op <= {{(23 - OP_BITS) {1'b0}}, found_ops, too_long ? registers::STATUS_QUEUE_TOO_SMALL : registers::STATUS_BAD_DESCRIPTOR};
-                        end
-                        if (field == 4'd15) begin
-                            found_ops <= found_ops + 1'b1;
-                            op_write <= 1'b1;
-                            op_index <= found_ops[OP_BITS-1:0];
-                        end
-                    end
-                    if (here && in_port) begin
-                        port_field <= port_field + 2'd1;
-                        if (port_is_bad && !bad_port) begin
-                            bad_port <= 1'b1;
-                            wrong_port <= found_ports;
-                        end
-                        if (port_field == 2'd2) begin
-                            traced <= traced + {8'd0, port_size};
-                            if (word[0]) outputs <= outputs + {8'd0, port_size};
-                            port <= {word[0], port_size, port_signal};
-                            port_write <= 1'b1;
-                            port_index <= found_ports[OP_BITS-1:0];
-                        end
-                        if (port_field == 2'd3) found_ports <= found_ports + 1'b1;
-                    end
-                end
-                default: begin
-                    state <= IDLE;
-                    done <= 1'b1;
-                    if (bad_magic) status <= {24'd0, registers::STATUS_BAD_MAGIC};
-                    else if (bad_version) status <= {24'd0, registers::STATUS_BAD_VERSION};
-                    else if (bad_length) status <= {24'd0, registers::STATUS_BAD_LENGTH};
-                    else if (error) status <= {24'd0, registers::STATUS_MEMORY_ERROR};
-                    else if (~crc != image_crc) status <= {24'd0, registers::STATUS_BAD_CHECKSUM};
-                    else if (bad_layout) status <= {24'd0, registers::STATUS_BAD_LAYOUT};
-                    else if (bad_signals) status <= {24'd0, registers::STATUS_SIGNALS_TOO_SMALL};
-                    else if (bad_states) status <= {24'd0, registers::STATUS_STATES_TOO_SMALL};
-                    else if (bad_bits) status <= {24'd0, registers::STATUS_BITS_TOO_WIDE};
-                    else if (bad_ops) status <= {24'd0, registers::STATUS_TOO_MANY_OPS};
-                    else if (bad_rows) status <= {24'd0, registers::STATUS_ROWS_UNALIGNED};
-                    else if (names_bad || found_ports != ports) status <= {24'd0, registers::STATUS_BAD_LAYOUT};
-                    else if (bad_port) status <= {{(23 - OP_BITS) {1'b0}}, wrong_port, registers::STATUS_BAD_LAYOUT};
-                    else if (traced != trace_words || outputs != output_words || found_ops != ops) status <= {24'd0, registers::STATUS_BAD_LAYOUT};
-                    else status <= wrong_op;
-                end
-            endcase
+        op_write <= act_op && field == 4'd15;
+        port_write <= act_port && port_field == 2'd2;
+        data <= picked;
+        if (state == IDLE) begin
+            index <= 32'd0;
+            crc <= '1;
+            field <= 4'd0;
+            port_field <= 2'd0;
+            {found_ops, found_ports, traced, outputs, wrong_op} <= '0;
+            {bad_magic, bad_version, bad_layout, bad_signals, bad_states, bad_bits, bad_ops, bad_rows, bad_names, bad_port, bad_op} <= '0;
+            bad_length <= image_words[31:5] == '0;
         end
-        if (here && in_op) begin
+        if (state == WORD) begin
+            if (step >= 4'd1 && step <= 4'd4) begin
+                word <= {data, word[31:8]};
+                if (index != 32'd3) crc <= next_crc;
+            end
+            if (step == 4'd3) begins_op <= equal;
+            if (step == 4'd4) begin
+                begins_port <= equal;
+                in_op <= !in_header && found_ops != ops && (field != 4'd0 || found_ops != '0 || begins_op);
+            end
+            if (step == 4'd5) begin
+                ends <= equal;
+                in_port <= !in_header && found_ports != ports && (port_field != 2'd0 || found_ports != '0 || begins_port);
+            end
+            if (step == 4'd5 && in_header) begin
+                case (index[4:0])
+                    5'd4: ops <= word[OP_BITS:0];
+                    5'd6: ports <= word[OP_BITS:0];
+                    5'd8: begin_at <= word;
+                    5'd11: state_words <= word;
+                    5'd15: levels <= word;
+                    5'd18: row_alignment <= word[5:0];
+                    default: ;
+                endcase
+            end
+            if (step == 4'd8 && in_header) begin
+                case (index[4:0])
+                    5'd0: bad_magic <= !equal;
+                    5'd1: bad_version <= !equal;
+                    5'd2: bad_length <= !equal;
+                    5'd4, 5'd6: if (over) bad_ops <= 1'b1;
+                    5'd9: bad_names <= over;
+                    5'd10: bad_signals <= over;
+                    5'd11: bad_states <= over;
+                    5'd18: begin
+                        bad_rows <= word[5:0] < 6'(BEAT_WORDS);
+                        if (word[31:6] != '0 || (word[5:0] != 6'd4 && word[5:0] != 6'd8 && word[5:0] != 6'd16 && word[5:0] != 6'd32)) bad_layout <= 1'b1;
+                    end
+                    5'd19, 5'd20: if (over) bad_bits <= 1'b1;
+                    default: if (index[4:0] > 5'd20 && over) bad_layout <= 1'b1;
+                endcase
+            end
+        end
+        if (act_op) begin
+            field <= field + 4'd1;
+            if (bad_field && !bad_op) begin
+                bad_op <= 1'b1;
+                wrong_op <= found;
+            end
             case (field)
                 4'd0: op.kind <= word[3:0];
                 4'd1: op.flags <= word[5:0];
@@ -223,15 +243,81 @@ module loader #(
                 4'd10: op.stride <= word;
                 4'd11: op.param <= word[7:0];
                 4'd12: op.state <= word[23:0];
+                4'd15: begin
+                    found_ops <= found_ops + 1'b1;
+                    op_index <= found_ops[OP_BITS-1:0];
+                end
                 default: ;
             endcase
         end
-        if (here && in_port) begin
+        if (act_port) begin
+            port_field <= port_field + 2'd1;
+            if (((port_field == 2'd0 && !aligned) || (port_field == 2'd1 && (over || word == 32'd0))) && !bad_port) begin
+                bad_port <= 1'b1;
+                wrong_port <= found_ports;
+            end
             case (port_field)
-                2'd0: port_signal <= word[23:0];
+                2'd0: begin_at <= word;
                 2'd1: port_size <= word[23:0];
-                default: ;
+                2'd2: begin
+                    port <= {word[0], port_size, begin_at[23:0]};
+                    port_index <= found_ports[OP_BITS-1:0];
+                    traced <= sum[31:0];
+                end
+                default: found_ports <= found_ports + 1'b1;
             endcase
         end
+        if (state == WORD && step == 4'd10 && in_port && port_field == 2'd3 && word[0]) outputs <= sum[31:0];
+
+        if (state == JUDGE && step == 4'd10) bad_sums <= !equal;
+        if (state == JUDGE && step == 4'd11 && !equal) bad_sums <= 1'b1;
+        if (state == JUDGE && step == 4'd12) bad_crc <= ~crc != limit;
+        if (state == JUDGE && step == 4'd13) begin
+            if (bad_magic) status <= {24'd0, registers::STATUS_BAD_MAGIC};
+            else if (bad_version) status <= {24'd0, registers::STATUS_BAD_VERSION};
+            else if (bad_length) status <= {24'd0, registers::STATUS_BAD_LENGTH};
+            else if (error) status <= {24'd0, registers::STATUS_MEMORY_ERROR};
+            else if (bad_crc) status <= {24'd0, registers::STATUS_BAD_CHECKSUM};
+            else if (bad_layout) status <= {24'd0, registers::STATUS_BAD_LAYOUT};
+            else if (bad_signals) status <= {24'd0, registers::STATUS_SIGNALS_TOO_SMALL};
+            else if (bad_states) status <= {24'd0, registers::STATUS_STATES_TOO_SMALL};
+            else if (bad_bits) status <= {24'd0, registers::STATUS_BITS_TOO_WIDE};
+            else if (bad_ops) status <= {24'd0, registers::STATUS_TOO_MANY_OPS};
+            else if (bad_rows) status <= {24'd0, registers::STATUS_ROWS_UNALIGNED};
+            else if (bad_names || found_ports != ports) status <= {24'd0, registers::STATUS_BAD_LAYOUT};
+            else if (bad_port) status <= {{(23 - OP_BITS) {1'b0}}, wrong_port, registers::STATUS_BAD_LAYOUT};
+            else if (bad_sums || found_ops != ops) status <= {24'd0, registers::STATUS_BAD_LAYOUT};
+            else status <= wrong_op;
+        end
+
+        if (reset) state <= IDLE;
+        else
+            case (state)
+                IDLE: begin
+                    step <= 4'd0;
+                    if (start) state <= bad_length ? JUDGE : ASK;
+                end
+                ASK: if (request_ready) state <= WAIT;
+                WAIT: if (beat_valid) state <= WORD;
+                WORD: begin
+                    step <= step + 4'd1;
+                    if (step == 4'd10 || (step == 4'd6 && !in_header && !in_op && !in_port)) begin
+                        step <= 4'd0;
+                        index <= index + 32'd1;
+                        if (beat_pop) state <= ASK;
+                        if (bad_magic || bad_version || bad_length || ends) begin
+                            state <= JUDGE;
+                            step <= 4'd7;
+                        end
+                    end
+                end
+                default: begin
+                    step <= step + 4'd1;
+                    if (step == 4'd14) begin
+                        state <= IDLE;
+                        done <= 1'b1;
+                    end
+                end
+            endcase
     end
 endmodule

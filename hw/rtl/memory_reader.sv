@@ -1,5 +1,6 @@
-// The AXI4 read master. Two clients request single beats; a client is ready only while its response queue has room for the
-// answer, so a response is never held back and neither client can block the other.
+// The AXI4 read master. Two clients request bursts of 1 to 4 beats; a client is ready only while its response queue has room
+// for the longest, so a response is never held back and neither client can block the other. A burst that would cross 4 KiB
+// is split there.
 module memory_reader #(
     parameter int BEAT_BITS = 128,
     parameter int WEIGHT_BEATS = 64,
@@ -11,17 +12,19 @@ module memory_reader #(
     input logic weight_request,
     output logic weight_ready,
     input logic [engine::BEAT_ADDRESS_BITS-1:0] weight_beat,
+    input logic [1:0] weight_length,  // beats - 1
     output logic weight_valid,
     output logic [BEAT_BITS-1:0] weight_data,
     input logic weight_pop,
     input logic constant_request,
     output logic constant_ready,
     input logic [engine::BEAT_ADDRESS_BITS-1:0] constant_beat,
+    input logic [1:0] constant_length,
     output logic constant_valid,
     output logic [BEAT_BITS-1:0] constant_data,
     input logic constant_pop,
     input logic clear_error,
-    output logic error,  // a response was an error since clear_error
+    output logic error,  // a response was an error since clear_error, or not as long as the request
     output logic [63:0] m_axi_araddr,
     output logic [7:0] m_axi_arlen,
     output logic [2:0] m_axi_arsize,
@@ -35,48 +38,103 @@ module memory_reader #(
     output logic m_axi_rready
 );
     localparam int LOG = $clog2(BEAT_BITS / 8);
-    localparam int ORDER = WEIGHT_BEATS + CONSTANT_BEATS <= 64 ? 64 : 2 ** $clog2(WEIGHT_BEATS + CONSTANT_BEATS);
+    localparam int PAGE = 12 - LOG;  // bits of a beat within 4 KiB
+    localparam int ORDER = 2 ** $clog2(WEIGHT_BEATS + CONSTANT_BEATS);
+    localparam logic [$clog2(CONSTANT_BEATS):0] FEW = ($clog2(CONSTANT_BEATS) + 1)'(CONSTANT_BEATS / 4 * 3);
+    localparam int ADDRESS = engine::BEAT_ADDRESS_BITS;
+
+    // --- Who asks. While few constants are on their way, they have every second turn. More of them only take what the weights
+    // leave: what comes too early takes the place of weights that the lanes wait for. ---
     logic [$clog2(WEIGHT_BEATS):0] weights_left;  // free places in the response queues
     logic [$clog2(CONSTANT_BEATS):0] constants_left;
-    logic free, take_weight, take_constant, tag, tag_valid, response;
-    logic weight_full, constant_full, order_full, unused;
+    logic weights_fit, constants_fit, constant_turn, lanes_wait, take_weight, take_constant, ready;
+    logic asked, asked_constant, accept;
+    logic [ADDRESS-1:0] asked_beat;
+    logic [1:0] asked_length;
 
-    assign m_axi_arlen = 8'd0;
+    assign weights_fit = weights_left[$clog2(WEIGHT_BEATS):2] != '0;
+    assign constants_fit = constants_left[$clog2(CONSTANT_BEATS):2] != '0;
+    assign weight_ready = ready && weights_fit && !constant_turn;
+    assign constant_ready = ready && constants_fit && (constant_turn || !weight_request || (lanes_wait && !weights_fit));
+    assign take_weight = weight_request && weight_ready;
+    assign take_constant = constant_request && constant_ready;
+
+    request_buffer #(.WIDTH(ADDRESS + 3)) requests (
+        .clock, .reset, .in_valid(take_weight || take_constant), .ready,
+        .in(take_constant ? {1'b1, constant_length, constant_beat} : {1'b0, weight_length, weight_beat}), .valid(asked), .pop(accept),
+        .out({asked_constant, asked_length, asked_beat})
+    );
+
+    always_ff @(posedge clock)
+        if (reset) begin
+            weights_left <= WEIGHT_BEATS[$clog2(WEIGHT_BEATS):0];
+            constants_left <= CONSTANT_BEATS[$clog2(CONSTANT_BEATS):0];
+            {constant_turn, lanes_wait} <= '0;
+        end else begin
+            weights_left <= weights_left + {{$clog2(WEIGHT_BEATS) {1'b0}}, weight_pop} - {{($clog2(WEIGHT_BEATS) - 2) {1'b0}}, take_weight ? {1'b0, weight_length} + 3'd1 : 3'd0};
+            constants_left <= constants_left + {{$clog2(CONSTANT_BEATS) {1'b0}}, constant_pop} - {{($clog2(CONSTANT_BEATS) - 2) {1'b0}}, take_constant ? {1'b0, constant_length} + 3'd1 : 3'd0};
+            lanes_wait <= weight_valid && !weight_pop;
+            constant_turn <= constant_request && !take_constant && constants_left > FEW && !constant_turn;
+        end
+
+    // --- Addresses. ---
+    logic free, split, crosses, constant;
+    logic [63-LOG:0] address, next_address;
+    logic [PAGE-1:0] room;  // beats of the page behind the first
+    logic [1:0] rest;  // beats - 1 on the next page
+
+    assign free = !m_axi_arvalid || m_axi_arready;
+    assign accept = free && asked && !split;
+    assign next_address = base[63:LOG] + {{(64 - LOG - ADDRESS) {1'b0}}, asked_beat};
+    assign room = ~next_address[PAGE-1:0];
+    assign crosses = room < {{(PAGE - 2) {1'b0}}, asked_length};
+    assign m_axi_araddr = {address, {LOG{1'b0}}};
+    assign m_axi_arlen[7:2] = '0;
     assign m_axi_arsize = LOG[2:0];
     assign m_axi_arburst = 2'b01;
-    assign free = !m_axi_arvalid || m_axi_arready;
-    assign constant_ready = free && constants_left != '0;
-    assign weight_ready = free && weights_left != '0 && !(constant_request && constants_left != '0);
-    assign take_constant = constant_request && constant_ready;
-    assign take_weight = weight_request && weight_ready;
+
+    always_ff @(posedge clock) begin
+        if (free) begin
+            address <= split ? {address[63-LOG:PAGE] + 1'b1, {PAGE{1'b0}}} : next_address;
+            m_axi_arlen[1:0] <= split ? rest : crosses ? room[1:0] : asked_length;
+            if (!split) constant <= asked_constant;
+            rest <= asked_length - room[1:0] - 2'd1;
+        end
+        if (reset) {m_axi_arvalid, split} <= '0;
+        else if (free) begin
+            m_axi_arvalid <= split || asked;
+            split <= accept && crosses;
+        end
+    end
+
+    // --- Responses. ---
+    logic tag_constant, tag_valid, response, last_beat, weight_full, constant_full, order_full, push_order, unused;
+    logic [1:0] tag_length, beats;
+    assign push_order = m_axi_arvalid && m_axi_arready;
     assign m_axi_rready = tag_valid;
     assign response = m_axi_rvalid && m_axi_rready;
-    assign unused = &{1'b0, weight_full, constant_full, order_full, m_axi_rlast, base[LOG-1:0]};
+    assign last_beat = beats == tag_length;
+    assign unused = &{1'b0, weight_full, constant_full, order_full, base[LOG-1:0]};
 
-    fifo #(.WIDTH(1), .DEPTH(ORDER)) order (
-        .clock, .reset, .push(take_weight || take_constant), .in(take_constant), .full(order_full), .pop(response), .valid(tag_valid), .out(tag)
+    fifo #(.WIDTH(3), .DEPTH(ORDER)) order (
+        .clock, .reset, .push(push_order), .in({constant, m_axi_arlen[1:0]}), .full(order_full), .pop(response && last_beat), .valid(tag_valid),
+        .out({tag_constant, tag_length})
     );
     fifo #(.WIDTH(BEAT_BITS), .DEPTH(WEIGHT_BEATS)) weights (
-        .clock, .reset, .push(response && !tag), .in(m_axi_rdata), .full(weight_full), .pop(weight_pop), .valid(weight_valid), .out(weight_data)
+        .clock, .reset, .push(response && !tag_constant), .in(m_axi_rdata), .full(weight_full), .pop(weight_pop), .valid(weight_valid), .out(weight_data)
     );
     fifo #(.WIDTH(BEAT_BITS), .DEPTH(CONSTANT_BEATS)) constants (
-        .clock, .reset, .push(response && tag), .in(m_axi_rdata), .full(constant_full), .pop(constant_pop), .valid(constant_valid),
+        .clock, .reset, .push(response && tag_constant), .in(m_axi_rdata), .full(constant_full), .pop(constant_pop), .valid(constant_valid),
         .out(constant_data)
     );
 
-    always_ff @(posedge clock) begin
-        if (free) m_axi_araddr <= {base[63:LOG] + {{(64 - LOG - engine::BEAT_ADDRESS_BITS){1'b0}}, take_constant ? constant_beat : weight_beat}, {LOG{1'b0}}};
+    always_ff @(posedge clock)
         if (reset) begin
-            m_axi_arvalid <= 1'b0;
-            weights_left <= WEIGHT_BEATS[$clog2(WEIGHT_BEATS):0];
-            constants_left <= CONSTANT_BEATS[$clog2(CONSTANT_BEATS):0];
+            beats <= 2'd0;
             error <= 1'b0;
         end else begin
-            if (free) m_axi_arvalid <= take_weight || take_constant;
-            if (take_weight != weight_pop) weights_left <= take_weight ? weights_left - 1'b1 : weights_left + 1'b1;
-            if (take_constant != constant_pop) constants_left <= take_constant ? constants_left - 1'b1 : constants_left + 1'b1;
+            if (response) beats <= last_beat ? 2'd0 : beats + 2'd1;
             if (clear_error) error <= 1'b0;
-            else if (response && m_axi_rresp != 2'b00) error <= 1'b1;
+            else if (response && (m_axi_rresp != 2'b00 || m_axi_rlast != last_beat)) error <= 1'b1;
         end
-    end
 endmodule

@@ -12,7 +12,8 @@ module ram #(
     input logic [BITS-1:0] read_address,
     output logic [WIDTH-1:0] read_data
 );
-    (* no_rw_check *) logic [WIDTH-1:0] cells[DEPTH];
+    // Deep ones are block memories even where few words of many bits would fit into logic.
+    (* no_rw_check, ram_style = DEPTH > 16 ? "block" : "distributed" *) logic [WIDTH-1:0] cells[DEPTH];
 
     always_ff @(posedge clock) begin
         if (write) cells[write_address] <= write_data;

@@ -4,40 +4,45 @@ module row_flags #(
     parameter int PORTS = 4,
     parameter int WORDS = 16384,
     localparam int FLAGS = 64 / PORTS,
-    localparam int BITS = $clog2(WORDS / 64)
+    localparam int BITS = $clog2(WORDS / 64),
+    localparam int ROW_BITS = $clog2(WORDS / PORTS)
 ) (
     input logic clock,
     input logic reset,
     input logic write,
-    input logic [23:0] write_address,
-    input logic used,  // the row holds a value other than 0
+    input logic mark,  // with write: add one flag to a block; not in two cycles in a row
+    input logic [ROW_BITS-1:0] row,
+    input logic [PORTS-1:0] used,  // values other than 0
     input logic all,  // the rows come in another order: flag the whole block
-    input logic mark,  // add one flag; not in two cycles in a row
-    input logic [23:0] mark_address,
-    input logic [23:0] read_address,
-    output logic [FLAGS-1:0] flags  // of the block of read_address, a cycle later
+    input logic read,  // at the earliest four cycles after a write
+    input logic [BITS-1:0] read_block,
+    output logic [FLAGS-1:0] flags  // a cycle later, until the next read
 );
-    localparam int ROW = $clog2(PORTS);
     localparam int FLAG_BITS = $clog2(FLAGS);
-    logic [FLAGS-1:0] block, next_block, bit_here, bit_marked;
-    logic marked;
-    logic [23:0] marked_address, address;
-    logic unused;
-
-    assign bit_here = {{(FLAGS - 1) {1'b0}}, 1'b1} << write_address[ROW+:FLAG_BITS];
-    assign bit_marked = {{(FLAGS - 1) {1'b0}}, 1'b1} << marked_address[ROW+:FLAG_BITS];
-    assign next_block = all ? '1 : (write_address[ROW+:FLAG_BITS] == '0 ? '0 : block) | (used ? bit_here : '0);
-    assign address = mark ? mark_address : read_address;
-    assign unused = &{1'b0, address, write_address, marked_address};
+    logic [FLAGS-1:0] here, added, block;
+    logic [BITS-1:0] place1, place2, place3;
+    logic valid1, valid2, valid3, mark1, fetched, fresh, is_used, is_first, is_all;
 
     ram #(.WIDTH(FLAGS), .DEPTH(WORDS / 64)) words (
-        .clock, .write(write || marked), .write_address(marked ? marked_address[6+:BITS] : write_address[6+:BITS]),
-        .write_data(marked ? flags | bit_marked : next_block), .read(1'b1), .read_address(address[6+:BITS]), .read_data(flags)
+        .clock, .write(valid3), .write_address(place3), .write_data(block), .read(read || mark1), .read_address(mark1 ? place1 : read_block),
+        .read_data(flags)
     );
 
+    // A write: its flag as one bit; the block it joins; the memory. A mark reads its block in between, unless the mark before
+    // was in the same one, which is not yet in the memory.
     always_ff @(posedge clock) begin
-        if (write) block <= next_block;
-        marked_address <= mark_address;
-        marked <= mark && !reset;
+        here <= {{(FLAGS - 1) {1'b0}}, 1'b1} << row[FLAG_BITS-1:0];
+        is_first <= row[FLAG_BITS-1:0] == '0;
+        is_used <= used != '0;
+        is_all <= all;
+        place1 <= row[ROW_BITS-1-:BITS];
+        mark1 <= write && mark;
+        added <= (is_used ? here : '0) | {FLAGS{is_all}};
+        fresh <= is_first && !mark1;
+        fetched <= mark1 && !(valid3 && place1 == place3);
+        place2 <= place1;
+        if (valid2) block <= (fresh ? '0 : fetched ? flags : block) | added;
+        place3 <= place2;
+        {valid3, valid2, valid1} <= reset ? 3'd0 : {valid2, valid1, write};
     end
 endmodule

@@ -58,6 +58,7 @@ module spike_engine #(
     output logic op_busy
 );
     localparam int V = VALUE_BITS;
+    localparam int S = $clog2(SIGNAL_WORDS);
     localparam int PORT_LOG = $clog2(PORTS);
     localparam int OP_BITS = $clog2(DESCRIPTORS);
     localparam int SIGNAL_ROW_BITS = $clog2(SIGNAL_WORDS / PORTS);
@@ -87,10 +88,11 @@ module spike_engine #(
     // --- External memory. ---
     logic weight_request, weight_ready, weight_valid, weight_pop, constant_request, constant_ready, constant_valid, constant_pop, clear_error, error;
     logic [engine::BEAT_ADDRESS_BITS-1:0] weight_beat, constant_beat;
+    logic [1:0] weight_length;
     logic [BEAT_BITS-1:0] weight_data, constant_data;
     memory_reader #(.BEAT_BITS(BEAT_BITS), .WEIGHT_BEATS(WEIGHT_BEATS), .CONSTANT_BEATS(CONSTANT_BEATS)) memory (
-        .clock, .reset, .base, .weight_request, .weight_ready, .weight_beat, .weight_valid, .weight_data, .weight_pop, .constant_request,
-        .constant_ready, .constant_beat, .constant_valid, .constant_data, .constant_pop, .clear_error, .error, .m_axi_araddr(m_axi_image_araddr),
+        .clock, .reset, .base, .weight_request, .weight_ready, .weight_beat, .weight_length, .weight_valid, .weight_data, .weight_pop, .constant_request,
+        .constant_ready, .constant_beat, .constant_length(2'd0), .constant_valid, .constant_data, .constant_pop, .clear_error, .error, .m_axi_araddr(m_axi_image_araddr),
         .m_axi_arlen(m_axi_image_arlen), .m_axi_arsize(m_axi_image_arsize), .m_axi_arburst(m_axi_image_arburst),
         .m_axi_arvalid(m_axi_image_arvalid), .m_axi_arready(m_axi_image_arready), .m_axi_rdata(m_axi_image_rdata),
         .m_axi_rresp(m_axi_image_rresp), .m_axi_rlast(m_axi_image_rlast), .m_axi_rvalid(m_axi_image_rvalid), .m_axi_rready(m_axi_image_rready)
@@ -133,46 +135,51 @@ module spike_engine #(
     logic result_start, refuse, result_done, traced, state_clear, job_start, synapse_job_start;
     logic [engine::BEAT_ADDRESS_BITS-1:0] list_beat;
     logic [23:0] input_bad_index, clear_address;
-    logic [31:0] rows, additions;
+    logic [31:0] additions;
     engine::job_t own_job, synapse_job, job;
     sequencer #(.BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .DESCRIPTORS(DESCRIPTORS)) sequence_control (
         .clock, .reset, .start, .command, .done, .done_status, .memory_error(error), .clear_error, .load_start, .load_done, .load_status, .state_words,
         .ops, .op_address, .fetched_op, .op, .op_index, .op_busy, .reads_list, .list_request, .list_ready(constant_ready), .list_beat,
         .beat_valid(constant_valid), .beat(constant_data), .list_pop, .input_start, .input_done, .input_bad, .input_bad_index, .synapse_start,
-        .synapse_busy, .rows, .additions, .job_start(own_job_start), .job(own_job), .vector_busy, .result_start, .refuse, .result_done, .traced,
+        .synapse_busy, .rows(32'(rows)), .additions, .job_start(own_job_start), .job(own_job), .vector_busy, .result_start, .refuse, .result_done, .traced,
         .counter_write, .counters(counters_in), .state_clear, .state_address(clear_address)
     );
 
     logic [PORTS-1:0] input_write, vector_write, signal_write, vector_state_write, state_write;
-    logic [23:0] input_address, vector_write_address, vector_read_address, scan_address, result_address, signal_read_address, signal_write_address;
+    logic [S-1:0] input_address;
+    logic [23:0] vector_write_address, vector_read_address, result_address, signal_read_address, signal_write_address;
     logic [23:0] vector_state_write_address, state_write_address, state_read_address;
     logic [V-1:0] input_value;
     logic [PORTS-1:0] used;
     logic input_marks, job_serial;
-    logic [23:0] flag_address;
+    logic flag_read;
+    logic [S-1:0] scan_address;
+    logic [S:0] rows;
+    logic [S-7:0] flag_block;
     logic [64/PORTS-1:0] flags;
     logic [PORTS*V-1:0] vector_data, signal_in, signal_out, vector_state_data, state_in, state_out, lanes_data;
     logic reads_signals, vector_read, scan_read, result_read, signal_read, state_read, vector_request, vector_pop, geometry_request, geometry_pop;
-    logic reads_geometry, lanes_valid, lanes_release;
-    logic [$clog2(LANES/PORTS)-1:0] lanes_group;
+    logic reads_geometry, lanes_valid, lanes_take, lanes_last;
     logic [engine::BEAT_ADDRESS_BITS-1:0] vector_beat, geometry_beat;
 
-    event_input #(.PORTS(PORTS), .VALUE_BITS(V)) events (
-        .clock, .reset, .start(input_start), .destination(op.destination), .size(op.size), .levels, .done(input_done), .bad(input_bad),
+    event_input #(.PORTS(PORTS), .VALUE_BITS(V), .SIGNAL_BITS(S)) events (
+        .clock, .reset, .start(input_start), .destination(op.destination[S-1:0]), .size(op.size[S:0]), .levels, .done(input_done), .bad(input_bad),
         .bad_index(input_bad_index), .s_axis_tdata(s_axis_events_tdata), .s_axis_tvalid(s_axis_events_tvalid), .s_axis_tlast(s_axis_events_tlast),
         .s_axis_tready(s_axis_events_tready), .write(input_write), .marks(input_marks), .write_address(input_address), .write_value(input_value)
     );
-    synapse_unit #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(V), .QUEUE_WORDS(QUEUE_WORDS)) synapses (
-        .clock, .reset, .start(synapse_start), .op, .row_alignment, .busy(synapse_busy), .rows, .additions, .port_taken(reads_signals),
-        .flag_address, .flags, .signal_read(scan_read), .signal_read_address(scan_address), .signal_data(signal_out), .request(weight_request),
-        .request_ready(weight_ready), .request_beat(weight_beat), .beat_valid(weight_valid), .beat(weight_data), .beat_pop(weight_pop),
+    synapse_unit #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(V), .SIGNAL_WORDS(SIGNAL_WORDS), .QUEUE_WORDS(QUEUE_WORDS)) synapses (
+        .clock, .reset, .start(synapse_start), .op, .row_alignment, .busy(synapse_busy), .rows, .additions,
+        .flag_read, .flag_block, .flags, .signal_read(scan_read), .signal_read_address(scan_address), .signal_data(signal_out), .request(weight_request),
+        .request_ready(weight_ready), .request_beat(weight_beat), .request_length(weight_length), .beat_valid(weight_valid), .beat(weight_data), .beat_pop(weight_pop),
         .reads_geometry, .geometry_request, .geometry_ready(constant_ready), .geometry_beat, .constant_valid, .constant_data, .geometry_pop,
-        .job_start(synapse_job_start), .job(synapse_job), .vector_busy, .lanes_valid, .lanes_release, .lanes_group, .lanes_data
+        .job_start(synapse_job_start), .job(synapse_job), .vector_busy, .lanes_valid, .lanes_data, .lanes_take, .lanes_last
     );
     assign job_start = synapse_job_start || own_job_start;
     assign job = synapse_busy ? synapse_job : own_job;
-    vector_unit #(.BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .VALUE_BITS(V), .COMPARE_BITS(COMPARE_BITS), .LANES(LANES)) vectors (
-        .clock, .reset, .start(job_start), .next_job(job), .op, .busy(vector_busy), .lanes_valid, .lanes_release, .lanes_group, .lanes_data,
+    vector_unit #(
+        .BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .VALUE_BITS(V), .COMPARE_BITS(COMPARE_BITS), .SIGNAL_WORDS(SIGNAL_WORDS), .STATE_WORDS(STATE_WORDS)
+    ) vectors (
+        .clock, .reset, .start(job_start), .next_job(job), .op, .busy(vector_busy), .lanes_valid, .lanes_data, .lanes_take, .lanes_last,
         .request(vector_request), .request_ready(constant_ready), .request_beat(vector_beat), .beat_valid(constant_valid), .beat(constant_data),
         .beat_pop(vector_pop), .serial(job_serial), .reads_signals, .signal_read(vector_read), .signal_read_address(vector_read_address), .signal_data(signal_out),
         .signal_write(vector_write), .signal_write_address(vector_write_address), .signal_write_data(vector_data), .state_read,
@@ -202,14 +209,13 @@ module spike_engine #(
         assign used[p] = signal_in[p*V+:V] != '0;
     end
     row_flags #(.PORTS(PORTS), .WORDS(SIGNAL_WORDS)) used_rows (
-        .clock, .reset, .write(signal_write != '0 && (vector_busy || !input_marks)), .write_address(signal_write_address), .used(used != '0),
-        .all(vector_busy && job_serial), .mark(!vector_busy && input_marks && input_write != '0), .mark_address(input_address),
-        .read_address(flag_address), .flags
+        .clock, .reset, .write(signal_write != '0), .mark(!vector_busy && input_marks), .row(signal_write_address[PORT_LOG+:SIGNAL_ROW_BITS]), .used,
+        .all(vector_busy && job_serial), .read(flag_read), .read_block(flag_block), .flags
     );
     assign signal_read = vector_read || scan_read || result_read;
-    assign signal_read_address = reads_signals ? vector_read_address : synapse_busy ? scan_address : result_address;
+    assign signal_read_address = reads_signals ? vector_read_address : synapse_busy ? 24'(scan_address) : result_address;
     assign signal_write = vector_busy ? vector_write : input_write;
-    assign signal_write_address = vector_busy ? vector_write_address : input_address;
+    assign signal_write_address = vector_busy ? vector_write_address : 24'(input_address);
     assign signal_in = vector_busy ? vector_data : {PORTS{input_value}};
     banked_memory #(.WIDTH(V), .BANKS(PORTS), .WORDS(SIGNAL_WORDS)) signals (
         .clock, .write(signal_write), .write_row(signal_write_address[PORT_LOG+:SIGNAL_ROW_BITS]), .write_data(signal_in), .read(signal_read),

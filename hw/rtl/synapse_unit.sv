@@ -1,11 +1,13 @@
 // Linear and Conv2d. A pass is one digit plane of one scan (a Linear: of the source; a Conv2d: of one window and group); its
-// tiles go from the event queue through the fetch to the lanes and become jobs of the vector unit, which finishes them.
+// events go through the queue and the fetch to the lanes, whose tiles are one job of the vector unit, which finishes them.
 module synapse_unit #(
     parameter int LANES = 64,
     parameter int PORTS = 4,
     parameter int VALUE_BITS = 24,
+    parameter int SIGNAL_WORDS = 16384,
     parameter int QUEUE_WORDS = 2048,
-    localparam int BEAT_BITS = 2 * LANES
+    localparam int BEAT_BITS = 2 * LANES,
+    localparam int S = $clog2(SIGNAL_WORDS)
 ) (
     input logic clock,
     input logic reset,
@@ -13,19 +15,20 @@ module synapse_unit #(
     input engine::op_t op,
     input logic [5:0] row_alignment,  // words
     output logic busy,
-    output logic [31:0] rows,
+    output logic [S:0] rows,
     output logic [31:0] additions,
     // Signal memory and the flags of its rows.
-    output logic [23:0] flag_address,
+    output logic flag_read,
+    output logic [S-7:0] flag_block,
     input logic [64/PORTS-1:0] flags,
-    input logic port_taken,
     output logic signal_read,
-    output logic [23:0] signal_read_address,
+    output logic [S-1:0] signal_read_address,
     input logic [PORTS*VALUE_BITS-1:0] signal_data,
     // Weights.
     output logic request,
     input logic request_ready,
-    output logic [engine::BEAT_ADDRESS_BITS-1:0] request_beat,
+    output engine::beat_address_t request_beat,
+    output logic [1:0] request_length,
     input logic beat_valid,
     input logic [BEAT_BITS-1:0] beat,
     output logic beat_pop,
@@ -33,7 +36,7 @@ module synapse_unit #(
     output logic reads_geometry,
     output logic geometry_request,
     input logic geometry_ready,
-    output logic [engine::BEAT_ADDRESS_BITS-1:0] geometry_beat,
+    output engine::beat_address_t geometry_beat,
     input logic constant_valid,
     input logic [BEAT_BITS-1:0] constant_data,
     output logic geometry_pop,
@@ -42,168 +45,145 @@ module synapse_unit #(
     output engine::job_t job,
     input logic vector_busy,
     output logic lanes_valid,
-    input logic lanes_release,
-    input logic [$clog2(LANES/PORTS)-1:0] lanes_group,
-    output logic [PORTS*VALUE_BITS-1:0] lanes_data
+    output logic [PORTS*VALUE_BITS-1:0] lanes_data,
+    input logic lanes_take,
+    input logic lanes_last
 );
     localparam int LOG = $clog2(BEAT_BITS / 32);
     localparam int LANE_LOG = $clog2(LANES);
     localparam int PORT_LOG = $clog2(PORTS);
-    localparam logic [23:0] TILE = 24'(LANES);
-    localparam logic [23:0] GROUP = 24'(PORTS);
 
-    typedef enum logic [3:0] {IDLE, GEOMETRY, PREPARE, COUNT, PASS, PASS_RUN, PASS_NEXT, FINAL, FINAL_WAIT, WINDOW, END} state_t;
+    typedef enum logic [3:0] {IDLE, GEOMETRY, PREPARE, COUNT, PASS, PASS_RUN, PASS_NEXT, FINAL, FINAL_WAIT, WINDOW, LINE, END} state_t;
     state_t state;
     logic conv, unused;
-    assign unused = &{1'b0, op};
+    assign unused = &{1'b0, op, row_alignment, geometry};
     assign conv = op.kind == engine::KIND_CONV2D;
 
-    // --- Shape of a pass. ---
-    logic [23:0] outputs, left_outputs, tile_first, tile_d, group_first, group_d, line_d, tile_outputs;
-    logic [19:0] tiles;
-    logic [21:0] row_beats;
-    logic [2:0] tile_beats;
-    logic [engine::BEAT_ADDRESS_BITS-1:0] weights_beat, stride_beats, tap_beats;
-    logic [21:0] alignment;
+    // --- Shape of a pass: outputs of the Linear, or of one group at one position. ---
+    logic [S:0] outputs, groups, tiles, row_beats;
+    logic [2:0] tile_beats, alignment;
+    engine::beat_address_t weights_beat, stride_beats, tap_beats;
     logic [16*24-1:0] geometry;
-    logic [6*24-1:0] products;
+    logic [6*S-1:0] products;
     logic geometry_done;
-    logic [2:0] plane;
-    logic more_planes, single;
-    logic [7:0] reach;
 
-    assign outputs = conv ? geometry[3*24+:24] : op.size;
-    assign tiles = 20'((outputs + TILE - 24'd1) >> LANE_LOG);
-    always_comb begin
-        case (1'b1)
-            op.param[1]: begin
-                row_beats = 22'((outputs + TILE - 24'd1) >> LANE_LOG);
-                tile_beats = 3'd1;
-            end
-            op.param[2]: begin
-                row_beats = 22'((outputs + (TILE >> 1) - 24'd1) >> (LANE_LOG - 1));
-                tile_beats = 3'd2;
-            end
-            default: begin
-                row_beats = 22'((outputs + (TILE >> 2) - 24'd1) >> (LANE_LOG - 2));
-                tile_beats = 3'd4;
-            end
-        endcase
-    end
+    function automatic logic [S:0] ceiling(input logic [S:0] number, input int shift);
+        ceiling = (number + (S + 1)'((1 << shift) - 1)) >> shift;
+    endfunction
+
     assign weights_beat = op.weights[LOG+:engine::BEAT_ADDRESS_BITS];
     assign stride_beats = op.stride[LOG+:engine::BEAT_ADDRESS_BITS];
-    assign alignment = {16'd0, row_alignment >> LOG};
-    assign tap_beats = {{(engine::BEAT_ADDRESS_BITS - 22) {1'b0}}, (row_beats + alignment - 22'd1) & ~(alignment - 22'd1)};
+    assign alignment = 3'((row_alignment >> LOG) - 6'd1);  // beats less one: 0, 1, 3 or 7
+    assign outputs = conv ? geometry[3*24+:S+1] : op.size[S:0];
+    always_ff @(posedge clock) begin
+        tiles <= ceiling(outputs, LANE_LOG);
+        groups <= conv ? outputs : ceiling(outputs, PORT_LOG);
+        row_beats <= op.param[1] ? ceiling(outputs, LANE_LOG) : op.param[2] ? ceiling(outputs, LANE_LOG - 1) : ceiling(outputs, LANE_LOG - 2);
+        tile_beats <= op.param[1] ? 3'd1 : op.param[2] ? 3'd2 : 3'd4;
+        tap_beats <= engine::beat_address_t'((S + 1)'(row_beats + (S + 1)'(alignment))) & ~engine::beat_address_t'(alignment);
+    end
 
-    conv_geometry #(.BEAT_BITS(BEAT_BITS)) shape (
-        .clock, .reset, .start(start && op.kind == engine::KIND_CONV2D), .address(op.second), .done(geometry_done), .request(geometry_request),
-        .request_ready(geometry_ready), .request_beat(geometry_beat), .beat_valid(constant_valid), .beat(constant_data), .beat_pop(geometry_pop),
-        .words(geometry), .products
+    conv_geometry #(.BEAT_BITS(BEAT_BITS), .SIGNAL_BITS(S)) shape (
+        .clock, .reset, .start(start && conv), .address(op.second), .done(geometry_done), .request(geometry_request), .request_ready(geometry_ready),
+        .request_beat(geometry_beat), .beat_valid(constant_valid), .beat(constant_data), .beat_pop(geometry_pop), .words(geometry), .products
     );
     assign reads_geometry = state == GEOMETRY;
 
-    // --- Scans. ---
-    logic scan_start, scan_busy, scan_read, scan_valid, walk_start, walk_busy, walk_read, walk_valid, digits_ready, digits_busy, counting, fill_started, fill_counted;
-    logic [23:0] scan_address, walk_address, end_source, window_source;
-    logic [VALUE_BITS-1:0] scan_value, walk_value;
-    logic [engine::BEAT_ADDRESS_BITS-1:0] scan_row, walk_row, end_kernel, window_kernel;
+    // --- Scans: the rows of the source, or the taps of a window, and from both the neurons that are not 0. ---
+    logic scan_start, scan_busy, scan_valid, walk_start, walk_busy, walk_valid, take, read_busy, found, negative, digits_ready, digits_busy;
+    logic push, filled, counting, fill_started;
+    logic [S-PORT_LOG-1:0] scan_place;
+    logic [5-PORT_LOG:0] scan_index;
+    logic [PORTS-1:0] scan_wanted, walk_wanted;
+    logic [S-1:0] walk_place, end_source, window_source, top_words;
+    logic [VALUE_BITS-1:0] magnitude;
+    engine::beat_address_t scan_base, walk_row, found_row, end_kernel, window_kernel;
     logic [24:0] top, left;
-    logic [23:0] top_words;
-    logic push, filled;
     logic [engine::BEAT_ADDRESS_BITS+4:0] event_entry;
+    logic [2:0] plane, last_plane;
 
     assign counting = state == COUNT;
-    assign scan_start = (state == PREPARE && conv) || (state == PASS && !conv);
+    assign scan_start = conv ? state == PREPARE : start || (state == PASS && plane != 3'd0);
     assign walk_start = state == PASS && conv;
-    assign signal_read = scan_read || walk_read;
-    assign signal_read_address = walk_busy ? walk_address : scan_address;
-    assign filled = fill_started && !scan_busy && !walk_busy && !digits_busy;
+    assign walk_wanted = {{(PORTS - 1) {1'b0}}, 1'b1} << walk_place[PORT_LOG-1:0];
 
-    source_scan #(.PORTS(PORTS), .VALUE_BITS(VALUE_BITS)) scan (
-        .clock, .reset, .start(scan_start), .source(op.source), .size(op.source_size), .first_row(weights_beat), .stride(stride_beats),
-        .busy(scan_busy), .flag_address, .flags, .port_taken, .read(scan_read), .read_address(scan_address), .read_data(signal_data), .valid(scan_valid),
-        .value(scan_value), .row(scan_row), .ready(digits_ready)
+    source_scan #(.PORTS(PORTS), .SIGNAL_BITS(S)) scan (
+        .clock, .reset, .start(scan_start), .source(op.source[S-1:0]), .size(op.source_size[S:0]), .first_row(weights_beat), .stride(stride_beats),
+        .busy(scan_busy), .flag_read, .flag_block, .flags, .valid(scan_valid), .take, .place(scan_place), .index(scan_index), .wanted(scan_wanted),
+        .base(scan_base)
     );
-    window_walk #(.PORTS(PORTS), .VALUE_BITS(VALUE_BITS)) walk (
+    window_walk #(.SIGNAL_BITS(S)) walk (
         .clock, .reset, .start(walk_start), .geometry, .products, .source(window_source), .kernel(window_kernel), .stride(stride_beats),
-        .tap_stride(tap_beats), .top, .left, .top_words, .busy(walk_busy), .end_source, .end_kernel, .port_taken, .read(walk_read),
-        .read_address(walk_address), .read_data(signal_data), .valid(walk_valid), .value(walk_value), .row(walk_row), .ready(digits_ready)
+        .tap_stride(tap_beats), .top, .left, .top_words, .busy(walk_busy), .end_source, .end_kernel, .valid(walk_valid), .take, .place(walk_place),
+        .row(walk_row)
     );
-    event_digits #(.VALUE_BITS(VALUE_BITS)) digits (
+    neuron_read #(.PORTS(PORTS), .VALUE_BITS(VALUE_BITS), .SIGNAL_BITS(S)) neurons (
+        .clock, .reset, .valid(scan_valid || walk_valid), .take, .place(scan_valid ? scan_place : walk_place[S-1:PORT_LOG]),
+        .index(scan_valid ? scan_index : '0), .wanted(scan_valid ? scan_wanted : walk_wanted), .single(!scan_valid),
+        .base(scan_valid ? scan_base : walk_row), .stride(stride_beats), .busy(read_busy), .read(signal_read), .read_address(signal_read_address),
+        .read_data(signal_data), .found, .negative, .magnitude, .row(found_row), .ready(digits_ready)
+    );
+    event_digits #(.VALUE_BITS(VALUE_BITS), .SIGNAL_BITS(S)) digits (
         .clock, .reset, .clear(start), .count_rows(conv ? counting : plane == 3'd0), .count_additions(!counting && plane == 3'd0),
-        .discard(counting), .outputs, .plane, .valid(scan_valid || walk_valid), .value(walk_valid ? walk_value : scan_value),
-        .row(walk_valid ? walk_row : scan_row), .ready(digits_ready), .busy(digits_busy), .push, .event_entry, .rows, .additions,
-        .clear_reach(state == PASS && plane == 3'd0), .reach
+        .discard(counting), .outputs, .plane, .valid(found), .negative, .magnitude, .row(found_row), .ready(digits_ready), .busy(digits_busy), .push,
+        .event_entry, .rows, .additions, .clear_top(start || (walk_start && plane == 3'd0)), .top(last_plane)
     );
 
     // --- Queue, fetch, lanes. ---
-    logic fetch_busy, post, post_ready, posted, info_push, info_full, info_valid, info_pop;
+    logic fetch_busy, post, info_push, info_full, info_valid, info_pop;
     logic [8:0] info_in, info;
 
     row_fetch #(.QUEUE_WORDS(QUEUE_WORDS)) fetch (
-        .clock, .reset, .start(state == PASS), .push, .event_entry, .filled, .tiles, .tile_beats, .row_beats, .busy(fetch_busy), .post, .post_ready,
-        .request, .request_ready, .request_beat, .info_push, .info_full, .info(info_in)
+        .clock, .reset, .start(state == PASS), .push, .event_entry, .filled, .tiles(20'(tiles)), .tile_beats, .row_beats(22'(row_beats)),
+        .busy(fetch_busy), .post, .post_ready(!posted), .request, .request_ready, .request_beat, .request_length, .info_push, .info_full, .info(info_in)
     );
     fifo #(.WIDTH(9), .DEPTH(128)) infos (
         .clock, .reset, .push(info_push), .in(info_in), .full(info_full), .pop(info_pop), .valid(info_valid), .out(info)
     );
     lane_array #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(VALUE_BITS)) lanes (
-        .clock, .reset, .clear(start), .weight_bits(op.param[3:0]), .info_valid, .info, .info_pop, .beat_valid, .beat, .beat_pop,
-        .shadow_valid(lanes_valid), .shadow_release(lanes_release), .group(lanes_group), .data(lanes_data)
+        .clock, .reset, .weight_bits(op.param[3:0]), .info_valid, .info, .info_pop, .beat_valid, .beat, .beat_pop,
+        .valid(lanes_valid), .data(lanes_data), .take(lanes_take), .last(lanes_last)
     );
 
-    // --- Jobs. ---
-    engine::job_t tile_job, final_job;
-    assign post_ready = !posted;
-    assign more_planes = (reach >> plane) > 8'd1;
-    assign single = plane == 3'd0 && !more_planes;
-    assign tile_outputs = left_outputs < TILE ? left_outputs : TILE;
+    // --- Jobs: one per pass, as soon as it is known whether further planes follow; with these, bias and shift come last, over
+    // the sum that is in place. ---
+    logic [S-1:0] group_first, group_d, line_d;
+    logic posted, final_post, more_planes;
+    assign more_planes = last_plane > plane;
+    assign final_post = state == FINAL && !posted;
     assign job_start = posted && !vector_busy;
-    always_comb begin
-        tile_job = '0;
-        tile_job.kind = engine::JOB_ADD;
-        tile_job.serial = conv;
-        tile_job.from_lanes = 1'b1;
-        tile_job.use_b = plane != 3'd0;
-        tile_job.items = conv ? tile_outputs : (tile_outputs + GROUP - 24'd1) >> PORT_LOG;
-        tile_job.b = tile_d;
-        tile_job.d = tile_d;
-        tile_job.step = products[1*24+:24];
-        tile_job.first = tile_first;
-        tile_job.channels = {2'b00, single, single};
-        tile_job.shift = {plane, 2'b00};
-        // Several planes: bias and shift come last, over the sum that is in place.
-        final_job = tile_job;
-        final_job.from_lanes = 1'b0;
-        final_job.use_b = 1'b0;
-        final_job.items = conv ? outputs : (outputs + GROUP - 24'd1) >> PORT_LOG;
-        final_job.a = group_d;
-        final_job.d = group_d;
-        final_job.first = group_first;
-        final_job.channels = 4'b0011;
+    always_ff @(posedge clock) begin
+        if (post || final_post) begin
+            job <= '0;
+            job.kind <= engine::JOB_ADD;
+            job.serial <= conv;
+            job.from_lanes <= post;
+            job.use_b <= post && plane != 3'd0;
+            job.items <= 24'(groups);
+            job.a <= 24'(group_d);
+            job.b <= 24'(group_d);
+            job.d <= 24'(group_d);
+            job.step <= 24'(products[1*S+:S]);
+            job.first <= 24'(group_first);
+            job.channels <= {2'b00, {2{final_post || last_plane == 3'd0}}};
+            job.shift <= {plane, 2'b00};
+        end
     end
 
-    logic [23:0] group_left, column_left, row_left;
+    logic [S:0] group_left, column_left, row_left;
+    logic last_group, last_column, last_row;
     always_ff @(posedge clock) begin
-        if (post) begin
-            job <= tile_job;
-            left_outputs <= left_outputs - TILE;
-            tile_first <= tile_first + TILE;
-            tile_d <= tile_d + (conv ? products[1*24+:24] << LANE_LOG : TILE);
-        end else if (state == PASS) begin
-            left_outputs <= outputs;
-            tile_first <= group_first;
-            tile_d <= group_d;
-        end else if (state == FINAL && !posted) job <= final_job;
-
+        filled <= fill_started && (state == PASS_RUN || counting) && !scan_busy && !walk_busy && !read_busy && !digits_busy;
+        fill_started <= state == PASS_RUN || counting;
+        last_group <= group_left == outputs;
+        last_column <= column_left == 1;
+        last_row <= row_left == 1;
         if (reset) begin
             state <= IDLE;
             posted <= 1'b0;
-            fill_started <= 1'b0;
         end else begin
-            if (post || (state == FINAL && !posted)) posted <= 1'b1;
+            if (post || final_post) posted <= 1'b1;
             else if (job_start) posted <= 1'b0;
-            fill_started <= state == PASS_RUN;
             case (state)
                 IDLE:
                 if (start) begin
@@ -214,62 +194,53 @@ module synapse_unit #(
                 PREPARE: begin
                     state <= conv ? COUNT : PASS;
                     group_first <= '0;
-                    group_d <= op.destination;
-                    line_d <= op.destination;
-                    group_left <= geometry[1*24+:24];
-                    row_left <= geometry[5*24+:24];
-                    column_left <= geometry[11*24+:24];
+                    group_d <= op.destination[S-1:0];
+                    line_d <= op.destination[S-1:0];
+                    group_left <= geometry[1*24+:S+1];
+                    row_left <= geometry[5*24+:S+1];
+                    column_left <= geometry[11*24+:S+1];
                     top <= -{1'b0, geometry[8*24+:24]};
                     left <= -{1'b0, geometry[14*24+:24]};
-                    top_words <= -products[3*24+:24];
-                    window_source <= op.source;
+                    top_words <= -products[3*S+:S];
+                    window_source <= op.source[S-1:0];
                     window_kernel <= weights_beat;
                 end
-                COUNT: if (!scan_busy && !digits_busy && fill_counted) state <= PASS;
+                COUNT: if (filled) state <= PASS;
                 PASS: state <= PASS_RUN;
-                PASS_RUN: if (fill_started && filled && !fetch_busy) state <= PASS_NEXT;
+                PASS_RUN: if (!fetch_busy) state <= PASS_NEXT;
+                // The jobs of all planes but the first read the signals, which the scan of a further pass must not meet.
                 PASS_NEXT:
-                if (more_planes) begin
-                    plane <= plane + 3'd1;
-                    state <= PASS;
-                end else state <= plane != 3'd0 ? FINAL : WINDOW;
+                if (plane == 3'd0 || (!posted && !vector_busy)) begin
+                    if (more_planes) plane <= plane + 3'd1;
+                    state <= more_planes ? PASS : plane != 3'd0 ? FINAL : conv ? WINDOW : END;
+                end
                 FINAL: if (!posted) state <= FINAL_WAIT;
                 // The next pass may write over what the final job reads only after it.
-                FINAL_WAIT: if (!posted && !vector_busy) state <= WINDOW;
+                FINAL_WAIT: if (!posted && !vector_busy) state <= conv ? WINDOW : END;
                 WINDOW: begin
                     plane <= 3'd0;
-                    state <= PASS;
-                    if (!conv) state <= END;
-                    else if (group_left != outputs) begin
-                        group_left <= group_left - outputs;
-                        group_first <= group_first + outputs;
-                        group_d <= group_d + products[5*24+:24];
-                        window_source <= end_source;
-                        window_kernel <= end_kernel;
-                    end else begin
-                        group_left <= geometry[1*24+:24];
-                        group_first <= '0;
-                        window_source <= op.source;
-                        window_kernel <= weights_beat;
-                        group_d <= line_d + 24'd1;
-                        line_d <= line_d + 24'd1;
-                        column_left <= column_left - 24'd1;
-                        left <= left + {1'b0, geometry[13*24+:24]};
-                        if (column_left == 24'd1) begin
-                            column_left <= geometry[11*24+:24];
-                            left <= -{1'b0, geometry[14*24+:24]};
-                            top <= top + {1'b0, geometry[7*24+:24]};
-                            top_words <= top_words + products[2*24+:24];
-                            row_left <= row_left - 24'd1;
-                            if (row_left == 24'd1) state <= END;
-                        end
+                    state <= last_group ? LINE : PASS;
+                    group_left <= last_group ? geometry[1*24+:S+1] : group_left - outputs;
+                    group_first <= last_group ? '0 : group_first + outputs[S-1:0];
+                    group_d <= group_d + products[5*S+:S];
+                    window_source <= last_group ? op.source[S-1:0] : end_source;
+                    window_kernel <= last_group ? weights_beat : end_kernel;
+                end
+                LINE: begin
+                    state <= last_column && last_row ? END : PASS;
+                    group_d <= line_d + 1'b1;
+                    line_d <= line_d + 1'b1;
+                    column_left <= last_column ? geometry[11*24+:S+1] : column_left - 1'b1;
+                    left <= last_column ? -{1'b0, geometry[14*24+:24]} : left + {1'b0, geometry[13*24+:24]};
+                    if (last_column) begin
+                        top <= top + {1'b0, geometry[7*24+:24]};
+                        top_words <= top_words + products[2*S+:S];
+                        row_left <= row_left - 1'b1;
                     end
                 end
-                END: if (!posted && !vector_busy) state <= IDLE;
-                default: state <= IDLE;
+                default: if (!posted && !vector_busy) state <= IDLE;
             endcase
         end
-        fill_counted <= counting;
     end
     assign busy = state != IDLE;
 endmodule

@@ -17,11 +17,22 @@ struct Violation : std::runtime_error {
         : std::runtime_error("cycle " + std::to_string(cycle) + ", " + channel + ": " + rule) {}
 };
 
+// Every rule of the buses is checked here, and counted.
+class Rules {
+public:
+    void require(bool kept, Cycle cycle, const char* channel, const char* rule) {
+        ++checks;
+        if (!kept) throw Violation(cycle, channel, rule);
+    }
+    std::uint64_t checks = 0;
+};
+
 struct Options {
     Word latency;   // cycles from an accepted read to its first beat
     Word interval;  // cycles from one beat to the next
     Word stalls;    // percent of the cycles in which a model holds back although it could go on
     Word seed;
+    Word address_interval;  // cycles from one accepted read to the next
 };
 
 // True in `stalls` percent of the calls: a linear congruential generator, so that a seed gives the same run everywhere.
@@ -42,11 +53,15 @@ template <std::size_t N>
 class DrivenChannel {
 public:
     explicit DrivenChannel(const char* name) : name(name) {}
-    void check(Cycle cycle, bool reset, bool valid, bool ready, const std::array<std::uint64_t, N>& payload) {
-        if (reset && valid && cycle > 1) throw Violation(cycle, name, "valid in reset");
-        if (reset) return;
-        if (waiting && !valid) throw Violation(cycle, name, "valid fell before ready");
-        if (waiting && payload != held) throw Violation(cycle, name, "payload changed before ready");
+    void check(Rules& rules, Cycle cycle, bool reset, bool valid, bool ready, const std::array<std::uint64_t, N>& payload) {
+        if (reset) {
+            if (cycle > 1) rules.require(!valid, cycle, name, "valid in reset");
+            return;
+        }
+        if (waiting) {
+            rules.require(valid, cycle, name, "valid fell before ready");
+            rules.require(payload == held, cycle, name, "payload changed before ready");
+        }
         waiting = valid && !ready;
         held = payload;
     }

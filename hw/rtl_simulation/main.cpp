@@ -29,17 +29,23 @@ std::vector<Word> text_words(std::string text) {
     return words;
 }
 
+simulation::Cycle accounted = 0;  // by the last answer to ACCOUNTS
+
 void append(std::vector<Word>& words, std::uint64_t number) {
     words.push_back(static_cast<Word>(number));
     words.push_back(static_cast<Word>(number >> 32));
 }
 
-// Beats read, then the busy cycles of each descriptor; all start from 0 again.
+// Beats, bursts, clock cycles, rules checked, then the busy cycles of each descriptor; all start from 0 again.
 std::vector<Word> accounts(simulation::Simulation& run) {
     std::vector<Word> words;
     append(words, run.memory.beats_read);
+    append(words, run.memory.bursts_read);
+    append(words, run.cycle - accounted);
+    append(words, run.rules.checks);
     for (const simulation::Cycle cycles : run.op_cycles) append(words, cycles);
-    run.memory.beats_read = 0;
+    run.memory.beats_read = run.memory.bursts_read = run.rules.checks = 0;
+    accounted = run.cycle;
     run.op_cycles.clear();
     return words;
 }
@@ -60,12 +66,12 @@ std::vector<Word> execute(simulation::Simulation& run, Word operation, const std
 }  // namespace
 
 int main(int count, char** values) {
-    if (count != 5) return 2;
+    if (count != 6) return 2;
     const auto number = [&](int i) { return static_cast<Word>(std::strtoul(values[i], nullptr, 10)); };
     std::ios::sync_with_stdio(false);
     std::vector<Word> header(2), payload;
     try {
-        simulation::Simulation run({number(1), number(2), number(3), number(4)});
+        simulation::Simulation run({number(1), number(2), number(3), number(4), number(5)});
         while (read_words(header)) {
             payload.resize(header[1]);
             if (!read_words(payload)) return 1;

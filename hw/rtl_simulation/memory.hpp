@@ -29,15 +29,19 @@ public:
             if (--bursts.front().left == 0) bursts.pop_front();
             else bursts.front().address += BEAT_BYTES;
         }
-        if (requested) bursts.push_back({address, beats, cycle + options.latency});
+        if (requested) {
+            ++bursts_read;
+            bursts.push_back({address, beats, cycle + options.latency});
+            next_request = cycle + options.address_interval;
+        }
         if (!valid && !bursts.empty() && cycle + 1 >= bursts.front().due && cycle + 1 >= next_beat && !stall_beat()) offer();
-        ready = bursts.size() < OUTSTANDING && !stall_request();
+        ready = bursts.size() < OUTSTANDING && cycle + 1 >= next_request && !stall_request();
     }
 
     bool ready = false, valid = false, last = false;
     Word response = 0;
     std::array<Word, BEAT_WORDS> data{};
-    std::uint64_t beats_read = 0;
+    std::uint64_t beats_read = 0, bursts_read = 0;
 
 private:
     struct Burst {
@@ -60,16 +64,16 @@ private:
     std::uint64_t start = 0;
     std::vector<Word> words;
     std::deque<Burst> bursts;
-    Cycle next_beat = 0;
+    Cycle next_beat = 0, next_request = 0;
 };
 
 // The rules of AXI4 for the reads that the engine requests.
-inline void check_burst(Cycle cycle, std::uint64_t address, Word length, Word size, Word burst) {
+inline void check_burst(Rules& rules, Cycle cycle, std::uint64_t address, Word length, Word size, Word burst) {
     const char* channel = "m_axi_image AR";
-    if (burst != 1) throw Violation(cycle, channel, "burst type is not INCR");
-    if ((1U << size) != Memory::BEAT_BYTES) throw Violation(cycle, channel, "beats are not as wide as the port");
-    if (address % Memory::BEAT_BYTES != 0) throw Violation(cycle, channel, "address is not a whole beat");
-    if ((address & 0xFFFU) + std::uint64_t{Memory::BEAT_BYTES} * (length + 1U) > 0x1000U) throw Violation(cycle, channel, "burst crosses 4 KiB");
+    rules.require(burst == 1, cycle, channel, "burst type is not INCR");
+    rules.require((1U << size) == Memory::BEAT_BYTES, cycle, channel, "beats are not as wide as the port");
+    rules.require(address % Memory::BEAT_BYTES == 0, cycle, channel, "address is not a whole beat");
+    rules.require((address & 0xFFFU) + std::uint64_t{Memory::BEAT_BYTES} * (length + 1U) <= 0x1000U, cycle, channel, "burst crosses 4 KiB");
 }
 
 }  // namespace simulation

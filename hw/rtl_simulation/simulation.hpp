@@ -54,7 +54,6 @@ public:
             engine->s_axi_control_wvalid = data && (engine->s_axi_control_wvalid || !stall_control());
             engine->s_axi_control_bready = !stall_control();
             tick();
-            if (fired.write_response && (address || data)) throw Violation(cycle, "s_axi_control B", "response before address and data");
             if (fired.write_address) address = false;
             if (fired.write_data) data = false;
             if (fired.write_response) response = false;
@@ -85,6 +84,7 @@ public:
     }
 
     Memory memory;
+    Rules rules;
     Cycle cycle = 0;
     std::vector<Cycle> op_cycles;  // by op_index, while op_busy
 
@@ -116,15 +116,20 @@ private:
     void observe() {
         const Engine& e = *engine;
         const bool reset = !e.aresetn;
-        request.check(cycle, reset, e.m_axi_image_arvalid, e.m_axi_image_arready, {e.m_axi_image_araddr, e.m_axi_image_arlen});
-        result.check(cycle, reset, e.m_axis_results_tvalid, e.m_axis_results_tready, {e.m_axis_results_tdata, e.m_axis_results_tlast});
-        read.check(cycle, reset, e.s_axi_control_rvalid, e.s_axi_control_rready, {e.s_axi_control_rdata, e.s_axi_control_rresp});
-        response.check(cycle, reset, e.s_axi_control_bvalid, e.s_axi_control_bready, {e.s_axi_control_bresp});
+        request.check(rules, cycle, reset, e.m_axi_image_arvalid, e.m_axi_image_arready,
+                      {e.m_axi_image_araddr, e.m_axi_image_arlen, e.m_axi_image_arsize, e.m_axi_image_arburst});
+        result.check(rules, cycle, reset, e.m_axis_results_tvalid, e.m_axis_results_tready, {e.m_axis_results_tdata, e.m_axis_results_tlast});
+        read.check(rules, cycle, reset, e.s_axi_control_rvalid, e.s_axi_control_rready, {e.s_axi_control_rdata, e.s_axi_control_rresp});
+        response.check(rules, cycle, reset, e.s_axi_control_bvalid, e.s_axi_control_bready, {e.s_axi_control_bresp});
         if (!e.aresetn) {
             fired = {};
             return;
         }
-        if (e.m_axi_image_arvalid) check_burst(cycle, e.m_axi_image_araddr, e.m_axi_image_arlen, e.m_axi_image_arsize, e.m_axi_image_arburst);
+        if (e.m_axi_image_arvalid)
+            check_burst(rules, cycle, e.m_axi_image_araddr, e.m_axi_image_arlen, e.m_axi_image_arsize, e.m_axi_image_arburst);
+        if (e.s_axi_control_rvalid) rules.require(reads_asked > 0, cycle, "s_axi_control R", "response that nobody asked for");
+        if (e.s_axi_control_bvalid)
+            rules.require(addresses_written > 0 && data_written > 0, cycle, "s_axi_control B", "response before address and data");
         fired.request = e.m_axi_image_arvalid && e.m_axi_image_arready;
         fired.beat = e.m_axi_image_rvalid && e.m_axi_image_rready;
         fired.event = e.s_axis_events_tvalid && e.s_axis_events_tready;
@@ -135,8 +140,11 @@ private:
         fired.write_data = e.s_axi_control_wvalid && e.s_axi_control_wready;
         fired.write_response = e.s_axi_control_bvalid && e.s_axi_control_bready;
         if (fired.read_data) read_value = e.s_axi_control_rdata;
-        if (fired.read_data && e.s_axi_control_rresp != 0) throw Violation(cycle, "s_axi_control R", "error response");
-        if (fired.write_response && e.s_axi_control_bresp != 0) throw Violation(cycle, "s_axi_control B", "error response");
+        if (fired.read_data) rules.require(e.s_axi_control_rresp == 0, cycle, "s_axi_control R", "error response");
+        if (fired.write_response) rules.require(e.s_axi_control_bresp == 0, cycle, "s_axi_control B", "error response");
+        reads_asked += fired.read_address - fired.read_data;
+        addresses_written += fired.write_address - fired.write_response;
+        data_written += fired.write_data - fired.write_response;
         if (fired.result) take(e.m_axis_results_tdata, e.m_axis_results_tlast);
         if (e.op_busy) {
             if (op_cycles.size() <= e.op_index) op_cycles.resize(e.op_index + 1U);
@@ -187,13 +195,15 @@ private:
     VerilatedContext context;
     std::unique_ptr<Engine> engine;
     Stalls stall_event, stall_result, stall_control;
-    DrivenChannel<2> request{"m_axi_image AR"}, result{"m_axis_results"}, read{"s_axi_control R"};
+    DrivenChannel<4> request{"m_axi_image AR"};
+    DrivenChannel<2> result{"m_axis_results"}, read{"s_axi_control R"};
     DrivenChannel<1> response{"s_axi_control B"};
     std::deque<Event> events;
     std::vector<Word> packet;
     std::deque<std::vector<Word>> packets;
     Fired fired{};
     bool offered = false, taking = false;
+    int reads_asked = 0, addresses_written = 0, data_written = 0;  // by the host, not answered yet
     Word read_value = 0, last_op = 0;
     Cycle progress = 0;
 };

@@ -1,0 +1,102 @@
+// Reads rows of the signal memory and names their neurons that are not 0, one per cycle: sign, magnitude and the address of the
+// weight row, which is the base of the neuron's block and a multiple of the stride, added in steps along the way.
+module neuron_read #(
+    parameter int PORTS = 4,
+    parameter int VALUE_BITS = 24,
+    parameter int SIGNAL_BITS = 14,
+    localparam int LOG = $clog2(PORTS)
+) (
+    input logic clock,
+    input logic reset,
+    input logic valid,  // a row is asked for
+    output logic take,
+    input logic [SIGNAL_BITS-LOG-1:0] place,
+    input logic [5-LOG:0] index,  // of the row within its block of 64 neurons
+    input logic [PORTS-1:0] wanted,  // neurons of the row
+    input logic single,  // the base is that of the neuron itself; index is 0
+    input engine::beat_address_t base,
+    input engine::beat_address_t stride,
+    output logic busy,
+    output logic read,  // nothing else reads the signals meanwhile: the answer stays until the next read
+    output logic [SIGNAL_BITS-1:0] read_address,
+    input logic [PORTS*VALUE_BITS-1:0] read_data,
+    output logic found,
+    output logic negative,
+    output logic [VALUE_BITS-1:0] magnitude,
+    output engine::beat_address_t row,
+    input logic ready
+);
+    logic valid1, valid2, valid4, free4, free5, leave, at_most_one, single1, single2, single3;
+    logic [PORTS-1:0] wanted1, wanted2, fresh, mask, first;
+    logic [5:0] whole_index;  // of the first neuron of the row
+    logic [3:0] index1;
+    logic [PORTS*VALUE_BITS-1:0] data2, data3;
+    logic [VALUE_BITS-1:0] value, picked;
+    engine::beat_address_t base1, base2, base3, base4, high1, low1, high2, low2, lanes4;
+    logic [LOG-1:0] lane;
+
+    assign whole_index = {index, {LOG{1'b0}}};
+    assign read = valid && take;
+    assign read_address = {place, {LOG{1'b0}}};
+    assign free5 = !found || ready;
+    assign free4 = !valid4 || free5;
+    assign leave = mask == '0 || (at_most_one && free4);
+    assign take = !valid2 || leave;
+    assign busy = valid1 || valid2 || mask != '0 || valid4 || found;
+    for (genvar p = 0; p < PORTS; p++) begin : g_fresh
+        assign fresh[p] = valid2 && wanted2[p] && data2[p*VALUE_BITS+:VALUE_BITS] != '0;
+    end
+    first_one #(.COUNT(PORTS)) next_neuron (.set(mask), .first, .index(lane), .at_most_one);
+    selector #(.WIDTH(VALUE_BITS), .COUNT(PORTS)) pick (.words(data3), .index(lane), .word(picked));
+
+    // A term that a bit of the index switches on is a register that the bit resets, which costs no logic.
+    logic [LOG-1:0][engine::BEAT_ADDRESS_BITS-1:0] terms4;
+    always_comb begin
+        lanes4 = terms4[0];
+        for (int i = 1; i < LOG; i++) lanes4 = lanes4 + terms4[i];
+    end
+
+    always_ff @(posedge clock) begin
+        if (take) begin
+            single1 <= single;
+            wanted1 <= wanted;
+            index1 <= whole_index[3:0];
+            base1 <= base;
+            high1 <= whole_index[5] ? stride << 5 : '0;
+            low1 <= whole_index[4] ? stride << 4 : '0;
+            single2 <= single1;
+            wanted2 <= wanted1;
+            data2 <= read_data;
+            base2 <= base1 + high1 + low1;
+            high2 <= index1[3] ? stride << 3 : '0;
+            low2 <= index1[2] ? stride << 2 : '0;
+        end
+        if (leave) begin
+            data3 <= data2;
+            base3 <= base2 + high2 + low2;
+            single3 <= single2;
+        end
+        if (free4) begin
+            value <= picked;
+            base4 <= base3;
+            for (int i = 0; i < LOG; i++) terms4[i] <= lane[i] && !single3 ? stride << i : '0;
+        end
+        if (free5) begin
+            negative <= value[VALUE_BITS-1];
+            magnitude <= value[VALUE_BITS-1] ? -value : value;
+            row <= base4 + lanes4;
+        end
+        if (reset) begin
+            {valid1, valid2, valid4, found} <= '0;
+            mask <= '0;
+        end else begin
+            if (take) {valid2, valid1} <= {valid1, valid};
+            if (leave) mask <= fresh;
+            else if (free4) mask <= mask & ~first;
+            if (free4) valid4 <= mask != '0;
+            if (free5) found <= valid4;
+        end
+    end
+    logic unused;
+    assign unused = &{1'b0, index1};
+endmodule
