@@ -25,19 +25,21 @@ module lif_unit #(
     typedef enum logic [2:0] {IDLE, LEAK, TOP, INPUT, BIAS, FIRE, STORE} state_t;
     state_t state;
     logic [3:0] tick;
-    logic of_v, go;
+    logic of_v, uses_word, go;
 
     assign busy = state != IDLE;
     assign ready = state == IDLE && words_valid;
-    assign go = !of_v || words_valid || !(state == INPUT || (state == BIAS && fires));
-    assign words_take = of_v && ((state == LEAK && tick == 4'd12) || (go && (state == INPUT || (state == BIAS && fires))));
+    // The next word shows in the cycle after words_take.
+    assign uses_word = of_v && (state == INPUT || (state == BIAS && fires));
+    assign go = !uses_word || (words_valid && !words_take);
 
     always_ff @(posedge clock) begin
         tick <= state == LEAK ? tick + 4'd1 : 4'd0;
         if (reset) begin
             state <= IDLE;
-            {of_v, read_v, taken, write_u, write_v} <= '0;
+            {of_v, words_take, read_v, taken, write_u, write_v} <= '0;
         end else begin
+            words_take <= (of_v && state == LEAK && tick == 4'd12) || (uses_word && go);
             read_v <= state == LEAK && tick == 4'd9 && !of_v;
             taken <= state == LEAK && tick == 4'd9 && of_v;
             write_u <= state == STORE && !of_v;
@@ -82,7 +84,7 @@ module lif_unit #(
         always_ff @(posedge clock) begin
             // What is added in the next cycle.
             if (state == LEAK && !factor) added <= '0;
-            else
+            else if (go)
                 case (state)
                     LEAK: added <= 28'(value);
                     TOP: added <= of_v ? 28'(v) : 28'($signed({inputs[p*VALUE_BITS+:18], 6'd0}));
