@@ -284,7 +284,7 @@ def mutant_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MUTANTS = {
-    "adder sign": ("lane_array.sv", "low[0] <= {b[1] ^ two, b[0]} ^ {2{negative}}", "low[0] <= {b[1] ^ two, b[0]}", "one"),
+    "adder sign": ("lane_array.sv", "low[0] <= {b[1] ^ two, b[0]} ^ {2{negate}}", "low[0] <= {b[1] ^ two, b[0]}", "one"),
     "comparison": ("count_unit.sv", "+ ~wide_step", "- wide_step", "ternary_spikes"),
     "shift": ("vector_unit.sv", "x3[p*V+:V] << shift3[p*5+:5]", "x3[p*V+:V]", "ternary_spikes"),
     "delay slot": ("vector_unit.sv", "age <= slots;", "age <= slots - 18'd1;", "back"),
