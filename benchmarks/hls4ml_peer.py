@@ -150,7 +150,7 @@ def ours(data: Layer, rate: float) -> dict[str, float]:
     zeros = np.zeros(data.size, np.int64)
     program = Program((Input("input", data.size, 3), Linear("linear", "input", data.weight, zeros, zeros)), ("linear",))
     executable: Any = load("rtl").compile(program)
-    values = executable.run(part)["linear"]
+    values = executable.run(part).values["linear"]
     counters = executable.counters["linear"]
     cycles = {"layer": executable.cycles.ops["linear"].mean(), "total": executable.cycles.total.mean()}
     wrong = int((values != part @ data.weight.T.astype(np.int64)).sum())
