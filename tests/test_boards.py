@@ -234,6 +234,13 @@ def test_a_small_design_becomes_a_bitstream(small: Board, echo: list[Path], tmp_
     assert told[0] == "synthesis of small" and "place and route of small" in told
 
 
+def test_a_small_design_becomes_a_bitstream_for_gowin(echo: list[Path], tmp_path: Path) -> None:
+    built = bitstream.build_design(boards.load("tangprimer25k"), echo, {"MULTIPLIER": 1, "DIVISOR": 50}, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["tangprimer25k.fs"] and built.file.stat().st_size > 1_000_000
+    assert built.area.block_ram == built.placement.used["BSRAM"][0] == 1 and 50 < built.area.lut < 500
+    assert built.placement.fmax_mhz > 50 and built.placement.critical_ns > 1
+
+
 def test_timing_that_is_not_met_and_designs_that_do_not_fit(small: Board, echo: list[Path], tmp_path: Path) -> None:
     fast = replace(small, clock_mhz=2000.0)
     with pytest.raises(BackendError, match=r"the design reaches \d+\.\d MHz on small, its clock is 2000 MHz"):
@@ -248,9 +255,9 @@ def test_timing_that_is_not_met_and_designs_that_do_not_fit(small: Board, echo: 
 
 
 def test_missing_tools_and_boards_without_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"tangnano20k: clock_mhz = 54 must be that of the oscillator \(27\), on ecp5 a multiple of it"):
-        bitstream.build_bitstream(replace(boards.load("tangnano20k"), clock_mhz=54.0), tmp_path / "out")
-    with pytest.raises(InputError, match=r"the board vck190 has no pins, .*; boards with a bitstream: tangnano20k, ulx3s"):
+    with pytest.raises(InputError, match=r"tangprimer25k: clock_mhz = 75 must be that of the oscillator \(50\), on ecp5 a multiple of it"):
+        bitstream.build_bitstream(replace(boards.load("tangprimer25k"), clock_mhz=75.0), tmp_path / "out")
+    with pytest.raises(InputError, match=r"the board vck190 has no pins, .*; boards with a bitstream: tangprimer25k, ulx3s"):
         bitstream.build_bitstream(boards.load("vck190"), tmp_path / "out")
     monkeypatch.setattr(synthesis.sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setenv("PATH", "/nonexistent")

@@ -18,7 +18,8 @@ FAMILIES = ("ecp5", "gowin", "xc7", "xcup", "versal")
 class Device:
     """The FPGA. family: one of `FAMILIES`; part: as its vendor writes it; chip, package, speed: as nextpnr writes them, where its family has them.
 
-    capacity: of its kinds of resource, by the names of `synthesis.Area`.
+    released: groups of configuration pins that the design has as ordinary ones (Gowin); capacity: of its kinds of resource, by the names of
+    `synthesis.Area`.
     """
 
     family: str
@@ -26,6 +27,7 @@ class Device:
     chip: str = ""
     package: str = ""
     speed: str = ""
+    released: list[str] = field(default_factory=list)
     capacity: dict[str, int] = field(default_factory=dict)
 
 
