@@ -84,7 +84,7 @@ def fit(kind: str, chosen: list[Sample], units: Units) -> Units:
         wrong = [(cost_model.cycles(s.work, s.setting, trial) - s.cycles) / (s.cycles + 20) for s in chosen]
         return np.array([*wrong, *(1e-4 * (values - start))])  # what the samples do not tell apart stays
 
-    found = least_squares(errors, start, bounds=(0, 100), diff_step=1e-3, loss="soft_l1", f_scale=0.02, max_nfev=15)
+    found = least_squares(errors, start, bounds=(0, 400), diff_step=1e-3, loss="soft_l1", f_scale=0.02, max_nfev=15)
     wrong = np.abs(errors(found.x)[: len(chosen)])
     print(f"{kind}: {len(chosen)} samples, error mean {wrong.mean():.2%}, largest {wrong.max():.2%}", flush=True)
     return changed(np.round(found.x, 3))

@@ -146,7 +146,7 @@ def _synapses(work: Work, setting: Setting, units: Units) -> float:
     if conv:
         clock += setting.latency + 16 / setting.sizes.beat_words * setting.interval + work.steps + _scan(work.count, "Linear", units["Linear"])
     total, popped = 0.0, [(0.0, 0.0, 1.0)]  # requests so far; when the lanes had added the last of each tile
-    copied = taken = free = clock  # a tile is in the shadow; its job has started; the vector unit is idle
+    copied = taken = free = ready = drained = clock  # a tile is in the shadow; its job has started; the vector unit is idle
     group_first = 0  # of a Conv2d: the first output of the group
     for at, part in enumerate(work.passes):
         last = at + 1 == len(work.passes) or work.passes[at + 1].plane == 0
@@ -156,7 +156,7 @@ def _synapses(work: Work, setting: Setting, units: Units) -> float:
         found = scanned + _scan(part.scan, work.kind, unit)
         asked = clock
         left_beats, left = row_beats, work.outputs
-        first = True
+        first, streamed = True, 0
         repeats = part.digits / part.events if part.events else 1.0
         flow = max(setting.interval, (setting.latency + queue["round"]) / queue["weight"], repeats)  # cycles per beat once the queue is full
         while left > 0:
@@ -173,14 +173,18 @@ def _synapses(work: Work, setting: Setting, units: Units) -> float:
             constants = setting.constant_beats(work, outputs, group_first + work.outputs - left) if single else 0
             total += requests
             popped.append((total, summed, repeats))
-            taken = max(asked + unit["post"], free)
-            ready = taken + (setting.latency + unit["fetch"] if constants else unit["ready"])
-            copied = max(summed + unit["copy"], free)
+            if first:  # one job for all tiles of a pass
+                taken = max(asked + unit["post"], free)
+                free = ready = taken + (setting.latency + unit["fetch"] if constants else unit["ready"])
+                streamed = 0
+            streamed += constants
+            copied = max(summed + unit["copy"], drained)
             items = (outputs if conv else setting.groups(outputs)) * (1 if part.plane == 0 else 2)
-            free = max(max(copied, ready) + items, ready + _streamed(items, constants, setting, units)) + unit["finish"]
+            drained = free = max(max(copied, free) + items, ready + _streamed(items, streamed, setting, units))
             clock, asked = asked, asked + constants * setting.interval
             left, left_beats, first = left - outputs, left_beats - parts, False
         clock = max(clock, found) + unit["pass"]
+        free += unit["finish"]
         if last and part.plane:
             constants = setting.constant_beats(work, work.outputs, group_first)
             items = work.outputs if conv else setting.groups(work.outputs)

@@ -14,6 +14,7 @@ from nsllm_nir.hw.image_check import ALIGNMENT
 from nsllm_nir.operations import Ints, convolve
 from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum
 
+COUNT_LEVELS = 3  # a group of a Count takes at least as long as this many levels
 DIGIT_BITS = 4  # of one pass over a source
 
 
@@ -104,7 +105,7 @@ def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Wo
         case Sum():
             return replace(work, words=_varies(op.bias), steps=len(op.sources), operands=len(op.sources))
         case Count():
-            levels = np.minimum(_groups(np.abs(out), ports).max(axis=1) + 1, op.levels).sum()
+            levels = np.maximum(np.minimum(_groups(np.abs(out), ports).max(axis=1) + 1, op.levels), COUNT_LEVELS).sum()
             by_signal = isinstance(op.step, str)
             return replace(work, words=0 if isinstance(op.step, str) else _varies(op.step), steps=int(levels), operands=1 + by_signal)
         case Gate():
