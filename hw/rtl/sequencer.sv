@@ -63,7 +63,7 @@ module sequencer #(
 
     typedef enum logic [4:0] {
         IDLE, LOAD, CLEAR, FETCH, DECODE, BEGIN_OP, INPUT, SYNAPSE, LIST_ASK, LIST_TAKE, JOB, JOB_WAIT, NEXT, DELAYS, DELAYS_READ, DELAYS_DECODE,
-        DELAYS_JOB, DELAYS_WAIT, ANSWER, ANSWER_WAIT, END
+        DELAYS_CHOOSE, DELAYS_JOB, DELAYS_WAIT, ANSWER, ANSWER_WAIT, END
     } state_t;
     state_t state;
     logic loaded, any_delay, first_pass;
@@ -215,13 +215,12 @@ module sequencer #(
                     state <= DELAYS_READ;
                 end
                 DELAYS_READ: state <= index == ops ? ANSWER : DELAYS_DECODE;
-                DELAYS_DECODE: begin
+                DELAYS_DECODE: state <= DELAYS_CHOOSE;
+                DELAYS_CHOOSE:
+                if (op.kind == engine::KIND_DELAY && op.stride != 32'd0) state <= DELAYS_JOB;
+                else begin
                     index <= index + 1'b1;
                     state <= DELAYS_READ;
-                    if (fetched_op.kind == engine::KIND_DELAY && fetched_op.stride != 32'd0) begin
-                        index <= index;
-                        state <= DELAYS_JOB;
-                    end
                 end
                 DELAYS_JOB: if (!vector_busy) state <= DELAYS_WAIT;
                 DELAYS_WAIT:
