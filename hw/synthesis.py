@@ -155,6 +155,7 @@ def synthesise(
     script = [
         f"read_verilog -sv {' '.join(copies)}",
         *([f"chparam {settings} {top}"] if settings else []),
+        *([f"hierarchy -top {top}", "setattr -unset ram_style m:*"] if "-nolutram" in flags else []),  # also where the source asks for it
         " ".join([SYNTHESIS[family], *flags, "-top", top, *([] if family.startswith(("xc", "versal")) else ["-json", f"{top}.json"])]),
         f"tee -q -o {top}_cells.json stat -json",
     ]
