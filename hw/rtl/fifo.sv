@@ -8,17 +8,17 @@ module fifo #(
     input logic reset,
     input logic push,  // not while full
     input logic [WIDTH-1:0] in,
-    output logic full,
+    output logic full,  // from two places before the last: it is a register
     input logic pop,  // not without valid
     output logic valid,
     output logic [WIDTH-1:0] out
 );
     localparam int BITS = $clog2(DEPTH);
-    logic [BITS:0] head, tail;
+    logic [BITS:0] head, tail, used;
     logic read, held, taken;  // held: `word` is the oldest entry
     logic [WIDTH-1:0] word;
 
-    assign full = tail == {~head[BITS], head[BITS-1:0]};
+    assign used = tail - head;
     assign read = head != tail && (!held || taken);
 
     ram #(.WIDTH(WIDTH), .DEPTH(DEPTH)) entries (
@@ -30,7 +30,9 @@ module fifo #(
             head <= '0;
             tail <= '0;
             held <= 1'b0;
+            full <= 1'b0;
         end else begin
+            full <= used >= (BITS + 1)'(DEPTH - 2);
             if (read) head <= head + 1'b1;
             if (push) tail <= tail + 1'b1;
             if (read) held <= 1'b1;

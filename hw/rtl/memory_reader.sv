@@ -19,7 +19,6 @@ module memory_reader #(
     input logic constant_request,
     output logic constant_ready,
     input logic [engine::BEAT_ADDRESS_BITS-1:0] constant_beat,
-    input logic [1:0] constant_length,
     output logic constant_valid,
     output logic [BEAT_BITS-1:0] constant_data,
     input logic constant_pop,
@@ -47,13 +46,12 @@ module memory_reader #(
     // leave: what comes too early takes the place of weights that the lanes wait for. ---
     logic [$clog2(WEIGHT_BEATS):0] weights_left;  // free places in the response queues
     logic [$clog2(CONSTANT_BEATS):0] constants_left;
-    logic weights_fit, constants_fit, constant_turn, lanes_wait, take_weight, take_constant, ready;
+    logic [2:0] weights_taken;  // in the last cycle
+    logic constants_taken, weights_fit, constants_fit, constant_turn, lanes_wait, take_weight, take_constant, ready;
     logic asked, asked_constant, accept;
     logic [ADDRESS-1:0] asked_beat;
     logic [1:0] asked_length;
 
-    assign weights_fit = weights_left[$clog2(WEIGHT_BEATS):2] != '0;
-    assign constants_fit = constants_left[$clog2(CONSTANT_BEATS):2] != '0;
     assign weight_ready = ready && weights_fit && !constant_turn;
     assign constant_ready = ready && constants_fit && (constant_turn || !weight_request || (lanes_wait && !weights_fit));
     assign take_weight = weight_request && weight_ready;
@@ -61,7 +59,7 @@ module memory_reader #(
 
     request_buffer #(.WIDTH(ADDRESS + 3)) requests (
         .clock, .reset, .in_valid(take_weight || take_constant), .ready,
-        .in(take_constant ? {1'b1, constant_length, constant_beat} : {1'b0, weight_length, weight_beat}), .valid(asked), .pop(accept),
+        .in(take_constant ? {3'b100, constant_beat} : {1'b0, weight_length, weight_beat}), .valid(asked), .pop(accept),
         .out({asked_constant, asked_length, asked_beat})
     );
 
@@ -69,10 +67,15 @@ module memory_reader #(
         if (reset) begin
             weights_left <= WEIGHT_BEATS[$clog2(WEIGHT_BEATS):0];
             constants_left <= CONSTANT_BEATS[$clog2(CONSTANT_BEATS):0];
-            {constant_turn, lanes_wait} <= '0;
+            {constant_turn, lanes_wait, weights_taken, constants_taken, weights_fit, constants_fit} <= '0;
         end else begin
-            weights_left <= weights_left + {{$clog2(WEIGHT_BEATS) {1'b0}}, weight_pop} - {{($clog2(WEIGHT_BEATS) - 2) {1'b0}}, take_weight ? {1'b0, weight_length} + 3'd1 : 3'd0};
-            constants_left <= constants_left + {{$clog2(CONSTANT_BEATS) {1'b0}}, constant_pop} - {{($clog2(CONSTANT_BEATS) - 2) {1'b0}}, take_constant ? {1'b0, constant_length} + 3'd1 : 3'd0};
+            // What was taken counts in the places two cycles later, in whether a burst fits three: room for three is kept.
+            weights_taken <= take_weight ? {1'b0, weight_length} + 3'd1 : 3'd0;
+            constants_taken <= take_constant;
+            weights_left <= weights_left + {{$clog2(WEIGHT_BEATS) {1'b0}}, weight_pop} - {{($clog2(WEIGHT_BEATS) - 2) {1'b0}}, weights_taken};
+            constants_left <= constants_left + {{$clog2(CONSTANT_BEATS) {1'b0}}, constant_pop} - {{$clog2(CONSTANT_BEATS) {1'b0}}, constants_taken};
+            weights_fit <= weights_left >= ($clog2(WEIGHT_BEATS) + 1)'(12);
+            constants_fit <= constants_left >= ($clog2(CONSTANT_BEATS) + 1)'(3);
             lanes_wait <= weight_valid && !weight_pop;
             constant_turn <= constant_request && !take_constant && constants_left > FEW && !constant_turn;
         end

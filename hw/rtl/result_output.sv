@@ -32,30 +32,37 @@ module result_output #(
     state_t state;
     logic [OP_BITS:0] index;
     logic [23:0] at, left;
-    logic enable, here, counter_ready;
-    logic [LOG-1:0] lane;
+    logic enable, here, held_here;
+    logic [1:0] counter_ready;
+    logic [LOG-1:0] lane, held_lane;
+    logic [PORTS*VALUE_BITS-1:0] held;
+    logic [63:0] held_counters;
+    logic [31:0] high;
     logic [VALUE_BITS-1:0] value;
 
-    // A word read from the signals is one stage behind; counters wait until that stage is empty.
+    // A word read from the signals is two stages behind; counters wait until these are empty.
     assign enable = !m_axis_tvalid || m_axis_tready;
     assign port_index = index[OP_BITS-1:0];
-    assign counter_index = state == HIGH && enable ? index[OP_BITS-1:0] + 1'b1 : index[OP_BITS-1:0];
+    assign counter_index = state == HIGH ? index[OP_BITS-1:0] + 1'b1 : index[OP_BITS-1:0];
     assign read = state == WORDS && enable;
     assign read_address = at;
-    selector #(.WIDTH(VALUE_BITS), .COUNT(PORTS)) pick (.words(read_data), .index(lane), .word(value));
+    selector #(.WIDTH(VALUE_BITS), .COUNT(PORTS)) pick (.words(held), .index(held_lane), .word(value));
 
     always_ff @(posedge clock) begin
         done <= 1'b0;
         if (reset) begin
             state <= IDLE;
-            here <= 1'b0;
+            {here, held_here} <= '0;
             m_axis_tvalid <= 1'b0;
             m_axis_tlast <= 1'b0;
         end else begin
             if (enable) begin
                 here <= state == WORDS;
                 lane <= at[LOG-1:0];
-                m_axis_tvalid <= here;
+                held_here <= here;
+                held_lane <= lane;
+                held <= read_data;
+                m_axis_tvalid <= held_here;
                 m_axis_tdata <= 32'($signed(value));
                 m_axis_tlast <= 1'b0;
             end
@@ -68,8 +75,8 @@ module result_output #(
                 PORT: begin  // the memory of the ports reads
                     state <= LOOK;
                     if (index == ports) begin
-                        state <= here ? PORT : LOW;
-                        if (!here) index <= '0;
+                        state <= here || held_here ? PORT : LOW;
+                        if (!here && !held_here) index <= '0;
                     end
                 end
                 LOOK: begin
@@ -85,15 +92,16 @@ module result_output #(
                     if (left == 24'd1) state <= PORT;
                 end
                 LOW:
-                if (enable && counter_ready) begin
+                if (enable && counter_ready[1]) begin
                     m_axis_tvalid <= 1'b1;
-                    m_axis_tdata <= counters[31:0];
+                    m_axis_tdata <= held_counters[31:0];
+                    high <= held_counters[63:32];
                     state <= HIGH;
                 end
                 HIGH:
                 if (enable) begin
                     m_axis_tvalid <= 1'b1;
-                    m_axis_tdata <= counters[63:32];
+                    m_axis_tdata <= high;
                     m_axis_tlast <= index + 1'b1 == ops;
                     index <= index + 1'b1;
                     state <= index + 1'b1 == ops ? LAST : LOW;
@@ -111,7 +119,8 @@ module result_output #(
                     done <= 1'b1;
                 end
             endcase
-            counter_ready <= state == LOW || state == HIGH;
+            held_counters <= counters;
+            counter_ready <= {counter_ready[0] && state != HIGH, state == LOW || state == HIGH};  // the counters of `index` are held
         end
     end
 endmodule

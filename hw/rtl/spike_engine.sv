@@ -92,7 +92,7 @@ module spike_engine #(
     logic [BEAT_BITS-1:0] weight_data, constant_data;
     memory_reader #(.BEAT_BITS(BEAT_BITS), .WEIGHT_BEATS(WEIGHT_BEATS), .CONSTANT_BEATS(CONSTANT_BEATS)) memory (
         .clock, .reset, .base, .weight_request, .weight_ready, .weight_beat, .weight_length, .weight_valid, .weight_data, .weight_pop, .constant_request,
-        .constant_ready, .constant_beat, .constant_length(2'd0), .constant_valid, .constant_data, .constant_pop, .clear_error, .error, .m_axi_araddr(m_axi_image_araddr),
+        .constant_ready, .constant_beat, .constant_valid, .constant_data, .constant_pop, .clear_error, .error, .m_axi_araddr(m_axi_image_araddr),
         .m_axi_arlen(m_axi_image_arlen), .m_axi_arsize(m_axi_image_arsize), .m_axi_arburst(m_axi_image_arburst),
         .m_axi_arvalid(m_axi_image_arvalid), .m_axi_arready(m_axi_image_arready), .m_axi_rdata(m_axi_image_rdata),
         .m_axi_rresp(m_axi_image_rresp), .m_axi_rlast(m_axi_image_rlast), .m_axi_rvalid(m_axi_image_rvalid), .m_axi_rready(m_axi_image_rready)

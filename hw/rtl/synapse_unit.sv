@@ -130,12 +130,12 @@ module synapse_unit #(
     );
 
     // --- Queue, fetch, lanes. ---
-    logic fetch_busy, post, info_push, info_full, info_valid, info_pop;
+    logic fetch_busy, posts, post, info_push, info_full, info_valid, info_pop;
     logic [8:0] info_in, info;
 
     row_fetch #(.QUEUE_WORDS(QUEUE_WORDS)) fetch (
         .clock, .reset, .start(state == PASS), .push, .event_entry, .filled, .tiles(20'(tiles)), .tile_beats, .row_beats(22'(row_beats)),
-        .busy(fetch_busy), .post, .post_ready(!posted), .request, .request_ready, .request_beat, .request_length, .info_push, .info_full, .info(info_in)
+        .busy(fetch_busy), .post(posts), .post_ready(!posted && !post), .request, .request_ready, .request_beat, .request_length, .info_push, .info_full, .info(info_in)
     );
     fifo #(.WIDTH(9), .DEPTH(128)) infos (
         .clock, .reset, .push(info_push), .in(info_in), .full(info_full), .pop(info_pop), .valid(info_valid), .out(info)
@@ -153,6 +153,7 @@ module synapse_unit #(
     assign final_post = state == FINAL && !posted;
     assign job_start = posted && !vector_busy;
     always_ff @(posedge clock) begin
+        post <= posts && !reset;
         if (post || final_post) begin
             job <= '0;
             job.kind <= engine::JOB_ADD;
