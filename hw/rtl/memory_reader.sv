@@ -47,7 +47,7 @@ module memory_reader #(
     logic [$clog2(WEIGHT_BEATS):0] weights_left;  // free places in the response queues
     logic [$clog2(CONSTANT_BEATS):0] constants_left;
     logic [2:0] weights_taken;  // in the last cycle
-    logic constants_taken, weights_fit, constants_fit, constant_turn, lanes_wait, take_weight, take_constant, ready;
+    logic constants_taken, weight_popped, constant_popped, weights_fit, constants_fit, constant_turn, lanes_wait, take_weight, take_constant, ready;
     logic weight_asked, constant_asked, asked, asked_constant, accept;
     logic [ADDRESS-1:0] next_weight, next_constant, asked_beat;
     logic [1:0] next_length, asked_length;
@@ -73,13 +73,14 @@ module memory_reader #(
         if (reset) begin
             weights_left <= WEIGHT_BEATS[$clog2(WEIGHT_BEATS):0];
             constants_left <= CONSTANT_BEATS[$clog2(CONSTANT_BEATS):0];
-            {constant_turn, lanes_wait, weights_taken, constants_taken, weights_fit, constants_fit} <= '0;
+            {constant_turn, lanes_wait, weights_taken, constants_taken, weight_popped, constant_popped, weights_fit, constants_fit} <= '0;
         end else begin
             // What was taken counts in the places two cycles later, in whether a burst fits three: room for three is kept.
             weights_taken <= take_weight ? {1'b0, next_length} + 3'd1 : 3'd0;
             constants_taken <= take_constant;
-            weights_left <= weights_left + {{$clog2(WEIGHT_BEATS) {1'b0}}, weight_pop} - {{($clog2(WEIGHT_BEATS) - 2) {1'b0}}, weights_taken};
-            constants_left <= constants_left + {{$clog2(CONSTANT_BEATS) {1'b0}}, constant_pop} - {{$clog2(CONSTANT_BEATS) {1'b0}}, constants_taken};
+            {weight_popped, constant_popped} <= {weight_pop, constant_pop};
+            weights_left <= weights_left + {{$clog2(WEIGHT_BEATS) {1'b0}}, weight_popped} - {{($clog2(WEIGHT_BEATS) - 2) {1'b0}}, weights_taken};
+            constants_left <= constants_left + {{$clog2(CONSTANT_BEATS) {1'b0}}, constant_popped} - {{$clog2(CONSTANT_BEATS) {1'b0}}, constants_taken};
             weights_fit <= weights_left >= ($clog2(WEIGHT_BEATS) + 1)'(12);
             constants_fit <= constants_left >= ($clog2(CONSTANT_BEATS) + 1)'(3);
             lanes_wait <= weight_valid && !weight_pop;

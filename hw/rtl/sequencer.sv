@@ -78,7 +78,6 @@ module sequencer #(
     assign op_busy = state == DECODE || state == BEGIN_OP || state == INPUT || state == SYNAPSE || state == LIST_ASK || state == LIST_TAKE || state == JOB ||
         state == JOB_WAIT || state == NEXT || state == DELAYS_JOB || state == DELAYS_WAIT;
     assign input_start = state == BEGIN_OP && op.kind == engine::KIND_INPUT;
-    assign synapse_start = state == BEGIN_OP && (op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D);
     assign reads_list = state == LIST_ASK || state == LIST_TAKE;
     assign list_request = state == LIST_ASK;
     assign list_beat = op.more[LOG+:engine::BEAT_ADDRESS_BITS] + {{(engine::BEAT_ADDRESS_BITS - 24 + LOG) {1'b0}}, source[23:LOG]};
@@ -138,6 +137,7 @@ module sequencer #(
 
     always_ff @(posedge clock) begin
         done <= 1'b0;
+        synapse_start <= !reset && state == BEGIN_OP && (op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D);
         if (state == DECODE || state == DELAYS_DECODE) op <= fetched_op;
         if (list_pop)
             for (int i = 0; i < BEAT_WORDS; i++) list[i*24+:24] <= beat[i*32+:24];
@@ -194,7 +194,7 @@ module sequencer #(
                         state <= ANSWER;
                     end
                 end
-                SYNAPSE: if (!synapse_busy) state <= NEXT;
+                SYNAPSE: if (!synapse_start && !synapse_busy) state <= NEXT;
                 LIST_ASK: if (list_ready) state <= LIST_TAKE;
                 LIST_TAKE: if (beat_valid) state <= JOB;
                 JOB: if (!vector_busy) state <= JOB_WAIT;
