@@ -15,8 +15,8 @@ from nsllm_scale import BITS, FFN, LAYERS, TOKENS, VOCABULARY, WIDTH, Choice, Re
 
 HERE = Path(__file__).parent
 PAPER_TOKENS, PAPER_WATTS, PAPER_RATIO, PAPER_SPEEDUP = 161.8, 13.849, 19.8, 2.2
-# Of the whole engine, for what fits: an upper limit that this project sets itself, not a synthesis of this device.
-LUT_PER_LANE, LUT_TIER = 64, "assumed: the project's limit, LUT4 on ECP5"
+# Of the whole engine, for what fits: of another device, whose look-up tables are smaller.
+LUT_PER_LANE, LUT_TIER = 49, "synthesised: LUT4 on ECP5 with 4 ports (rtl_synthesis.md); 16 ports take more"
 URAM_MBIT = 463 * 0.288  # UltraRAM of the XCVC1902 (DS950)
 BASE = Choice()
 AXES: list[tuple[str, list[tuple[str, Choice]]]] = [
