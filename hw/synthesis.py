@@ -149,7 +149,8 @@ def synthesise(
     """
     copies = []
     for source in sources or rtl_files():
-        shutil.copy(source, folder / source.name)
+        if source.parent != folder:
+            shutil.copy(source, folder / source.name)
         copies.append(source.name)
     settings = " ".join(f"-set {name} {value}" for name, value in (parameters or {}).items())
     script = [
