@@ -99,11 +99,7 @@ def configured(board: Board, lanes: int | None = None, ports: int | None = None,
 
 def setting(board: Board) -> Setting:
     """The build of a board, and its memory in clock cycles: a beat takes one, or as long as the bandwidth asks for."""
-    memory = board.memory
-    interval = 1.0
-    if memory.bandwidth:
-        interval = max(1.0, 4 * board.engine.beat_words * board.clock_mhz * 1e6 / (memory.bandwidth * memory.efficiency))
-    return Setting(board.engine, memory.latency, interval)
+    return Setting(board.engine, board.memory.latency, board.beat_interval)
 
 
 def estimate(program: Program, image: bytes, spikes: NDArray[np.integer], board: Board) -> Estimate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -180,9 +181,7 @@ def tool_versions(board: Board) -> dict[str, str]:
 
 def surroundings(board: Board) -> Surroundings:
     """The memory of a board as the simulation has it: whole clock cycles from beat to beat, rounded up."""
-    memory, beat = board.memory, 4 * board.engine.beat_words
-    interval = -(-beat * board.clock_mhz * 1e6 // (memory.bandwidth * memory.efficiency)) if memory.bandwidth else 1
-    return Surroundings(latency=memory.latency, interval=int(interval))
+    return Surroundings(latency=board.memory.latency, interval=math.ceil(board.beat_interval))
 
 
 def simulate(program: Program, inputs: NDArray[np.integer], trace: Trace, board: Board, around: Surroundings) -> Simulated:

@@ -76,6 +76,14 @@ class Board:
     pins: dict[str, str] = field(default_factory=dict)
     power: Power | None = None
 
+    @property
+    def beat_interval(self) -> float:
+        """Clock cycles from one beat of the memory to the next, not rounded: one, or as long as the bandwidth asks for."""
+        memory = self.memory
+        if not memory.bandwidth:
+            return 1.0
+        return max(1.0, 4 * self.engine.beat_words * self.clock_mhz * 1e6 / (memory.bandwidth * memory.efficiency))
+
 
 def names() -> list[str]:
     """The boards that are described, sorted."""
