@@ -1,5 +1,6 @@
-// The constants of a job of the vector unit: requests the beats ahead and shows those of the next item: a word and a byte
-// per port. A Lif takes three words per item, one after the other: factors, bias, threshold. Immediates need no request.
+// The constants of a job of the vector unit: requests the beats ahead, from before the job starts, and shows those of the next
+// item: a word and a byte per port. A Lif takes three words per item, one after the other: factors, bias, threshold. Immediates
+// need no request.
 module constant_stream #(
     parameter int BEAT_BITS = 128,
     parameter int PORTS = 4,
@@ -7,10 +8,10 @@ module constant_stream #(
 ) (
     input logic clock,
     input logic reset,
-    input logic start,  // with the job
-    input logic active,  // from start to the end of the job
-    input engine::job_t job,
-    input engine::op_t op,
+    input logic start,  // only while idle
+    input engine::feed_t next_feed,  // with start: what the job takes
+    output logic idle,
+    input logic done,  // the job has taken all
     output logic request,
     input logic request_ready,
     output logic [engine::BEAT_ADDRESS_BITS-1:0] request_beat,
@@ -34,17 +35,13 @@ module constant_stream #(
         $error("PORTS must not exceed LANES / 16");
     end
 
-    // The bytes are the shifts of a Linear or Conv2d, or the leak shifts of an Integrate.
-    logic [31:0] bytes_place;
-    logic [3:0] immediate, fetched;
-    logic is_lif, unused;
-    assign bytes_place = job.kind == engine::JOB_ADD ? op.more : op.constants;
-    assign immediate = {
-        op.flags[engine::FLAG_WEIGHTS], op.flags[engine::FLAG_MORE], op.flags[engine::FLAG_CONSTANTS],
-        job.kind == engine::JOB_ADD ? op.flags[engine::FLAG_MORE] : op.flags[engine::FLAG_CONSTANTS]
-    };
-    assign is_lif = job.kind == engine::JOB_LIF;
-    always_ff @(posedge clock) fetched <= job.channels & ~immediate;
+    engine::feed_t feed;
+    logic unused;
+    always_ff @(posedge clock) begin
+        if (start) feed <= next_feed;
+        if (reset || done) idle <= 1'b1;
+        else if (start) idle <= 1'b0;
+    end
 
     // In the order in which beats are requested.
     function automatic logic [3:0] next_channel(input logic [3:0] set);
@@ -60,7 +57,7 @@ module constant_stream #(
     logic asking, more, ask_moves, base_valid, base_moves;
     logic [31:0] base;
     logic [N-LOG-1:0] offset;
-    assign step = is_lif ? GROUP : BEAT;
+    assign step = feed.lif ? GROUP : BEAT;
     assign more = next < stop;
     assign asked = next_channel(ask);
     assign ask_moves = ask != '0 && (!base_valid || base_moves);
@@ -69,18 +66,18 @@ module constant_stream #(
     always_ff @(posedge clock) begin
         if (!base_valid || base_moves) begin
             case (1'b1)
-                asked[engine::CHANNEL_BYTES]: base <= bytes_place;
-                asked[engine::CHANNEL_CONSTANTS]: base <= op.constants;
-                asked[engine::CHANNEL_MORE]: base <= op.more;
-                default: base <= op.weights;
+                asked[engine::CHANNEL_BYTES]: base <= feed.add ? feed.more : feed.constants;
+                asked[engine::CHANNEL_CONSTANTS]: base <= feed.constants;
+                asked[engine::CHANNEL_MORE]: base <= feed.more;
+                default: base <= feed.weights;
             endcase
             offset <= asked[engine::CHANNEL_BYTES] ? {2'b00, at[N-1:LOG+2]} : at[N-1:LOG];
         end
         if (base_moves) request_beat <= base[LOG+:engine::BEAT_ADDRESS_BITS] + {{(engine::BEAT_ADDRESS_BITS - N + LOG) {1'b0}}, offset};
         if (start) begin
-            at <= job.first[N-1:0];
-            next <= is_lif ? GROUP : {job.first[N-1:LOG] + 1'b1, {LOG{1'b0}}};
-            stop <= job.first[N-1:0] + (job.serial ? job.items[N-1:0] : job.items[N-1:0] << PORT_LOG);
+            at <= next_feed.first[N-1:0];
+            next <= next_feed.lif ? GROUP : {next_feed.first[N-1:LOG] + 1'b1, {LOG{1'b0}}};
+            stop <= next_feed.first[N-1:0] + (next_feed.serial ? next_feed.items[N-1:0] : next_feed.items[N-1:0] << PORT_LOG);
         end else if (asking && (ask == '0 || (ask_moves && ask == asked))) begin
             at <= next;
             next <= next + step;
@@ -89,10 +86,10 @@ module constant_stream #(
         else begin
             if (start) begin
                 asking <= 1'b1;
-                ask <= job.channels & ~immediate;
+                ask <= next_feed.fetched;
             end else if (asking && (ask == '0 || (ask_moves && ask == asked))) begin
                 asking <= more;
-                ask <= more ? fetched & fresh : '0;
+                ask <= more ? feed.fetched & fresh : '0;
             end else if (ask_moves) ask <= ask & ~asked;
             if (!base_valid || base_moves) base_valid <= ask_moves;
             if (base_moves) request <= base_valid;
@@ -103,20 +100,28 @@ module constant_stream #(
     logic next_valid, for_bytes, next_taken, load_bytes, load_words;
     logic [1:0] part;
     logic [BEAT_BITS-1:0] next_beat;
-    // Where a beat is one item, the next one is popped in the cycle in which this is taken.
-    assign beat_pop = active && beat_valid && (!next_valid || (WORD_SLICES == 1 && next_taken));
-    assign next_taken = (load_bytes && fetched[engine::CHANNEL_BYTES]) || (load_words && !word_immediate);
+    assign next_taken = (load_bytes && feed.fetched[engine::CHANNEL_BYTES]) || (load_words && !word_immediate);
+    if (WORD_SLICES == 1) begin : g_beat_is_item
+        logic ready;
+        assign beat_pop = !idle && beat_valid && ready;
+        skid_buffer #(.WIDTH(BEAT_BITS)) beats (
+            .clock, .reset(reset || start), .in_valid(beat_pop), .ready, .in(beat), .valid(next_valid), .pop(next_taken), .out(next_beat)
+        );
+    end else begin : g_beat_has_items
+        assign beat_pop = !idle && beat_valid && !next_valid;
+        always_ff @(posedge clock) begin
+            if (beat_pop) next_beat <= beat;
+            next_valid <= !reset && !start && (beat_pop || (next_valid && !next_taken));
+        end
+    end
     always_ff @(posedge clock) begin
-        if (beat_pop) next_beat <= beat;
-        if (reset || start) next_valid <= 1'b0;
-        else next_valid <= beat_pop || (next_valid && !next_taken);
         if (start) begin
-            for_bytes <= job.channels[engine::CHANNEL_BYTES] && !immediate[engine::CHANNEL_BYTES];
-            part <= job.first[LOG+1:LOG];
+            for_bytes <= next_feed.fetched[engine::CHANNEL_BYTES];
+            part <= next_feed.first[LOG+1:LOG];
         end else if (next_taken) begin
-            if (for_bytes) for_bytes <= !fetched[engine::CHANNEL_CONSTANTS];
+            if (for_bytes) for_bytes <= !feed.fetched[engine::CHANNEL_CONSTANTS];
             else begin
-                for_bytes <= fetched[engine::CHANNEL_BYTES] && part == 2'd3;
+                for_bytes <= feed.fetched[engine::CHANNEL_BYTES] && part == 2'd3;
                 part <= part + 2'd1;
             end
         end
@@ -130,18 +135,18 @@ module constant_stream #(
     logic [BEAT_BITS-1:0] held_words;
     logic [PORTS*32-1:0] word_slice;
     logic [31:0] word_picked;
-    assign word_channels = job.channels & 4'b1110;
+    assign word_channels = feed.channels & 4'b1110;
     assign words_used = word_channels != '0;
     assign first_turn = next_channel(word_channels);
     always_comb begin
         next_turn = first_turn;
         if (turn[engine::CHANNEL_WEIGHTS]) next_turn = next_channel(word_channels & ~turn);
-        else if (turn[engine::CHANNEL_CONSTANTS] && is_lif && job.channels[engine::CHANNEL_MORE]) next_turn = 4'b1 << engine::CHANNEL_MORE;
+        else if (turn[engine::CHANNEL_CONSTANTS] && feed.lif && feed.channels[engine::CHANNEL_MORE]) next_turn = 4'b1 << engine::CHANNEL_MORE;
     end
-    assign word_immediate = (turn & fetched) == '0;
-    assign word_value = turn[engine::CHANNEL_CONSTANTS] ? op.constants : turn[engine::CHANNEL_MORE] ? op.more : op.weights;
+    assign word_immediate = (turn & feed.fetched) == '0;
+    assign word_value = turn[engine::CHANNEL_CONSTANTS] ? feed.constants : turn[engine::CHANNEL_MORE] ? feed.more : feed.weights;
     assign words_move = words_held && (!words_shown || take);
-    assign last_word = is_lif || held_immediate || (job.serial ? word_at == '1 : word_at == LOG'(BEAT_WORDS - PORTS));
+    assign last_word = feed.lif || held_immediate || (feed.serial ? word_at == '1 : word_at == LOG'(BEAT_WORDS - PORTS));
     assign load_words = turn != '0 && (word_immediate || (next_valid && !for_bytes)) && (!words_held || (words_move && last_word));
     if (WORD_SLICES == 1) begin : g_whole
         assign word_slice = held_words;
@@ -151,7 +156,7 @@ module constant_stream #(
         );
     end
     // Port 0 of a serial job takes any word.
-    selector #(.WIDTH(32), .COUNT(PORTS)) pick_word (.words(word_slice), .index(job.serial ? word_at[PORT_LOG-1:0] : '0), .word(word_picked));
+    selector #(.WIDTH(32), .COUNT(PORTS)) pick_word (.words(word_slice), .index(feed.serial ? word_at[PORT_LOG-1:0] : '0), .word(word_picked));
     always_ff @(posedge clock) begin
         if (load_words) begin
             held_immediate <= word_immediate;
@@ -160,12 +165,12 @@ module constant_stream #(
             if (word_immediate) held_words[PORTS*32-1:0] <= {PORTS{word_value}};
         end
         if (words_move) words <= {word_slice[PORTS*32-1:32], word_picked};
-        if (start) word_at <= job.first[LOG-1:0];
-        else if (words_move && held_ends) word_at <= word_at + (job.serial ? LOG'(1) : LOG'(PORTS));
+        if (start) word_at <= next_feed.first[LOG-1:0];
+        else if (words_move && held_ends) word_at <= word_at + (feed.serial ? LOG'(1) : LOG'(PORTS));
         if (reset || start) begin
             {words_held, words_shown} <= '0;
             words <= '0;
-            turn <= reset ? '0 : first_turn;
+            turn <= reset ? '0 : next_channel(next_feed.channels & 4'b1110);
         end else begin
             words_held <= load_words || (words_held && !(words_move && last_word));
             words_shown <= words_move || (words_shown && !take);
@@ -179,20 +184,20 @@ module constant_stream #(
     logic [BEAT_BITS/8*5-1:0] held_bytes;
     logic [PORTS*5-1:0] byte_slice;
     logic [4:0] byte_picked;
-    assign bytes_used = job.channels[engine::CHANNEL_BYTES];
+    assign bytes_used = feed.channels[engine::CHANNEL_BYTES];
     assign bytes_move = bytes_held && (!bytes_shown || take);
-    assign last_byte = job.serial ? byte_at == '1 : byte_at == (LOG + 2)'(4 * BEAT_WORDS - PORTS);
-    assign load_bytes = bytes_used && active && (!fetched[engine::CHANNEL_BYTES] || (next_valid && for_bytes)) && (!bytes_held || (bytes_move && last_byte));
+    assign last_byte = feed.serial ? byte_at == '1 : byte_at == (LOG + 2)'(4 * BEAT_WORDS - PORTS);
+    assign load_bytes = bytes_used && !idle && (!feed.fetched[engine::CHANNEL_BYTES] || (next_valid && for_bytes)) && (!bytes_held || (bytes_move && last_byte));
     selector #(.WIDTH(PORTS * 5), .COUNT(BYTE_SLICES)) pick_bytes (
-        .words(held_bytes), .index(fetched[engine::CHANNEL_BYTES] ? byte_at[LOG+1:PORT_LOG] : '0), .word(byte_slice)
+        .words(held_bytes), .index(feed.fetched[engine::CHANNEL_BYTES] ? byte_at[LOG+1:PORT_LOG] : '0), .word(byte_slice)
     );
-    selector #(.WIDTH(5), .COUNT(PORTS)) pick_byte (.words(byte_slice), .index(job.serial ? byte_at[PORT_LOG-1:0] : '0), .word(byte_picked));
+    selector #(.WIDTH(5), .COUNT(PORTS)) pick_byte (.words(byte_slice), .index(feed.serial ? byte_at[PORT_LOG-1:0] : '0), .word(byte_picked));
     always_ff @(posedge clock) begin
         if (load_bytes)
-            for (int i = 0; i < BEAT_BITS / 8; i++) held_bytes[i*5+:5] <= fetched[engine::CHANNEL_BYTES] || i >= PORTS ? next_beat[i*8+:5] : bytes_place[4:0];
+            for (int i = 0; i < BEAT_BITS / 8; i++) held_bytes[i*5+:5] <= feed.fetched[engine::CHANNEL_BYTES] || i >= PORTS ? next_beat[i*8+:5] : feed.add ? feed.more[4:0] : feed.constants[4:0];
         if (bytes_move) bytes <= {byte_slice[PORTS*5-1:5], byte_picked};
-        if (start) byte_at <= job.first[LOG+1:0];
-        else if (bytes_move) byte_at <= byte_at + (job.serial ? (LOG + 2)'(1) : (LOG + 2)'(PORTS));
+        if (start) byte_at <= next_feed.first[LOG+1:0];
+        else if (bytes_move) byte_at <= byte_at + (feed.serial ? (LOG + 2)'(1) : (LOG + 2)'(PORTS));
         if (reset || start) {bytes_held, bytes_shown} <= '0;
         else begin
             bytes_held <= load_bytes || (bytes_held && !(bytes_move && last_byte));
@@ -200,5 +205,5 @@ module constant_stream #(
         end
     end
     assign valid = (!words_used || words_shown) && (!bytes_used || bytes_shown);
-    assign unused = &{1'b0, job, op, base, at};
+    assign unused = &{1'b0, feed, next_feed, base, at};
 endmodule

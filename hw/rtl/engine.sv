@@ -72,6 +72,35 @@ package engine;
         logic [4:0] shift;     // where there is no channel of bytes
     } job_t;
 
+    // The constants that a job takes, which may be on their way before it starts.
+    typedef struct packed {
+        logic lif;             // the words of an item come one after the other
+        logic add;             // the bytes lie where the descriptor says `more`
+        logic serial;          // as in the job
+        logic [23:0] items;
+        logic [23:0] first;
+        logic [3:0] channels;
+        logic [3:0] fetched;   // channels that are not immediates
+        logic [31:0] constants;
+        logic [31:0] more;
+        logic [31:0] weights;
+    } feed_t;
+
+    function automatic feed_t feed_of(input op_t op, input logic [3:0] channels, input logic [23:0] items);
+        logic unused;
+        unused = &{1'b0, op};
+        feed_of = '0;
+        feed_of.lif = op.kind == KIND_LIF;
+        feed_of.add = op.kind == KIND_LINEAR || op.kind == KIND_CONV2D;
+        feed_of.items = items;
+        feed_of.channels = channels;
+        feed_of.fetched = channels & ~{op.flags[FLAG_WEIGHTS], op.flags[FLAG_MORE], op.flags[FLAG_CONSTANTS],
+            feed_of.add ? op.flags[FLAG_MORE] : op.flags[FLAG_CONSTANTS]};
+        feed_of.constants = op.constants;
+        feed_of.more = op.more;
+        feed_of.weights = op.weights;
+    endfunction
+
     function automatic logic [23:0] padded_words(input logic [23:0] words);
         padded_words = (words + 24'd63) & ~24'd63;
     endfunction

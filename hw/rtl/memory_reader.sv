@@ -54,16 +54,16 @@ module memory_reader #(
 
     assign take_weight = weight_asked && ready && weights_fit && !constant_turn;
     assign take_constant = constant_asked && ready && constants_fit && (constant_turn || !weight_asked || (lanes_wait && !weights_fit));
-    request_buffer #(.WIDTH(ADDRESS + 2)) weight_requests (
+    skid_buffer #(.WIDTH(ADDRESS + 2)) weight_requests (
         .clock, .reset, .in_valid(weight_request), .ready(weight_ready), .in({weight_length, weight_beat}), .valid(weight_asked), .pop(take_weight),
         .out({next_length, next_weight})
     );
-    request_buffer #(.WIDTH(ADDRESS)) constant_requests (
+    skid_buffer #(.WIDTH(ADDRESS)) constant_requests (
         .clock, .reset, .in_valid(constant_request), .ready(constant_ready), .in(constant_beat), .valid(constant_asked), .pop(take_constant),
         .out(next_constant)
     );
 
-    request_buffer #(.WIDTH(ADDRESS + 3)) requests (
+    skid_buffer #(.WIDTH(ADDRESS + 3)) requests (
         .clock, .reset, .in_valid(take_weight || take_constant), .ready,
         .in(take_constant ? {3'b100, next_constant} : {1'b0, next_length, next_weight}), .valid(asked), .pop(accept),
         .out({asked_constant, asked_length, asked_beat})

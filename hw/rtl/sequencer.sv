@@ -54,7 +54,11 @@ module sequencer #(
     output logic [63:0] counters,
     // Clears the states.
     output logic state_clear,
-    output logic [23:0] state_address
+    output logic [23:0] state_address,
+    // The constants of the next job, started as soon as the one before has all of its own.
+    output logic feed_start,
+    output engine::feed_t feed,
+    input logic feed_idle
 );
     localparam int BEAT_WORDS = BEAT_BITS / 32;
     localparam int LOG = $clog2(BEAT_WORDS);
@@ -67,13 +71,15 @@ module sequencer #(
     } state_t;
     state_t state;
     logic loaded, any_delay, first_pass;
-    logic [OP_BITS:0] index;
-    logic [23:0] source, source_next, groups;
+    logic [OP_BITS:0] index, next;  // of the descriptor that runs; of the one that is read
+    logic ahead, fed, early, running, at_end, free;  // ahead: `feed` is that of `next`; fed: it is started
+    logic [23:0] source, source_next;
     logic [BEAT_WORDS*24-1:0] list;
     logic [31:0] status;
     logic unused;
 
-    assign op_address = index[OP_BITS-1:0];
+    assign op_address = next[OP_BITS-1:0];
+    assign at_end = next == ops;
     assign op_index = 16'(index);
     assign op_busy = state == DECODE || state == BEGIN_OP || state == INPUT || state == SYNAPSE || state == LIST_ASK || state == LIST_TAKE || state == JOB ||
         state == JOB_WAIT || state == NEXT || state == DELAYS_JOB || state == DELAYS_WAIT;
@@ -92,28 +98,68 @@ module sequencer #(
     assign counter_write = state == NEXT;
     assign counters = op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D ? {additions, rows} : 64'd0;
     assign source_next = source + (first_pass ? 24'd2 : 24'd1);
-    assign groups = (op.size + GROUP - 24'd1) >> PORT_LOG;
     assign unused = &{1'b0, beat};
+
+    // Constants that an op takes in one job; a Conv2d, which has many, starts its own.
+    function automatic logic [3:0] channels_of(input logic [3:0] kind, input logic signal_step, input logic potential);
+        case (kind)
+            engine::KIND_LINEAR: channels_of = 4'b0011;
+            engine::KIND_SUM, engine::KIND_DELAY: channels_of = 4'b0010;
+            engine::KIND_COUNT: channels_of = {2'b00, !signal_step, 1'b0};
+            engine::KIND_INTEGRATE: channels_of = 4'b0001;
+            engine::KIND_LIF: channels_of = {1'b1, !potential, 2'b10};
+            default: channels_of = 4'b0000;
+        endcase
+    endfunction
+
+    function automatic logic [23:0] groups_of(input logic [23:0] size);
+        groups_of = (size + GROUP - 24'd1) >> PORT_LOG;
+    endfunction
+
+    // The port of the constants serves one after the other: `free` says that the op that runs asks it for nothing more. An Input
+    // may end the token, so that nothing is started during it. A Sum first reads its list.
+    logic [3:0] fetched_channels;
+    assign fetched_channels = channels_of(fetched_op.kind, fetched_op.flags[engine::FLAG_SIGNAL_STEP], fetched_op.flags[engine::FLAG_POTENTIAL]);
+    assign running = state == INPUT || state == SYNAPSE || state == JOB_WAIT;
+    assign free = feed_idle && ((state == SYNAPSE && op.kind == engine::KIND_LINEAR) || state == NEXT ||
+        (state == JOB_WAIT && (op.kind != engine::KIND_SUM || source_next >= op.source_size)));
+    always_ff @(posedge clock) begin
+        if (state == DECODE || running) begin
+            feed <= engine::feed_of(fetched_op, fetched_channels, groups_of(fetched_op.size));
+            early <= fetched_op.kind != engine::KIND_SUM && fetched_channels != '0;
+        end
+        feed_start <= 1'b0;
+        if (reset || state == DECODE) ahead <= 1'b0;
+        else if (running) ahead <= 1'b1;
+        if (reset || state == BEGIN_OP) fed <= 1'b0;
+        if (reset) feed_start <= 1'b0;
+        else if (state == BEGIN_OP) feed_start <= early && !fed;
+        else if (state == JOB && op.kind == engine::KIND_SUM) feed_start <= first_pass && !vector_busy;
+        else if (ahead && free && early && !fed && !at_end) begin
+            feed_start <= 1'b1;
+            fed <= 1'b1;
+        end
+    end
 
     // The job of an elementwise op. A Sum adds its first two sources at once, then one more in each pass.
     always_comb begin
         job = '0;
-        job.items = groups;
+        job.items = groups_of(op.size);
         job.a = op.source;
         job.b = op.second[23:0];
         job.d = op.destination;
+        job.channels = channels_of(op.kind, op.flags[engine::FLAG_SIGNAL_STEP], op.flags[engine::FLAG_POTENTIAL]);
         case (op.kind)
             engine::KIND_SUM: begin
                 job.kind = engine::JOB_ADD;
                 job.a = list[23:0];
                 job.b = first_pass ? list[47:24] : op.destination;
                 job.use_b = !first_pass || op.source_size != 24'd1;
-                job.channels[engine::CHANNEL_CONSTANTS] = first_pass;
+                if (!first_pass) job.channels = '0;
             end
             engine::KIND_COUNT: begin
                 job.kind = engine::JOB_COUNT;
                 job.use_b = op.flags[engine::FLAG_SIGNAL_STEP];
-                job.channels[engine::CHANNEL_CONSTANTS] = !op.flags[engine::FLAG_SIGNAL_STEP];
             end
             engine::KIND_GATE: begin
                 job.kind = engine::JOB_GATE;
@@ -121,16 +167,12 @@ module sequencer #(
             end
             engine::KIND_INTEGRATE: begin
                 job.kind = engine::JOB_INTEGRATE;
-                job.channels[engine::CHANNEL_BYTES] = 1'b1;
                 job.shift = op.param[4:0];
             end
-            engine::KIND_LIF: begin
-                job.kind = engine::JOB_LIF;
-                job.channels = {1'b1, !op.flags[engine::FLAG_POTENTIAL], 2'b10};
-            end
+            engine::KIND_LIF: job.kind = engine::JOB_LIF;
             default: begin
                 job.kind = state == DELAYS_JOB ? engine::JOB_ADVANCE : engine::JOB_DELAY;
-                job.channels[engine::CHANNEL_CONSTANTS] = state != DELAYS_JOB;
+                if (state == DELAYS_JOB) job.channels = '0;
             end
         endcase
     end
@@ -152,6 +194,7 @@ module sequencer #(
                     status <= {24'd0, registers::STATUS_OK};
                     traced <= command == registers::COMMAND_STEP_TRACED;
                     index <= '0;
+                    next <= '0;
                     any_delay <= 1'b0;
                     state_address <= '0;
                     state <= END;
@@ -173,8 +216,11 @@ module sequencer #(
                     state_address <= state_address + GROUP;
                     if ({8'd0, state_address} + PORTS >= state_words) state <= END;
                 end
-                FETCH: state <= index == ops ? (any_delay ? DELAYS : ANSWER) : DECODE;
-                DECODE: state <= BEGIN_OP;
+                FETCH: state <= at_end ? ANSWER : DECODE;
+                DECODE: begin
+                    next <= next + 1'b1;
+                    state <= BEGIN_OP;
+                end
                 BEGIN_OP: begin
                     source <= '0;
                     first_pass <= 1'b1;
@@ -207,25 +253,28 @@ module sequencer #(
                         state <= source_next[LOG-1:0] == '0 ? LIST_ASK : JOB;
                 end
                 NEXT: begin
-                    index <= index + 1'b1;
-                    state <= FETCH;
+                    index <= next;
+                    state <= !at_end ? DECODE : any_delay ? DELAYS : ANSWER;
                 end
                 DELAYS: begin
-                    index <= '0;
+                    next <= '0;
                     state <= DELAYS_READ;
                 end
-                DELAYS_READ: state <= index == ops ? ANSWER : DELAYS_DECODE;
+                DELAYS_READ: begin
+                    index <= next;
+                    state <= at_end ? ANSWER : DELAYS_DECODE;
+                end
                 DELAYS_DECODE: state <= DELAYS_CHOOSE;
                 DELAYS_CHOOSE:
                 if (op.kind == engine::KIND_DELAY && op.stride != 32'd0) state <= DELAYS_JOB;
                 else begin
-                    index <= index + 1'b1;
+                    next <= next + 1'b1;
                     state <= DELAYS_READ;
                 end
                 DELAYS_JOB: if (!vector_busy) state <= DELAYS_WAIT;
                 DELAYS_WAIT:
                 if (!vector_busy) begin
-                    index <= index + 1'b1;
+                    next <= next + 1'b1;
                     state <= DELAYS_READ;
                 end
                 ANSWER: begin

@@ -126,7 +126,7 @@ module spike_engine #(
         .clock, .write(port_write), .write_address(port_write_index), .write_data(port_data), .read(1'b1), .read_address(port_address), .read_data(port)
     );
     ram #(.WIDTH(64), .DEPTH(DESCRIPTORS)) counter_table (
-        .clock, .write(counter_write), .write_address(op_address), .write_data(counters_in), .read(1'b1), .read_address(counter_address),
+        .clock, .write(counter_write), .write_address(op_index[OP_BITS-1:0]), .write_data(counters_in), .read(1'b1), .read_address(counter_address),
         .read_data(counters_out)
     );
 
@@ -137,12 +137,14 @@ module spike_engine #(
     logic [23:0] input_bad_index, clear_address;
     logic [31:0] additions;
     engine::job_t own_job, synapse_job, job;
+    engine::feed_t own_feed, synapse_feed, feed;
+    logic own_feed_start, synapse_feed_start, feed_start, feed_idle;
     sequencer #(.BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .DESCRIPTORS(DESCRIPTORS)) sequence_control (
         .clock, .reset, .start, .command, .done, .done_status, .memory_error(error), .clear_error, .load_start, .load_done, .load_status, .state_words,
         .ops, .op_address, .fetched_op, .op, .op_index, .op_busy, .reads_list, .list_request, .list_ready(constant_ready), .list_beat,
         .beat_valid(constant_valid), .beat(constant_data), .list_pop, .input_start, .input_done, .input_bad, .input_bad_index, .synapse_start,
         .synapse_busy, .rows(32'(rows)), .additions, .job_start(own_job_start), .job(own_job), .vector_busy, .result_start, .refuse, .result_done, .traced,
-        .counter_write, .counters(counters_in), .state_clear, .state_address(clear_address)
+        .counter_write, .counters(counters_in), .state_clear, .state_address(clear_address), .feed_start(own_feed_start), .feed(own_feed), .feed_idle
     );
 
     logic [PORTS-1:0] input_write, vector_write, signal_write, vector_state_write, state_write;
@@ -172,15 +174,17 @@ module spike_engine #(
         .flag_read, .flag_block, .flags, .signal_read(scan_read), .signal_read_address(scan_address), .signal_data(signal_out), .request(weight_request),
         .request_ready(weight_ready), .request_beat(weight_beat), .request_length(weight_length), .beat_valid(weight_valid), .beat(weight_data), .beat_pop(weight_pop),
         .reads_geometry, .geometry_request, .geometry_ready(constant_ready), .geometry_beat, .constant_valid, .constant_data, .geometry_pop,
-        .job_start(synapse_job_start), .job(synapse_job), .vector_busy, .lanes_valid, .lanes_data, .lanes_take, .lanes_last
+        .job_start(synapse_job_start), .job(synapse_job), .feed_start(synapse_feed_start), .feed(synapse_feed), .vector_busy, .lanes_valid, .lanes_data, .lanes_take, .lanes_last
     );
     assign job_start = synapse_job_start || own_job_start;
     assign job = synapse_busy ? synapse_job : own_job;
+    assign feed_start = synapse_feed_start || own_feed_start;
+    assign feed = own_feed_start ? own_feed : synapse_feed;
     vector_unit #(
         .BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .VALUE_BITS(V), .COMPARE_BITS(COMPARE_BITS), .SIGNAL_WORDS(SIGNAL_WORDS), .STATE_WORDS(STATE_WORDS)
     ) vectors (
         .clock, .reset, .start(job_start), .next_job(job), .op, .busy(vector_busy), .lanes_valid, .lanes_data, .lanes_take, .lanes_last,
-        .request(vector_request), .request_ready(constant_ready), .request_beat(vector_beat), .beat_valid(constant_valid), .beat(constant_data),
+        .feed_start, .next_feed(feed), .feed_idle, .request(vector_request), .request_ready(constant_ready), .request_beat(vector_beat), .beat_valid(constant_valid), .beat(constant_data),
         .beat_pop(vector_pop), .serial(job_serial), .reads_signals, .signal_read(vector_read), .signal_read_address(vector_read_address), .signal_data(signal_out),
         .signal_write(vector_write), .signal_write_address(vector_write_address), .signal_write_data(vector_data), .state_read,
         .state_read_address, .state_data(state_out), .state_write(vector_state_write), .state_write_address(vector_state_write_address),

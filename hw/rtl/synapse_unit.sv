@@ -43,6 +43,8 @@ module synapse_unit #(
     // Vector unit.
     output logic job_start,
     output engine::job_t job,
+    output logic feed_start,  // of a Conv2d; that of a Linear is started for it
+    output engine::feed_t feed,
     input logic vector_busy,
     output logic lanes_valid,
     output logic [PORTS*VALUE_BITS-1:0] lanes_data,
@@ -152,6 +154,12 @@ module synapse_unit #(
     assign more_planes = last_plane > plane;
     assign final_post = state == FINAL && !posted;
     assign job_start = posted && !vector_busy;
+    assign feed_start = job_start && conv && job.channels != '0;
+    always_comb begin
+        feed = engine::feed_of(op, job.channels, job.items);
+        feed.serial = 1'b1;
+        feed.first = job.first;
+    end
     always_ff @(posedge clock) begin
         post <= posts && !reset;
         if (post || final_post) begin

@@ -1,5 +1,5 @@
-// Two places for requests, so that `ready` is a register: who asks does not wait for the bus in the same cycle.
-module request_buffer #(
+// Two places, so that `ready` is a register: what comes before does not wait for what comes behind in the same cycle.
+module skid_buffer #(
     parameter int WIDTH = 32
 ) (
     input logic clock,
