@@ -1,6 +1,6 @@
-// The constants of a job of the vector unit: requests the beats ahead, from before the job starts, and shows those of the next
-// item: a word and a byte per port. A Lif takes three words per item, one after the other: factors, bias, threshold. Immediates
-// need no request.
+// The constants of the jobs of the vector unit: requests the beats of one job while it shows the items of the one before: a word
+// and a byte per port. A Lif takes three words per item, one after the other: factors, bias, threshold. Immediates need no
+// request.
 module constant_stream #(
     parameter int BEAT_BITS = 128,
     parameter int PORTS = 4,
@@ -8,10 +8,9 @@ module constant_stream #(
 ) (
     input logic clock,
     input logic reset,
-    input logic start,  // only while idle
-    input engine::feed_t next_feed,  // with start: what the job takes
-    output logic idle,
-    input logic done,  // the job has taken all
+    input logic start,  // only while ready
+    input engine::feed_t start_feed,  // with start: what a job will take
+    output logic ready,  // the beats of the feed before are all asked for
     output logic request,
     input logic request_ready,
     output logic [engine::BEAT_ADDRESS_BITS-1:0] request_beat,
@@ -35,12 +34,19 @@ module constant_stream #(
         $error("PORTS must not exceed LANES / 16");
     end
 
-    engine::feed_t feed;
-    logic unused;
+    // `next_feed` is asked for; `feed` is shown, while `active`.
+    engine::feed_t next_feed, feed;
+    logic asking, pending, active, advance, unused;
+    assign ready = !asking && !pending;
+    assign advance = pending && !active;
     always_ff @(posedge clock) begin
-        if (start) feed <= next_feed;
-        if (reset || done) idle <= 1'b1;
-        else if (start) idle <= 1'b0;
+        if (start) next_feed <= start_feed;
+        if (advance) feed <= next_feed;
+        if (reset) {pending, active} <= '0;
+        else begin
+            pending <= start || (pending && !advance);
+            active <= advance || (active && (words_some || words_shown || bytes_some || bytes_shown));
+        end
     end
 
     // In the order in which beats are requested.
@@ -54,10 +60,10 @@ module constant_stream #(
     // --- Requests: from beat to beat of words, in a Lif from item to item. ---
     logic [N-1:0] at, next, stop, step;
     logic [3:0] ask, asked, fresh;
-    logic asking, more, ask_moves, base_valid, base_moves;
+    logic more, ask_moves, base_valid, base_moves;
     logic [31:0] base;
     logic [N-LOG-1:0] offset;
-    assign step = feed.lif ? GROUP : BEAT;
+    assign step = next_feed.lif ? GROUP : BEAT;
     assign more = next < stop;
     assign asked = next_channel(ask);
     assign ask_moves = ask != '0 && (!base_valid || base_moves);
@@ -66,18 +72,18 @@ module constant_stream #(
     always_ff @(posedge clock) begin
         if (!base_valid || base_moves) begin
             case (1'b1)
-                asked[engine::CHANNEL_BYTES]: base <= feed.add ? feed.more : feed.constants;
-                asked[engine::CHANNEL_CONSTANTS]: base <= feed.constants;
-                asked[engine::CHANNEL_MORE]: base <= feed.more;
-                default: base <= feed.weights;
+                asked[engine::CHANNEL_BYTES]: base <= next_feed.add ? next_feed.more : next_feed.constants;
+                asked[engine::CHANNEL_CONSTANTS]: base <= next_feed.constants;
+                asked[engine::CHANNEL_MORE]: base <= next_feed.more;
+                default: base <= next_feed.weights;
             endcase
             offset <= asked[engine::CHANNEL_BYTES] ? {2'b00, at[N-1:LOG+2]} : at[N-1:LOG];
         end
         if (base_moves) request_beat <= base[LOG+:engine::BEAT_ADDRESS_BITS] + {{(engine::BEAT_ADDRESS_BITS - N + LOG) {1'b0}}, offset};
         if (start) begin
-            at <= next_feed.first[N-1:0];
-            next <= next_feed.lif ? GROUP : {next_feed.first[N-1:LOG] + 1'b1, {LOG{1'b0}}};
-            stop <= next_feed.first[N-1:0] + (next_feed.serial ? next_feed.items[N-1:0] : next_feed.items[N-1:0] << PORT_LOG);
+            at <= start_feed.first[N-1:0];
+            next <= start_feed.lif ? GROUP : {start_feed.first[N-1:LOG] + 1'b1, {LOG{1'b0}}};
+            stop <= start_feed.first[N-1:0] + (start_feed.serial ? start_feed.items[N-1:0] : start_feed.items[N-1:0] << PORT_LOG);
         end else if (asking && (ask == '0 || (ask_moves && ask == asked))) begin
             at <= next;
             next <= next + step;
@@ -85,11 +91,11 @@ module constant_stream #(
         if (reset) {asking, ask, base_valid, request} <= '0;
         else begin
             if (start) begin
-                asking <= 1'b1;
-                ask <= next_feed.fetched;
+                asking <= start_feed.fetched != '0;
+                ask <= start_feed.fetched;
             end else if (asking && (ask == '0 || (ask_moves && ask == asked))) begin
                 asking <= more;
-                ask <= more ? feed.fetched & fresh : '0;
+                ask <= more ? next_feed.fetched & fresh : '0;
             end else if (ask_moves) ask <= ask & ~asked;
             if (!base_valid || base_moves) base_valid <= ask_moves;
             if (base_moves) request <= base_valid;
@@ -102,20 +108,20 @@ module constant_stream #(
     logic [BEAT_BITS-1:0] next_beat;
     assign next_taken = (load_bytes && feed.fetched[engine::CHANNEL_BYTES]) || (load_words && !word_immediate);
     if (WORD_SLICES == 1) begin : g_beat_is_item
-        logic ready;
-        assign beat_pop = !idle && beat_valid && ready;
+        logic has_room;
+        assign beat_pop = active && beat_valid && has_room;
         skid_buffer #(.WIDTH(BEAT_BITS)) beats (
-            .clock, .reset(reset || start), .in_valid(beat_pop), .ready, .in(beat), .valid(next_valid), .pop(next_taken), .out(next_beat)
+            .clock, .reset, .in_valid(beat_pop), .ready(has_room), .in(beat), .valid(next_valid), .pop(next_taken), .out(next_beat)
         );
     end else begin : g_beat_has_items
-        assign beat_pop = !idle && beat_valid && !next_valid;
+        assign beat_pop = active && beat_valid && !next_valid;
         always_ff @(posedge clock) begin
             if (beat_pop) next_beat <= beat;
-            next_valid <= !reset && !start && (beat_pop || (next_valid && !next_taken));
+            next_valid <= !reset && (beat_pop || (next_valid && !next_taken));
         end
     end
     always_ff @(posedge clock) begin
-        if (start) begin
+        if (advance) begin
             for_bytes <= next_feed.fetched[engine::CHANNEL_BYTES];
             part <= next_feed.first[LOG+1:LOG];
         end else if (next_taken) begin
@@ -130,13 +136,13 @@ module constant_stream #(
     // --- Words. ---
     logic [3:0] word_channels, first_turn, turn, next_turn;
     logic [31:0] word_value;
-    logic words_held, words_shown, word_immediate, words_used, words_move, last_word, held_immediate, held_ends;
+    logic words_some, words_last, words_held, words_shown, word_immediate, words_used, words_move, last_word, held_immediate, held_ends;
     logic [LOG-1:0] word_at;
+    logic [N-1:0] words_left;  // items, not 0 while words_some
     logic [BEAT_BITS-1:0] held_words;
     logic [PORTS*32-1:0] word_slice;
     logic [31:0] word_picked;
     assign word_channels = feed.channels & 4'b1110;
-    assign words_used = word_channels != '0;
     assign first_turn = next_channel(word_channels);
     always_comb begin
         next_turn = first_turn;
@@ -145,9 +151,9 @@ module constant_stream #(
     end
     assign word_immediate = (turn & feed.fetched) == '0;
     assign word_value = turn[engine::CHANNEL_CONSTANTS] ? feed.constants : turn[engine::CHANNEL_MORE] ? feed.more : feed.weights;
-    assign words_move = words_held && (!words_shown || take);
+    assign words_move = words_held && words_some && (!words_shown || take);
     assign last_word = feed.lif || held_immediate || (feed.serial ? word_at == '1 : word_at == LOG'(BEAT_WORDS - PORTS));
-    assign load_words = turn != '0 && (word_immediate || (next_valid && !for_bytes)) && (!words_held || (words_move && last_word));
+    assign load_words = words_some && !(words_last && words_move && held_ends) && (word_immediate || (next_valid && !for_bytes)) && (!words_held || (words_move && last_word));
     if (WORD_SLICES == 1) begin : g_whole
         assign word_slice = held_words;
     end else begin : g_slice
@@ -165,13 +171,23 @@ module constant_stream #(
             if (word_immediate) held_words[PORTS*32-1:0] <= {PORTS{word_value}};
         end
         if (words_move) words <= {word_slice[PORTS*32-1:32], word_picked};
-        if (start) word_at <= next_feed.first[LOG-1:0];
-        else if (words_move && held_ends) word_at <= word_at + (feed.serial ? LOG'(1) : LOG'(PORTS));
-        if (reset || start) begin
+        if (advance) begin
+            word_at <= next_feed.first[LOG-1:0];
+            words_left <= next_feed.items[N-1:0];
+            words_last <= next_feed.items[N-1:0] == N'(1);
+        end else if (words_move && held_ends) begin
+            word_at <= word_at + (feed.serial ? LOG'(1) : LOG'(PORTS));
+            words_left <= words_left - N'(1);
+            words_last <= words_left == N'(2);
+        end
+        if (reset || advance) begin
             {words_held, words_shown} <= '0;
+            words_some <= !reset && next_feed.channels[3:1] != '0;
+            words_used <= reset || next_feed.channels[3:1] != '0;
             words <= '0;
-            turn <= reset ? '0 : next_channel(next_feed.channels & 4'b1110);
+            turn <= next_channel(next_feed.channels & 4'b1110);
         end else begin
+            if (words_last && words_move && held_ends) words_some <= 1'b0;
             words_held <= load_words || (words_held && !(words_move && last_word));
             words_shown <= words_move || (words_shown && !take);
             if (load_words) turn <= next_turn;
@@ -179,15 +195,15 @@ module constant_stream #(
     end
 
     // --- Bytes. ---
-    logic bytes_held, bytes_shown, bytes_used, bytes_move, last_byte;
+    logic bytes_some, bytes_last, bytes_held, bytes_shown, bytes_used, bytes_move, last_byte;
     logic [LOG+1:0] byte_at;
+    logic [N-1:0] bytes_left;
     logic [BEAT_BITS/8*5-1:0] held_bytes;
     logic [PORTS*5-1:0] byte_slice;
     logic [4:0] byte_picked;
-    assign bytes_used = feed.channels[engine::CHANNEL_BYTES];
-    assign bytes_move = bytes_held && (!bytes_shown || take);
+    assign bytes_move = bytes_held && bytes_some && (!bytes_shown || take);
     assign last_byte = feed.serial ? byte_at == '1 : byte_at == (LOG + 2)'(4 * BEAT_WORDS - PORTS);
-    assign load_bytes = bytes_used && !idle && (!feed.fetched[engine::CHANNEL_BYTES] || (next_valid && for_bytes)) && (!bytes_held || (bytes_move && last_byte));
+    assign load_bytes = bytes_some && !(bytes_last && bytes_move) && (!feed.fetched[engine::CHANNEL_BYTES] || (next_valid && for_bytes)) && (!bytes_held || (bytes_move && last_byte));
     selector #(.WIDTH(PORTS * 5), .COUNT(BYTE_SLICES)) pick_bytes (
         .words(held_bytes), .index(feed.fetched[engine::CHANNEL_BYTES] ? byte_at[LOG+1:PORT_LOG] : '0), .word(byte_slice)
     );
@@ -196,14 +212,25 @@ module constant_stream #(
         if (load_bytes)
             for (int i = 0; i < BEAT_BITS / 8; i++) held_bytes[i*5+:5] <= feed.fetched[engine::CHANNEL_BYTES] || i >= PORTS ? next_beat[i*8+:5] : feed.add ? feed.more[4:0] : feed.constants[4:0];
         if (bytes_move) bytes <= {byte_slice[PORTS*5-1:5], byte_picked};
-        if (start) byte_at <= next_feed.first[LOG+1:0];
-        else if (bytes_move) byte_at <= byte_at + (feed.serial ? (LOG + 2)'(1) : (LOG + 2)'(PORTS));
-        if (reset || start) {bytes_held, bytes_shown} <= '0;
-        else begin
+        if (advance) begin
+            byte_at <= next_feed.first[LOG+1:0];
+            bytes_left <= next_feed.items[N-1:0];
+            bytes_last <= next_feed.items[N-1:0] == N'(1);
+        end else if (bytes_move) begin
+            byte_at <= byte_at + (feed.serial ? (LOG + 2)'(1) : (LOG + 2)'(PORTS));
+            bytes_left <= bytes_left - N'(1);
+            bytes_last <= bytes_left == N'(2);
+        end
+        if (reset || advance) begin
+            {bytes_held, bytes_shown} <= '0;
+            bytes_some <= !reset && next_feed.channels[engine::CHANNEL_BYTES];
+            bytes_used <= reset || next_feed.channels[engine::CHANNEL_BYTES];
+        end else begin
+            if (bytes_last && bytes_move) bytes_some <= 1'b0;
             bytes_held <= load_bytes || (bytes_held && !(bytes_move && last_byte));
             bytes_shown <= bytes_move || (bytes_shown && !take);
         end
     end
     assign valid = (!words_used || words_shown) && (!bytes_used || bytes_shown);
-    assign unused = &{1'b0, feed, next_feed, base, at};
+    assign unused = &{1'b0, feed, next_feed, start_feed, base, at};
 endmodule

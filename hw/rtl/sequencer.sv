@@ -58,7 +58,7 @@ module sequencer #(
     // The constants of the next job, started as soon as the one before has all of its own.
     output logic feed_start,
     output engine::feed_t feed,
-    input logic feed_idle
+    input logic feed_ready
 );
     localparam int BEAT_WORDS = BEAT_BITS / 32;
     localparam int LOG = $clog2(BEAT_WORDS);
@@ -121,7 +121,7 @@ module sequencer #(
     logic [3:0] fetched_channels;
     assign fetched_channels = channels_of(fetched_op.kind, fetched_op.flags[engine::FLAG_SIGNAL_STEP], fetched_op.flags[engine::FLAG_POTENTIAL]);
     assign running = state == INPUT || state == SYNAPSE || state == JOB_WAIT;
-    assign free = feed_idle && ((state == SYNAPSE && op.kind == engine::KIND_LINEAR) || state == NEXT ||
+    assign free = feed_ready && ((state == SYNAPSE && op.kind == engine::KIND_LINEAR) || state == NEXT ||
         (state == JOB_WAIT && (op.kind != engine::KIND_SUM || source_next >= op.source_size)));
     always_ff @(posedge clock) begin
         if (state == DECODE || running) begin

@@ -22,8 +22,8 @@ module vector_unit #(
     output logic lanes_last,  // with take: the job needs no further group
     // Constants. Those of a job are started before it or with it, if it takes any.
     input logic feed_start,
-    input engine::feed_t next_feed,
-    output logic feed_idle,
+    input engine::feed_t feed,
+    output logic feed_ready,
     output logic request,
     input logic request_ready,
     output logic [engine::BEAT_ADDRESS_BITS-1:0] request_beat,
@@ -83,7 +83,7 @@ module vector_unit #(
     logic [A-1:0] a_at, b_at, d_at, stride;
     logic [S-1:0] state_at, v_at, result_at;  // v_at: v of the item before; result_at: where the state of the next result goes
     logic [PORT_LOG-1:0] lane_at;  // of a serial job: the neuron within its group
-    logic step, last_step, issue, first_issue, last_item, waits, constants_valid, constants_take, constants_done, drained;
+    logic step, last_step, issue, first_issue, last_item, waits, constants_valid, constants_take;
     assign last_step = step == job.use_b;
     assign issue = state == RUN && (step || (!waits && (!job.from_lanes || lanes_valid) && (is_lif || !takes_constants || constants_valid)));
     assign first_issue = issue && !step;
@@ -99,7 +99,7 @@ module vector_unit #(
     logic [PORTS*5-1:0] bytes, bytes1, bytes2, bytes3;
     logic lif_words_take, lif_read_v, v_read1, v_read2, v_read3;
     constant_stream #(.BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .SIGNAL_WORDS(SIGNAL_WORDS)) stream (
-        .clock, .reset, .start(feed_start), .next_feed, .idle(feed_idle), .done(constants_done), .request, .request_ready, .request_beat, .beat_valid, .beat, .beat_pop,
+        .clock, .reset, .start(feed_start), .start_feed(feed), .ready(feed_ready), .request, .request_ready, .request_beat, .beat_valid, .beat, .beat_pop,
         .valid(constants_valid), .take(constants_take), .bytes, .words
     );
     assign constants_take = is_lif ? lif_words_take : first_issue && takes_constants;
@@ -158,7 +158,6 @@ module vector_unit #(
         if (!job.serial) others3 = '0;
     end
     assign in_unit = delay_ready || delay_running || delay_ended != '0 || !count_ready || count_done || lif_busy || write_v || after_v || spike5;
-    assign drained = !(waits || held || v1 || v2 || v3 || v4 || v5 || signal6 || signal7 || signal8 || state5 || state6 || state7 || state8 || in_unit);
     assign fires = !op.flags[engine::FLAG_POTENTIAL];
     assign go = v4 && !(is_count || is_lif || is_delay);
     assign count_start = held && is_count && count_ready;
@@ -317,11 +316,10 @@ module vector_unit #(
 
         if (reset) begin
             state <= IDLE;
-            {busy, constants_done, reads_signals, signal_read, state_read, step, waits, held} <= '0;
+            {busy, reads_signals, signal_read, state_read, step, waits, held} <= '0;
             {v1, v2, v3, v4, v5, v_read1, v_read2, v_read3, state5, last5, after_v, spike5} <= '0;
             {signal6, signal7, signal8, state6, state7, state8, last6, last7, last8} <= '0;
         end else begin
-            constants_done <= 1'b0;
             signal_read <= issue && reads_signals;
             state_read <= first_issue || delay_running || lif_read_v || state == SLOT;
             {v1, v2, v3, v4} <= {issue, v1, v2, v3 && last3};
@@ -348,14 +346,9 @@ module vector_unit #(
                 START: state <= (job.kind == engine::JOB_DELAY && has_slots) || job.kind == engine::JOB_ADVANCE ? SLOT : RUN;
                 SLOT: state <= SLOT_WAIT;
                 SLOT_WAIT: if (slot_known) state <= RUN;
-                RUN:
-                if (issue && last_step && (job.use_b ? left == '0 : last_item)) begin
-                    state <= DRAIN;
-                    constants_done <= takes_constants && !is_lif;
-                end
+                RUN: if (issue && last_step && (job.use_b ? left == '0 : last_item)) state <= DRAIN;
                 DRAIN:
-                if (drained) begin
-                    constants_done <= is_lif;
+                if (!(waits || held || v1 || v2 || v3 || v4 || v5 || signal6 || signal7 || signal8 || state5 || state6 || state7 || state8 || in_unit)) begin
                     state <= is_advance ? MOVE : IDLE;
                     busy <= is_advance;
                     reads_signals <= 1'b0;
