@@ -1,4 +1,5 @@
-"""Clock cycles of Linear layers on the simulated SystemVerilog engine, against what lanes and memory allow.
+"""Clock cycles of Linear layers on the simulated SystemVerilog engine, against what lanes and memory allow. Each layer stands
+behind the neurons (Count) that make its events, as in a network.
 
     python benchmarks/rtl_cycles.py        # writes benchmarks/rtl_cycles.md
 
@@ -16,18 +17,19 @@ import numpy as np
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters import load
 from nsllm_nir.hw import toolchain
-from nsllm_nir.program import Input, Linear, Program
+from nsllm_nir.program import Count, Input, Linear, Program
 
 RATES, TOKENS = (0.05, 0.10, 0.25, 0.50), 4
 LAYERS = [(1024, 256, 2), (1024, 1024, 2), (1024, 256, 4), (1024, 256, 8), (256, 512, 2), (4096, 320, 4)]  # sources, outputs, weight bits
 
 
 def layer(sources: int, outputs: int, bits: int, rng: np.random.Generator) -> Program:
-    """One Linear with biases and shifts that differ, so that it reads both."""
+    """One Linear behind a Count, with thresholds, biases and shifts that differ, so that these are read; an input of 3 is a spike."""
     top = (1 << bits - 1) - 1
     weight = rng.integers(-top - 1, top + 1, (outputs, sources)).astype(np.int8)
-    op = Linear("linear", "input", weight, rng.integers(-99, 99, outputs), rng.integers(0, 2, outputs))
-    return Program((Input("input", sources), op), ("linear",))
+    neurons = Count("spikes", "input", rng.integers(1, 4, sources), 1, False)
+    op = Linear("linear", "spikes", weight, rng.integers(-99, 99, outputs), rng.integers(0, 2, outputs))
+    return Program((Input("input", sources, 3), neurons, op), ("linear",))
 
 
 def bound(events: int, outputs: int, bits: int) -> int:
@@ -42,10 +44,10 @@ def bound(events: int, outputs: int, bits: int) -> int:
 def measure(sources: int, outputs: int, bits: int, rate: float) -> tuple[int, int, int]:
     """Events, busy cycles and bound, summed over the tokens."""
     rng = np.random.default_rng(sources + outputs + bits)
-    inputs = (rng.random((TOKENS, sources)) < rate).astype(np.int64)
+    spikes = (rng.random((TOKENS, sources)) < rate).astype(np.int64)
     executable = load("rtl").compile(layer(sources, outputs, bits, rng))
-    executable.run(inputs)
-    events = inputs.sum(axis=1).tolist()
+    executable.run(3 * spikes)
+    events = spikes.sum(axis=1).tolist()
     cycles = executable.cycles.ops["linear"]  # type: ignore[attr-defined]
     return sum(events), int(cycles.sum()), sum(bound(n, outputs, bits) for n in events)
 

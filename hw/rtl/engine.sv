@@ -87,18 +87,12 @@ package engine;
     } feed_t;
 
     function automatic feed_t feed_of(input op_t op, input logic [3:0] channels, input logic [23:0] items);
-        logic unused;
+        logic add, unused;
+        logic [3:0] immediate;
+        add = op.kind == KIND_LINEAR || op.kind == KIND_CONV2D;
+        immediate = {op.flags[FLAG_WEIGHTS], op.flags[FLAG_MORE], op.flags[FLAG_CONSTANTS], add ? op.flags[FLAG_MORE] : op.flags[FLAG_CONSTANTS]};
         unused = &{1'b0, op};
-        feed_of = '0;
-        feed_of.lif = op.kind == KIND_LIF;
-        feed_of.add = op.kind == KIND_LINEAR || op.kind == KIND_CONV2D;
-        feed_of.items = items;
-        feed_of.channels = channels;
-        feed_of.fetched = channels & ~{op.flags[FLAG_WEIGHTS], op.flags[FLAG_MORE], op.flags[FLAG_CONSTANTS],
-            feed_of.add ? op.flags[FLAG_MORE] : op.flags[FLAG_CONSTANTS]};
-        feed_of.constants = op.constants;
-        feed_of.more = op.more;
-        feed_of.weights = op.weights;
+        feed_of = {op.kind == KIND_LIF, add, 1'b0, items, 24'd0, channels, channels & ~immediate, op.constants, op.more, op.weights};
     endfunction
 
     function automatic logic [23:0] padded_words(input logic [23:0] words);

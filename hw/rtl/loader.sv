@@ -149,11 +149,11 @@ module loader #(
 
     // --- Words. ---
     logic [31:0] found;
-    logic bad_field, aligned;
+    logic bad_field, aligned, beat_ends;
     assign aligned = word[5:0] == 6'd0;
     assign act_op = state == WORD && step == 4'd8 && in_op;
     assign act_port = state == WORD && step == 4'd9 && in_port;
-    assign beat_pop = state == WORD && (step == 4'd10 || (step == 4'd6 && !in_header && !in_op && !in_port)) && (ends || (&slot) || bad_length || bad_magic || bad_version);
+    assign beat_ends = state == WORD && (step == 4'd10 || (step == 4'd6 && !in_header && !in_op && !in_port)) && (ends || (&slot) || bad_length || bad_magic || bad_version);
     assign found = {{(23 - OP_BITS) {1'b0}}, found_ops, field == 4'd6 ? registers::STATUS_QUEUE_TOO_SMALL : registers::STATUS_BAD_DESCRIPTOR};
     always_comb begin
         case (field)
@@ -290,6 +290,7 @@ module loader #(
             else status <= wrong_op;
         end
 
+        beat_pop <= beat_ends && !reset;
         if (reset) state <= IDLE;
         else
             case (state)
@@ -304,7 +305,7 @@ module loader #(
                     if (step == 4'd10 || (step == 4'd6 && !in_header && !in_op && !in_port)) begin
                         step <= 4'd0;
                         index <= index + 32'd1;
-                        if (beat_pop) state <= ASK;
+                        if (beat_ends) state <= ASK;
                         if (bad_magic || bad_version || bad_length || ends) begin
                             state <= JUDGE;
                             step <= 4'd7;

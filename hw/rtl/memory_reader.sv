@@ -4,7 +4,7 @@
 module memory_reader #(
     parameter int BEAT_BITS = 128,
     parameter int WEIGHT_BEATS = 64,
-    parameter int CONSTANT_BEATS = 32
+    parameter int CONSTANT_BEATS = 64
 ) (
     input logic clock,
     input logic reset,
@@ -39,7 +39,7 @@ module memory_reader #(
     localparam int LOG = $clog2(BEAT_BITS / 8);
     localparam int PAGE = 12 - LOG;  // bits of a beat within 4 KiB
     localparam int ORDER = 2 ** $clog2(WEIGHT_BEATS + CONSTANT_BEATS);
-    localparam logic [$clog2(CONSTANT_BEATS):0] FEW = ($clog2(CONSTANT_BEATS) + 1)'(CONSTANT_BEATS / 4 * 3);
+    localparam logic [$clog2(CONSTANT_BEATS):0] FEW = ($clog2(CONSTANT_BEATS) + 1)'(CONSTANT_BEATS - 8);
     localparam int ADDRESS = engine::BEAT_ADDRESS_BITS;
 
     // --- Who asks. While few constants are on their way, they have every second turn. More of them only take what the weights

@@ -27,7 +27,6 @@ module sequencer #(
     output logic [15:0] op_index,
     output logic op_busy,
     // The list of sources of a Sum.
-    output logic reads_list,
     output logic list_request,
     input logic list_ready,
     output logic [engine::BEAT_ADDRESS_BITS-1:0] list_beat,
@@ -84,7 +83,6 @@ module sequencer #(
     assign op_busy = state == DECODE || state == BEGIN_OP || state == INPUT || state == SYNAPSE || state == LIST_ASK || state == LIST_TAKE || state == JOB ||
         state == JOB_WAIT || state == NEXT || state == DELAYS_JOB || state == DELAYS_WAIT;
     assign input_start = state == BEGIN_OP && op.kind == engine::KIND_INPUT;
-    assign reads_list = state == LIST_ASK || state == LIST_TAKE;
     assign list_request = state == LIST_ASK;
     assign list_beat = op.more[LOG+:engine::BEAT_ADDRESS_BITS] + {{(engine::BEAT_ADDRESS_BITS - 24 + LOG) {1'b0}}, source[23:LOG]};
     assign list_pop = state == LIST_TAKE && beat_valid;

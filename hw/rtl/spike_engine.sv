@@ -10,7 +10,7 @@ module spike_engine #(
     parameter int VALUE_BITS = 24,
     parameter int COMPARE_BITS = 32,
     parameter int WEIGHT_BEATS = 64,
-    parameter int CONSTANT_BEATS = 32,
+    parameter int CONSTANT_BEATS = 64,
     localparam int BEAT_BITS = 2 * LANES
 ) (
     input logic aclk,
@@ -131,7 +131,7 @@ module spike_engine #(
     );
 
     // --- Execution. ---
-    logic reads_list, list_request, list_pop, input_start, input_done, input_bad, synapse_start, synapse_busy, own_job_start, vector_busy;
+    logic list_request, list_pop, input_start, input_done, input_bad, synapse_start, synapse_busy, own_job_start, vector_busy;
     logic result_start, refuse, result_done, traced, state_clear, job_start, synapse_job_start;
     logic [engine::BEAT_ADDRESS_BITS-1:0] list_beat;
     logic [23:0] input_bad_index, clear_address;
@@ -141,7 +141,7 @@ module spike_engine #(
     logic own_feed_start, synapse_feed_start, feed_start, feed_ready;
     sequencer #(.BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .DESCRIPTORS(DESCRIPTORS)) sequence_control (
         .clock, .reset, .start, .command, .done, .done_status, .memory_error(error), .clear_error, .load_start, .load_done, .load_status, .state_words,
-        .ops, .op_address, .fetched_op, .op, .op_index, .op_busy, .reads_list, .list_request, .list_ready(constant_ready), .list_beat,
+        .ops, .op_address, .fetched_op, .op, .op_index, .op_busy, .list_request, .list_ready(constant_ready), .list_beat,
         .beat_valid(constant_valid), .beat(constant_data), .list_pop, .input_start, .input_done, .input_bad, .input_bad_index, .synapse_start,
         .synapse_busy, .rows(32'(rows)), .additions, .job_start(own_job_start), .job(own_job), .vector_busy, .result_start, .refuse, .result_done, .traced,
         .counter_write, .counters(counters_in), .state_clear, .state_address(clear_address), .feed_start(own_feed_start), .feed(own_feed), .feed_ready
@@ -161,7 +161,7 @@ module spike_engine #(
     logic [64/PORTS-1:0] flags;
     logic [PORTS*V-1:0] vector_data, signal_in, signal_out, vector_state_data, state_in, state_out, lanes_data;
     logic reads_signals, vector_read, scan_read, result_read, signal_read, state_read, vector_request, vector_pop, geometry_request, geometry_pop;
-    logic reads_geometry, lanes_valid, lanes_take, lanes_last;
+    logic lanes_valid, lanes_take, lanes_last;
     logic [engine::BEAT_ADDRESS_BITS-1:0] vector_beat, geometry_beat;
 
     event_input #(.PORTS(PORTS), .VALUE_BITS(V), .SIGNAL_BITS(S)) events (
@@ -173,7 +173,7 @@ module spike_engine #(
         .clock, .reset, .start(synapse_start), .op, .row_alignment, .busy(synapse_busy), .rows, .additions,
         .flag_read, .flag_block, .flags, .signal_read(scan_read), .signal_read_address(scan_address), .signal_data(signal_out), .request(weight_request),
         .request_ready(weight_ready), .request_beat(weight_beat), .request_length(weight_length), .beat_valid(weight_valid), .beat(weight_data), .beat_pop(weight_pop),
-        .reads_geometry, .geometry_request, .geometry_ready(constant_ready), .geometry_beat, .constant_valid, .constant_data, .geometry_pop,
+        .geometry_request, .geometry_ready(constant_ready), .geometry_beat, .constant_valid, .constant_data, .geometry_pop,
         .job_start(synapse_job_start), .job(synapse_job), .feed_start(synapse_feed_start), .feed(synapse_feed), .vector_busy, .lanes_valid, .lanes_data, .lanes_take, .lanes_last
     );
     assign job_start = synapse_job_start || own_job_start;
@@ -197,14 +197,11 @@ module spike_engine #(
         .m_axis_tready(m_axis_results_tready)
     );
 
-    // --- Who has the port of the constants: one unit at a time. ---
-    logic loading;
-    always_ff @(posedge clock)
-        if (reset || load_done) loading <= 1'b0;
-        else if (load_start) loading <= 1'b1;
-    assign constant_request = loading ? load_request : reads_list ? list_request : reads_geometry ? geometry_request : vector_request;
-    assign constant_beat = loading ? load_beat : reads_list ? list_beat : reads_geometry ? geometry_beat : vector_beat;
-    assign constant_pop = loading ? load_pop : reads_list ? list_pop : reads_geometry ? geometry_pop : vector_pop;
+    // --- Who has the port of the constants: one unit at a time; the others are silent. ---
+    assign constant_request = load_request || list_request || geometry_request || vector_request;
+    assign constant_beat = (load_request ? load_beat : '0) | (list_request ? list_beat : '0) | (geometry_request ? geometry_beat : '0) |
+        (vector_request ? vector_beat : '0);
+    assign constant_pop = load_pop || list_pop || geometry_pop || vector_pop;
 
     // --- On-chip memories. ---
     logic unused;

@@ -33,7 +33,6 @@ module synapse_unit #(
     input logic [BEAT_BITS-1:0] beat,
     output logic beat_pop,
     // The geometry of a Conv2d, over the port of the constants.
-    output logic reads_geometry,
     output logic geometry_request,
     input logic geometry_ready,
     output engine::beat_address_t geometry_beat,
@@ -89,7 +88,6 @@ module synapse_unit #(
         .clock, .reset, .start(start && conv), .address(op.second), .done(geometry_done), .request(geometry_request), .request_ready(geometry_ready),
         .request_beat(geometry_beat), .beat_valid(constant_valid), .beat(constant_data), .beat_pop(geometry_pop), .words(geometry), .products
     );
-    assign reads_geometry = state == GEOMETRY;
 
     // --- Scans: the rows of the source, or the taps of a window, and from both the neurons that are not 0. ---
     logic scan_start, scan_busy, scan_valid, walk_start, walk_busy, walk_valid, take, read_busy, found, negative, digits_ready, digits_busy;
