@@ -36,6 +36,7 @@ class Sample:
 
     work: Work
     setting: Setting
+    lead: float
     cycles: int
 
 
@@ -50,7 +51,7 @@ class Token:
     rest: int
 
 
-def samples(chosen: list[Case]) -> tuple[dict[str, list[Sample]], list[Token]]:
+def samples(chosen: list[Case], units: Units) -> tuple[dict[str, list[Sample]], list[Token]]:
     """Simulate; the beats that the model counts must be those that the engine reads."""
     found: dict[str, list[Sample]] = defaultdict(list)
     tokens = []
@@ -60,8 +61,10 @@ def samples(chosen: list[Case]) -> tuple[dict[str, list[Sample]], list[Token]]:
         for token, works in enumerate(profile(case.program, case.spikes, case.setting.sizes.ports)):
             beats = sum(cost_model.beats(work, case.setting) for work in works)
             assert beats == cycles.beats[token], f"{case.name}: {beats} beats, simulated {cycles.beats[token]}"
-            for work in works:
-                found[work.kind].append(Sample(work, case.setting, int(cycles.ops[work.name][token])))
+            taken = [int(cycles.ops[work.name][token]) for work in works]
+            for at, work in enumerate(works):
+                lead = cost_model.lead(works[at - 1], taken[at - 1], case.setting, units) if at else 0.0
+                found[work.kind].append(Sample(work, case.setting, lead, taken[at]))
             rest = cycles.total[token] - sum(int(row[token]) for row in cycles.ops.values())
             tokens.append(Token(works, case.setting, len(case.program.traced), words, int(rest)))
     return found, tokens
@@ -81,7 +84,7 @@ def fit(kind: str, chosen: list[Sample], units: Units) -> Units:
 
     def errors(values: np.ndarray) -> np.ndarray:
         trial = changed(values)
-        wrong = [(cost_model.cycles(s.work, s.setting, trial) - s.cycles) / (s.cycles + 20) for s in chosen]
+        wrong = [(cost_model.cycles(s.work, s.setting, trial, s.lead) - s.cycles) / (s.cycles + 20) for s in chosen]
         return np.array([*wrong, *(1e-4 * (values - start))])  # what the samples do not tell apart stays
 
     found = least_squares(errors, start, bounds=(0, 400), diff_step=1e-3, loss="soft_l1", f_scale=0.02, max_nfev=15)
@@ -99,13 +102,13 @@ def fit_tokens(tokens: list[Token]) -> dict[str, float]:
 
 def calibrate() -> None:
     """Fit all constants and write them."""
-    found, tokens = samples(list(fit_cases()))
     units = cost_model.unit_costs()
     source = (toolchain.RTL_SOURCES / "spike_engine.sv").read_text(encoding="utf-8")
     for name, parameter in (("weight", "WEIGHT_BEATS"), ("constant", "CONSTANT_BEATS")):
         depth = re.search(rf"parameter int {parameter} = (\d+)", source)
         assert depth, parameter
         units["queue"][name] = int(depth[1])
+    found, tokens = samples(list(fit_cases()), units)
     for kind in ORDER:
         units = fit(kind, found[kind] if kind != "Conv2d" else found[kind][::3], units)  # one token of each: a Conv2d has many passes
     units["token"] = fit_tokens(tokens)
@@ -121,9 +124,9 @@ def validate(case: Case) -> tuple[int, float, str, float, float]:
     total = sum(cost_model.total_cycles(case.program, works, case.setting, units, traced=True) for works in tokens)
     by_op: dict[str, float] = defaultdict(float)
     for works in tokens:
-        for work in works:
-            by_op[work.name] += cost_model.cycles(work, case.setting, units)
-    wrong = {name: modelled - int(cycles.ops[name].sum()) for name, modelled in by_op.items()}
+        for work, modelled in zip(works, cost_model.op_cycles(works, case.setting, units), strict=True):
+            by_op[work.name] += modelled
+    wrong = {name: of_op - int(cycles.ops[name].sum()) for name, of_op in by_op.items()}
     worst = max(wrong, key=lambda name: abs(wrong[name]))
     return int(cycles.total.sum()), total, worst, wrong[worst] / len(tokens), wrong[worst] / max(1, int(cycles.ops[worst].sum()))
 

@@ -135,12 +135,9 @@ def board_of(choice: Choice) -> Board:
 def evaluate(choice: Choice, known: dict[str, Role]) -> Result:
     board = board_of(choice)
     where, works, units = setting(board), token(choice, known), cost_model.unit_costs()
-    each: dict[Work, float] = {}
     groups = {"projections": 0.0, "elementwise": 0.0, "embedding and head": 0.0}
-    for work in works:
-        if work not in each:
-            each[work] = cost_model.cycles(work, where, units)
-        groups[group_of(work)] += each[work]
+    for work, cycles in zip(works, cost_model.op_cycles(works, where, units), strict=True):
+        groups[group_of(work)] += cycles
     groups["answer, descriptors"] = cost_model.token_cycles(works, where, units, len(works), VOCABULARY)
     done = mean_work([works], where)
     energy = joules(done, board.power)

@@ -50,30 +50,49 @@ def unit_costs() -> Units:
     return {kind: dict(values) for kind, values in content["units"].items()}
 
 
-def cycles(work: Work, setting: Setting, units: Units) -> float:
-    """Clock cycles in which an op is busy in one token."""
+def op_cycles(works: Sequence[Work], setting: Setting, units: Units) -> list[float]:
+    """Clock cycles in which each op of one token is busy, in the order in which they run."""
+    taken: list[float] = []
+    for at, work in enumerate(works):
+        taken.append(cycles(work, setting, units, lead(works[at - 1], taken[-1], setting, units) if at else 0.0))
+    return taken
+
+
+def lead(before: Work, took: float, setting: Setting, units: Units) -> float:
+    """Cycles before an op starts from which its constants are requested: those of the op ``before``, which ``took`` so many cycles, are then all asked for."""
+    if before.kind in ("Input", "Conv2d"):
+        return 0.0
+    if before.kind == "Sum" and before.steps > 2:
+        return 2.0 * setting.groups(before.size)
+    own, queue = setting.constant_beats(before, before.outputs if before.kind == "Linear" else before.size), units["queue"]["constant"]
+    lists = setting.latency if before.kind == "Sum" else 0.0
+    return max(0.0, (took - lists) * min(1.0, queue / max(1, own)) - min(own, queue) * setting.interval)
+
+
+def cycles(work: Work, setting: Setting, units: Units, lead: float = 0.0) -> float:
+    """Clock cycles in which an op is busy in one token. lead: as the function of this name says."""
     unit = units[work.kind]
     groups = setting.groups(work.size)
     match work.kind:
         case "Linear" | "Conv2d":
-            return _synapses(work, setting, units)
+            return _synapses(work, setting, units, lead)
         case "Input":
             return unit["fixed"] + groups + unit["event"] * work.steps
         case "Sum":
             lists = -(-int(work.steps) // setting.sizes.beat_words)
             passes = max(0.0, work.steps - 2)
-            first = _job(work, setting, units, groups * min(work.steps, 2.0))
+            first = _job(work, setting, units, 0.0, groups * min(work.steps, 2.0))
             return first + lists * (setting.latency + unit["list"]) + passes * (2 * groups + unit["pass"])
         case "Count":
-            return _job(work, setting, units, unit["level"] * work.steps + groups * (unit["group"] + work.operands - 1))
+            return _job(work, setting, units, lead, unit["level"] * work.steps + groups * (unit["group"] + work.operands - 1))
         case "Delay":
             moves = unit["move"] + groups if work.steps else 0.0
-            return _job(work, setting, units, groups * (unit["slot"] * work.steps + unit["group"])) + moves
+            return _job(work, setting, units, lead, groups * (unit["slot"] * work.steps + unit["group"])) + moves
         case "Lif":  # the channels of constants load one after the other
             loads = max(0, work.words - 1) * -(-work.size // setting.sizes.beat_words)
-            return _job(work, setting, units, groups * unit["group"] + loads * unit["load"])
+            return _job(work, setting, units, lead, groups * unit["group"] + loads * unit["load"])
         case _:
-            return _job(work, setting, units, groups * unit["group"])
+            return _job(work, setting, units, lead, groups * unit["group"])
 
 
 def token_cycles(works: Sequence[Work], setting: Setting, units: Units, ports: int, result_words: int) -> float:
@@ -87,8 +106,7 @@ def total_cycles(program: Program, works: Sequence[Work], setting: Setting, unit
     """Clock cycles of one token. traced: the answer holds every traced signal, as in a run of the backend, not only the outputs."""
     shown = program.traced if traced else program.outputs
     words = sum(program.signals[name].size for name in shown)
-    busy = sum(cycles(work, setting, units) for work in works)
-    return busy + token_cycles(works, setting, units, len(program.traced), words)
+    return sum(op_cycles(works, setting, units)) + token_cycles(works, setting, units, len(program.traced), words)
 
 
 def beats(work: Work, setting: Setting) -> float:
@@ -121,23 +139,29 @@ def _arrival(beats: float, setting: Setting, units: Units, depth: str) -> float:
     return before * max(setting.latency + queue["round"], queue[depth] * setting.interval) + rest * setting.interval
 
 
-def _streamed(items: float, beats: int, setting: Setting, units: Units) -> float:
-    """Cycles of so many items, whose constants come in so many beats, from the first of them on."""
-    return max(items, _arrival(beats, setting, units, "constant") + items / beats) if beats else items
+def _streamed(items: float, beats: float, ahead: float, setting: Setting, units: Units) -> float:
+    """Cycles of so many items, whose constants come in so many beats, from the first of them on; ``ahead``: those that are there by then."""
+    return max(items, _arrival(beats - ahead, setting, units, "constant") + items / beats) if beats else items
 
 
-def _job(work: Work, setting: Setting, units: Units, items: float) -> float:
+def _ahead(beats: float, cycles: float, setting: Setting, units: Units) -> float:
+    """Of so many beats of constants, those asked for in so many cycles without anyone taking them."""
+    return min(beats, units["queue"]["constant"], cycles / setting.interval)
+
+
+def _job(work: Work, setting: Setting, units: Units, lead: float, items: float) -> float:
     """An elementwise job: its items (cycles), or its constants where they are slower."""
     unit, fetched = units[work.kind], setting.constant_beats(work, work.size)
-    first = unit["fetch"] + setting.latency if fetched else 0.0
-    return unit["fixed"] + first + _streamed(items, fetched, setting, units)
+    first = max(0.0, unit["fetch"] + setting.latency - lead) if fetched else 0.0
+    return unit["fixed"] + first + _streamed(items, fetched, _ahead(fetched, lead, setting, units), setting, units)
 
 
-def _synapses(work: Work, setting: Setting, units: Units) -> float:
+def _synapses(work: Work, setting: Setting, units: Units, lead: float) -> float:
     """The passes of a Linear or Conv2d, tile by tile.
 
     The fetch requests the beats of a tile as the scan finds its events; the lanes add them as they come; the tile is copied when the one
-    before is drained; its job takes the constants and writes the outputs, while the fetch and the lanes go on.
+    before is drained; its job takes the constants and writes the outputs, while the fetch and the lanes go on. The constants of a
+    Linear are asked for before its weights.
     """
     unit, queue, lanes = units["synapses"] | units[work.kind], units["queue"], setting.sizes.lanes
     conv = work.kind == "Conv2d"
@@ -145,6 +169,8 @@ def _synapses(work: Work, setting: Setting, units: Units) -> float:
     clock = unit["start"]
     if conv:
         clock += setting.latency + 16 / setting.sizes.beat_words * setting.interval + work.steps + _scan(work.count, "Linear", units["Linear"])
+    early = 0.0 if conv else _ahead(setting.constant_beats(work, work.outputs), lead + unit["scan"], setting, units)
+    competing = -early  # beats of constants asked for among the weights, once it is above 0
     total, popped = 0.0, [(0.0, 0.0, 1.0)]  # requests so far; when the lanes had added the last of each tile
     copied = taken = free = ready = drained = clock  # a tile is in the shadow; its job has started; the vector unit is idle
     group_first = 0  # of a Conv2d: the first output of the group
@@ -175,20 +201,23 @@ def _synapses(work: Work, setting: Setting, units: Units) -> float:
             popped.append((total, summed, repeats))
             if first:  # one job for all tiles of a pass
                 taken = max(asked + unit["post"], free)
-                free = ready = taken + (setting.latency + unit["fetch"] if constants else unit["ready"])
+                free = ready = taken + (setting.latency + unit["fetch"] if constants and conv else unit["ready"])
                 streamed = 0
             streamed += constants
             copied = max(summed + unit["copy"], drained)
             items = (outputs if conv else setting.groups(outputs)) * (1 if part.plane == 0 else 2)
-            drained = free = max(max(copied, free) + items, ready + _streamed(items, streamed, setting, units))
-            clock, asked = asked, asked + constants * setting.interval
+            drained = free = max(max(copied, free) + items, ready + _streamed(items, streamed, min(early, streamed), setting, units))
+            clock, asked = asked, asked + max(0.0, min(constants, competing + constants)) * setting.interval
+            competing += constants
             left, left_beats, first = left - outputs, left_beats - parts, False
         clock = max(clock, found) + unit["pass"]
         free += unit["finish"]
         if last and part.plane:
             constants = setting.constant_beats(work, work.outputs, group_first)
             items = work.outputs if conv else setting.groups(work.outputs)
-            free = max(clock, free) + unit["final"] + (setting.latency if constants else 0.0) + _streamed(items, constants, setting, units)
+            waits = setting.latency if constants and conv else 0.0
+            there = 0.0 if conv else _ahead(constants, clock, setting, units)
+            free = max(clock, free) + unit["final"] + waits + _streamed(items, constants, there, setting, units)
             clock = free
         if last:
             group_first = (group_first + work.outputs) % (work.groups * work.outputs)

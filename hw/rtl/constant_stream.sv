@@ -17,10 +17,13 @@ module constant_stream #(
     input logic beat_valid,
     input logic [BEAT_BITS-1:0] beat,
     output logic beat_pop,
-    output logic valid,  // the constants of the next item are there
-    input logic take,  // only while valid
-    output logic [PORTS*5-1:0] bytes,
-    output logic [PORTS*32-1:0] words  // 0 where the job takes none
+    // The next of each, while valid; the taker knows which of them its job has.
+    output logic words_valid,
+    input logic words_take,
+    output logic [PORTS*32-1:0] words,
+    output logic bytes_valid,
+    input logic bytes_take,
+    output logic [PORTS*5-1:0] bytes
 );
     localparam int BEAT_WORDS = BEAT_BITS / 32;
     localparam int LOG = $clog2(BEAT_WORDS);
@@ -34,7 +37,7 @@ module constant_stream #(
         $error("PORTS must not exceed LANES / 16");
     end
 
-    // `next_feed` is asked for; `feed` is shown, while `active`.
+    // `next_feed` is asked for; the items of `feed` go to the queues, while `active`.
     engine::feed_t next_feed, feed;
     logic asking, pending, active, advance, unused;
     assign ready = !asking && !pending;
@@ -45,7 +48,7 @@ module constant_stream #(
         if (reset) {pending, active} <= '0;
         else begin
             pending <= start || (pending && !advance);
-            active <= advance || (active && (words_some || words_shown || bytes_some || bytes_shown));
+            active <= advance || (active && (words_some || bytes_some));
         end
     end
 
@@ -136,7 +139,7 @@ module constant_stream #(
     // --- Words. ---
     logic [3:0] word_channels, first_turn, turn, next_turn;
     logic [31:0] word_value;
-    logic words_some, words_last, words_held, words_shown, word_immediate, words_used, words_move, last_word, held_immediate, held_ends;
+    logic words_some, words_last, words_held, words_full, word_immediate, words_move, last_word, held_immediate, held_ends;
     logic [LOG-1:0] word_at;
     logic [N-1:0] words_left;  // items, not 0 while words_some
     logic [BEAT_BITS-1:0] held_words;
@@ -151,7 +154,7 @@ module constant_stream #(
     end
     assign word_immediate = (turn & feed.fetched) == '0;
     assign word_value = turn[engine::CHANNEL_CONSTANTS] ? feed.constants : turn[engine::CHANNEL_MORE] ? feed.more : feed.weights;
-    assign words_move = words_held && words_some && (!words_shown || take);
+    assign words_move = words_held && words_some && !words_full;
     assign last_word = feed.lif || held_immediate || (feed.serial ? word_at == '1 : word_at == LOG'(BEAT_WORDS - PORTS));
     assign load_words = words_some && !(words_last && words_move && held_ends) && (word_immediate || (next_valid && !for_bytes)) && (!words_held || (words_move && last_word));
     if (WORD_SLICES == 1) begin : g_whole
@@ -170,7 +173,6 @@ module constant_stream #(
             held_words <= next_beat;
             if (word_immediate) held_words[PORTS*32-1:0] <= {PORTS{word_value}};
         end
-        if (words_move) words <= {word_slice[PORTS*32-1:32], word_picked};
         if (advance) begin
             word_at <= next_feed.first[LOG-1:0];
             words_left <= next_feed.items[N-1:0];
@@ -181,27 +183,24 @@ module constant_stream #(
             words_last <= words_left == N'(2);
         end
         if (reset || advance) begin
-            {words_held, words_shown} <= '0;
+            words_held <= 1'b0;
             words_some <= !reset && next_feed.channels[3:1] != '0;
-            words_used <= reset || next_feed.channels[3:1] != '0;
-            words <= '0;
             turn <= next_channel(next_feed.channels & 4'b1110);
         end else begin
             if (words_last && words_move && held_ends) words_some <= 1'b0;
             words_held <= load_words || (words_held && !(words_move && last_word));
-            words_shown <= words_move || (words_shown && !take);
             if (load_words) turn <= next_turn;
         end
     end
 
     // --- Bytes. ---
-    logic bytes_some, bytes_last, bytes_held, bytes_shown, bytes_used, bytes_move, last_byte;
+    logic bytes_some, bytes_last, bytes_held, bytes_full, bytes_move, last_byte;
     logic [LOG+1:0] byte_at;
     logic [N-1:0] bytes_left;
     logic [BEAT_BITS/8*5-1:0] held_bytes;
     logic [PORTS*5-1:0] byte_slice;
     logic [4:0] byte_picked;
-    assign bytes_move = bytes_held && bytes_some && (!bytes_shown || take);
+    assign bytes_move = bytes_held && bytes_some && !bytes_full;
     assign last_byte = feed.serial ? byte_at == '1 : byte_at == (LOG + 2)'(4 * BEAT_WORDS - PORTS);
     assign load_bytes = bytes_some && !(bytes_last && bytes_move) && (!feed.fetched[engine::CHANNEL_BYTES] || (next_valid && for_bytes)) && (!bytes_held || (bytes_move && last_byte));
     selector #(.WIDTH(PORTS * 5), .COUNT(BYTE_SLICES)) pick_bytes (
@@ -211,7 +210,6 @@ module constant_stream #(
     always_ff @(posedge clock) begin
         if (load_bytes)
             for (int i = 0; i < BEAT_BITS / 8; i++) held_bytes[i*5+:5] <= feed.fetched[engine::CHANNEL_BYTES] || i >= PORTS ? next_beat[i*8+:5] : feed.add ? feed.more[4:0] : feed.constants[4:0];
-        if (bytes_move) bytes <= {byte_slice[PORTS*5-1:5], byte_picked};
         if (advance) begin
             byte_at <= next_feed.first[LOG+1:0];
             bytes_left <= next_feed.items[N-1:0];
@@ -222,15 +220,19 @@ module constant_stream #(
             bytes_last <= bytes_left == N'(2);
         end
         if (reset || advance) begin
-            {bytes_held, bytes_shown} <= '0;
+            bytes_held <= 1'b0;
             bytes_some <= !reset && next_feed.channels[engine::CHANNEL_BYTES];
-            bytes_used <= reset || next_feed.channels[engine::CHANNEL_BYTES];
         end else begin
             if (bytes_last && bytes_move) bytes_some <= 1'b0;
             bytes_held <= load_bytes || (bytes_held && !(bytes_move && last_byte));
-            bytes_shown <= bytes_move || (bytes_shown && !take);
         end
     end
-    assign valid = (!words_used || words_shown) && (!bytes_used || bytes_shown);
+
+    fifo #(.WIDTH(PORTS * 32), .DEPTH(8)) word_queue (
+        .clock, .reset, .push(words_move), .in({word_slice[PORTS*32-1:32], word_picked}), .full(words_full), .pop(words_take), .valid(words_valid), .out(words)
+    );
+    fifo #(.WIDTH(PORTS * 5), .DEPTH(8)) byte_queue (
+        .clock, .reset, .push(bytes_move), .in({byte_slice[PORTS*5-1:5], byte_picked}), .full(bytes_full), .pop(bytes_take), .valid(bytes_valid), .out(bytes)
+    );
     assign unused = &{1'b0, feed, next_feed, start_feed, base, at};
 endmodule

@@ -28,7 +28,10 @@ module event_input #(
     state_t state;
     logic [S-1:0] at;  // row to clear, neuron of the event
     logic [S-LOG:0] left;  // rows
-    logic take, named, in_range, level;  // named: the neuron is inside the input
+    logic take, in_range, level;
+    logic named, ends, legal;  // the neuron is inside the input; an event has ended with its level; neither is too large
+    logic [S-1:0] neuron;
+    logic [VALUE_BITS-1:0] value;
     logic [31:0] bound;
 
     assign s_axis_tready = state == COUNT || state == NEURON || state == LEVEL;
@@ -53,14 +56,18 @@ module event_input #(
         if (state == IDLE) begin
             bad <= 1'b0;
             bad_index <= '0;
-        end else if (level && take && !bad) begin
-            bad <= !(named && in_range);
-            if (named && in_range) bad_index <= bad_index + 24'd1;
+        end else if (ends && !bad) begin
+            bad <= !legal;
+            if (legal) bad_index <= bad_index + 24'd1;
         end
-        for (int p = 0; p < PORTS; p++) write[p] <= state == CLEAR || (level && take && !bad && named && in_range && at[LOG-1:0] == LOG'(p));
+        ends <= level && take && !reset;
+        legal <= named && in_range;
+        neuron <= at;
+        value <= s_axis_tdata[VALUE_BITS-1:0];
+        for (int p = 0; p < PORTS; p++) write[p] <= state == CLEAR || (ends && legal && !bad && neuron[LOG-1:0] == LOG'(p));
         marks <= state != CLEAR;
-        write_address <= at;
-        write_value <= level ? s_axis_tdata[VALUE_BITS-1:0] : '0;
+        write_address <= state == CLEAR ? at : neuron;
+        write_value <= state == CLEAR ? '0 : value;
         if (reset) begin
             state <= IDLE;
             write <= '0;

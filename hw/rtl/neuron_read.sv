@@ -9,7 +9,7 @@ module neuron_read #(
     input logic clock,
     input logic reset,
     input logic valid,  // a row is asked for
-    output logic take,
+    output logic take,  // a register
     input logic [SIGNAL_BITS-LOG-1:0] place,
     input logic [5-LOG:0] index,  // of the row within its block of 64 neurons
     input logic [PORTS-1:0] wanted,  // neurons of the row
@@ -35,14 +35,24 @@ module neuron_read #(
     engine::beat_address_t base1, base2, base3, base4, high1, low1, high2, low2, lanes4;
     logic [LOG-1:0] lane;
 
-    assign whole_index = {index, {LOG{1'b0}}};
-    assign read = valid && take;
-    assign read_address = {place, {LOG{1'b0}}};
+    logic row_valid, row_single, row_taken;
+    logic [SIGNAL_BITS-LOG-1:0] row_place;
+    logic [5-LOG:0] row_index;
+    logic [PORTS-1:0] row_wanted;
+    engine::beat_address_t row_base;
+    skid_buffer #(.WIDTH($bits({place, index, wanted, single, base}))) rows (
+        .clock, .reset, .in_valid(valid), .ready(take), .in({place, index, wanted, single, base}), .valid(row_valid), .pop(row_taken),
+        .out({row_place, row_index, row_wanted, row_single, row_base})
+    );
+
+    assign whole_index = {row_index, {LOG{1'b0}}};
+    assign read = row_valid && row_taken;
+    assign read_address = {row_place, {LOG{1'b0}}};
     assign free5 = !found || ready;
     assign free4 = !valid4 || free5;
     assign leave = mask == '0 || (at_most_one && free4);
-    assign take = !valid2 || leave;
-    assign busy = valid1 || valid2 || mask != '0 || valid4 || found;
+    assign row_taken = !valid2 || leave;
+    assign busy = row_valid || valid1 || valid2 || mask != '0 || valid4 || found;
     for (genvar p = 0; p < PORTS; p++) begin : g_fresh
         assign fresh[p] = valid2 && wanted2[p] && data2[p*VALUE_BITS+:VALUE_BITS] != '0;
     end
@@ -57,11 +67,11 @@ module neuron_read #(
     end
 
     always_ff @(posedge clock) begin
-        if (take) begin
-            single1 <= single;
-            wanted1 <= wanted;
+        if (row_taken) begin
+            single1 <= row_single;
+            wanted1 <= row_wanted;
             index1 <= whole_index[3:0];
-            base1 <= base;
+            base1 <= row_base;
             high1 <= whole_index[5] ? stride << 5 : '0;
             low1 <= whole_index[4] ? stride << 4 : '0;
             single2 <= single1;
@@ -90,7 +100,7 @@ module neuron_read #(
             {valid1, valid2, valid4, found} <= '0;
             mask <= '0;
         end else begin
-            if (take) {valid2, valid1} <= {valid1, valid};
+            if (row_taken) {valid2, valid1} <= {valid1, row_valid};
             if (leave) mask <= fresh;
             else if (free4) mask <= mask & ~first;
             if (free4) valid4 <= mask != '0;

@@ -66,10 +66,10 @@ module sequencer #(
 
     typedef enum logic [4:0] {
         IDLE, LOAD, CLEAR, FETCH, DECODE, BEGIN_OP, INPUT, SYNAPSE, LIST_ASK, LIST_TAKE, JOB, JOB_WAIT, NEXT, DELAYS, DELAYS_READ, DELAYS_DECODE,
-        DELAYS_CHOOSE, DELAYS_JOB, DELAYS_WAIT, ANSWER, ANSWER_WAIT, END
+        DELAYS_LOOK, DELAYS_CHOOSE, DELAYS_JOB, DELAYS_WAIT, ANSWER, ANSWER_WAIT, END
     } state_t;
     state_t state;
-    logic loaded, any_delay, first_pass;
+    logic loaded, any_delay, is_delay_line, first_pass, last_pass;
     logic [OP_BITS:0] index, next;  // of the descriptor that runs; of the one that is read
     logic ahead, fed, early, running, at_end, free;  // ahead: `feed` is that of `next`; fed: it is started
     logic [23:0] source, source_next;
@@ -78,7 +78,6 @@ module sequencer #(
     logic unused;
 
     assign op_address = next[OP_BITS-1:0];
-    assign at_end = next == ops;
     assign op_index = 16'(index);
     assign op_busy = state == DECODE || state == BEGIN_OP || state == INPUT || state == SYNAPSE || state == LIST_ASK || state == LIST_TAKE || state == JOB ||
         state == JOB_WAIT || state == NEXT || state == DELAYS_JOB || state == DELAYS_WAIT;
@@ -120,7 +119,7 @@ module sequencer #(
     assign fetched_channels = channels_of(fetched_op.kind, fetched_op.flags[engine::FLAG_SIGNAL_STEP], fetched_op.flags[engine::FLAG_POTENTIAL]);
     assign running = state == INPUT || state == SYNAPSE || state == JOB_WAIT;
     assign free = feed_ready && ((state == SYNAPSE && op.kind == engine::KIND_LINEAR) || state == NEXT ||
-        (state == JOB_WAIT && (op.kind != engine::KIND_SUM || source_next >= op.source_size)));
+        (state == JOB_WAIT && (op.kind != engine::KIND_SUM || last_pass)));
     always_ff @(posedge clock) begin
         if (state == DECODE || running) begin
             feed <= engine::feed_of(fetched_op, fetched_channels, groups_of(fetched_op.size));
@@ -177,6 +176,10 @@ module sequencer #(
 
     always_ff @(posedge clock) begin
         done <= 1'b0;
+        // What follows from registers that stay: the states that ask for these come later.
+        at_end <= next == ops;
+        last_pass <= source_next >= op.source_size;
+        is_delay_line <= op.kind == engine::KIND_DELAY && op.stride != 32'd0;
         synapse_start <= !reset && state == BEGIN_OP && (op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D);
         if (state == DECODE || state == DELAYS_DECODE) op <= fetched_op;
         if (list_pop)
@@ -185,6 +188,7 @@ module sequencer #(
         if (reset) begin
             state <= IDLE;
             loaded <= 1'b0;
+            next <= '0;
         end else begin
             case (state)
                 IDLE:
@@ -192,7 +196,6 @@ module sequencer #(
                     status <= {24'd0, registers::STATUS_OK};
                     traced <= command == registers::COMMAND_STEP_TRACED;
                     index <= '0;
-                    next <= '0;
                     any_delay <= 1'b0;
                     state_address <= '0;
                     state <= END;
@@ -228,7 +231,6 @@ module sequencer #(
                         engine::KIND_SUM: state <= LIST_ASK;
                         default: state <= JOB;
                     endcase
-                    if (op.kind == engine::KIND_DELAY && op.stride != 32'd0) any_delay <= 1'b1;
                 end
                 INPUT:
                 if (input_done) begin
@@ -247,34 +249,28 @@ module sequencer #(
                     first_pass <= 1'b0;
                     source <= source_next;
                     state <= NEXT;
-                    if (op.kind == engine::KIND_SUM && source_next < op.source_size)
+                    if (is_delay_line) any_delay <= 1'b1;
+                    if (op.kind == engine::KIND_SUM && !last_pass)
                         state <= source_next[LOG-1:0] == '0 ? LIST_ASK : JOB;
                 end
                 NEXT: begin
                     index <= next;
                     state <= !at_end ? DECODE : any_delay ? DELAYS : ANSWER;
+                    if (at_end) next <= '0;
                 end
-                DELAYS: begin
-                    next <= '0;
-                    state <= DELAYS_READ;
-                end
+                DELAYS: state <= DELAYS_READ;
                 DELAYS_READ: begin
                     index <= next;
                     state <= at_end ? ANSWER : DELAYS_DECODE;
                 end
-                DELAYS_DECODE: state <= DELAYS_CHOOSE;
-                DELAYS_CHOOSE:
-                if (op.kind == engine::KIND_DELAY && op.stride != 32'd0) state <= DELAYS_JOB;
-                else begin
+                DELAYS_DECODE: begin
                     next <= next + 1'b1;
-                    state <= DELAYS_READ;
+                    state <= DELAYS_LOOK;
                 end
+                DELAYS_LOOK: state <= DELAYS_CHOOSE;
+                DELAYS_CHOOSE: state <= is_delay_line ? DELAYS_JOB : DELAYS_READ;
                 DELAYS_JOB: if (!vector_busy) state <= DELAYS_WAIT;
-                DELAYS_WAIT:
-                if (!vector_busy) begin
-                    next <= next + 1'b1;
-                    state <= DELAYS_READ;
-                end
+                DELAYS_WAIT: if (!vector_busy) state <= DELAYS_READ;
                 ANSWER: begin
                     if (memory_error && status == 32'd0) status <= {24'd0, registers::STATUS_MEMORY_ERROR};
                     state <= ANSWER_WAIT;
@@ -283,6 +279,7 @@ module sequencer #(
                 default: begin
                     state <= IDLE;
                     done <= 1'b1;
+                    next <= '0;
                 end
             endcase
         end

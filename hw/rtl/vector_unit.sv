@@ -59,7 +59,7 @@ module vector_unit #(
     typedef enum logic [2:0] {IDLE, START, SLOT, SLOT_WAIT, RUN, DRAIN, MOVE} state_t;
     state_t state;
     engine::job_t job;
-    logic is_add, is_count, is_gate, is_integrate, is_delay, is_lif, is_advance, has_slots, takes_constants, unused;
+    logic is_add, is_count, is_gate, is_integrate, is_delay, is_lif, is_advance, has_slots, takes_words, takes_bytes, unused;
     logic [S-1:0] padded, slots_at;  // words of a slot or state, where the slots begin
     logic [K-1:0] slots;
     assign slots = op.stride[K-1:0];
@@ -75,7 +75,8 @@ module vector_unit #(
         is_delay <= job.kind == engine::JOB_DELAY && slots != '0;
         is_lif <= job.kind == engine::JOB_LIF;
         is_advance <= job.kind == engine::JOB_ADVANCE;
-        takes_constants <= job.channels != '0;
+        takes_words <= job.channels[3:1] != '0;
+        takes_bytes <= job.channels[engine::CHANNEL_BYTES];
     end
 
     // --- Issue: an item takes one step, or two with b. ---
@@ -83,9 +84,10 @@ module vector_unit #(
     logic [A-1:0] a_at, b_at, d_at, stride;
     logic [S-1:0] state_at, v_at, result_at;  // v_at: v of the item before; result_at: where the state of the next result goes
     logic [PORT_LOG-1:0] lane_at;  // of a serial job: the neuron within its group
-    logic step, last_step, issue, first_issue, last_item, waits, constants_valid, constants_take;
+    logic step, last_step, issue, first_issue, last_item, waits, constants_valid, words_valid, words_take, bytes_valid, bytes_take;
     assign last_step = step == job.use_b;
-    assign issue = state == RUN && (step || (!waits && (!job.from_lanes || lanes_valid) && (is_lif || !takes_constants || constants_valid)));
+    assign issue = state == RUN && (step || (!waits && (!job.from_lanes || lanes_valid) && constants_valid));
+    assign constants_valid = is_lif || ((!takes_words || words_valid) && (!takes_bytes || bytes_valid));
     assign first_issue = issue && !step;
     assign lanes_take = first_issue && job.from_lanes && (!job.serial || lane_at == '1 || last_item);
     assign lanes_last = last_item;
@@ -100,9 +102,10 @@ module vector_unit #(
     logic lif_words_take, lif_read_v, v_read1, v_read2, v_read3;
     constant_stream #(.BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .SIGNAL_WORDS(SIGNAL_WORDS)) stream (
         .clock, .reset, .start(feed_start), .start_feed(feed), .ready(feed_ready), .request, .request_ready, .request_beat, .beat_valid, .beat, .beat_pop,
-        .valid(constants_valid), .take(constants_take), .bytes, .words
+        .words_valid, .words_take, .words, .bytes_valid, .bytes_take, .bytes
     );
-    assign constants_take = is_lif ? lif_words_take : first_issue && takes_constants;
+    assign words_take = is_lif ? lif_words_take : first_issue && takes_words;
+    assign bytes_take = first_issue && takes_bytes;
 
     // --- Delay: all slots pass by, from the current one, which is the oldest; each port keeps the one of the age that it asks for. ---
     logic delay_ready, delay_running, delay_last;
@@ -167,7 +170,7 @@ module vector_unit #(
         .ready(count_ready), .taken(count_taken), .done(count_done), .counts
     );
     lif_unit #(.PORTS(PORTS), .VALUE_BITS(V)) lif (
-        .clock, .reset, .start(lif_start), .fires, .inputs(a4), .old(s4), .words_valid(constants_valid && is_lif), .words,
+        .clock, .reset, .start(lif_start), .fires, .inputs(a4), .old(s4), .words_valid(words_valid && is_lif), .words,
         .words_take(lif_words_take), .busy(lif_busy), .ready(lif_ready), .read_v(lif_read_v), .taken(lif_taken), .write_u, .write_v, .result(lif_result), .spikes(lif_spikes)
     );
 
@@ -274,7 +277,7 @@ module vector_unit #(
         {step1, step2, step3} <= {step, step1, step2};
         {signal_index2, lane_index2} <= {signal_index1, lane_index1};
         {lanes1, lanes2} <= {lanes_data, lanes1};
-        {words1, words2, words3} <= {takes_constants ? words : '0, words1, words2};
+        {words1, words2, words3} <= {takes_words ? words : '0, words1, words2};
         {bytes1, bytes2, bytes3} <= {bytes, bytes1, bytes2};
         state3 <= state_data;
         // Addresses.
