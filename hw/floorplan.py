@@ -12,8 +12,9 @@ Floorplan = dict[str, list[tuple[int, int, int]]]  # {kind of site: (column, row
 
 
 def floorplan(family: str, placed: str) -> Floorplan:
-    """The used look-up tables, flip-flops and block RAMs. placed: the text configuration (ECP5) or JSON netlist (Gowin) of nextpnr."""
-    found = {"ecp5": _ecp5, "gowin": _gowin}[family]
+    """The used look-up tables, flip-flops and block RAMs. placed: the text configuration (ECP5), JSON netlist (Gowin) or
+    features (Nexus) that nextpnr wrote."""
+    found = {"ecp5": _ecp5, "gowin": _gowin, "nexus": _nexus}[family]
     counts = Counter(found(placed))
     return {kind: sorted((column, row, n) for (name, column, row), n in counts.items() if name == kind) for kind in KINDS}
 
@@ -37,3 +38,13 @@ def _gowin(text: str) -> Iterator[tuple[str, int, int]]:
             place = re.fullmatch(r"X(\d+)Y(\d+)/([A-Z]+)\d*", cell["attributes"].get("NEXTPNR_BEL", ""))
             if place and place[3] in sites:
                 yield sites[place[3]], int(place[1]), int(place[2])
+
+
+def _nexus(text: str) -> Iterator[tuple[str, int, int]]:
+    """One feature per line; its name begins with its tile."""
+    settings = {"LUT": r"__PLC\.SLICE.\.K.\.INIT", "FF": r"__PLC\.SLICE.\.REG.\.USED\.YES", "block RAM": r"_EBR\d\.EBR\d\.MODE\."}
+    for line in text.splitlines():
+        if tile := re.match(r"R(\d+)C(\d+)(?=_)", line):
+            for kind, pattern in settings.items():
+                if re.match(pattern, line[tile.end() :]):
+                    yield kind, int(tile[2]), int(tile[1])

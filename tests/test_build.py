@@ -239,18 +239,14 @@ def test_an_engine_that_differs_is_named(model: Model, folder: Path, stand_in: l
     ],
     ids=["memory", "signals", "bits"],
 )
-def test_models_too_large_for_the_board(
-    model: Model, folder: Path, stand_in: list[str], words: int, sizes: dict[str, int], message: str
-) -> None:
+def test_models_too_large_for_the_board(model: Model, folder: Path, stand_in: list[str], words: int, sizes: dict[str, int], message: str) -> None:
     write_board(words, **sizes)
     with pytest.raises(LossyConversionError, match=message):
         build(model, folder / "out")
     assert stand_in == [] and list(folder.iterdir()) == []
 
 
-def test_a_missing_tool_is_named_before_work_starts(
-    model: Model, folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_tool_is_named_before_work_starts(model: Model, folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthesis.sysconfig, "get_path", lambda name: "/nonexistent")
     monkeypatch.setattr(synthesis.shutil, "which", lambda name: None if "yosys" in name else f"/usr/bin/{name}")
     monkeypatch.setattr(building.reference, "run", None)  # nothing may run
@@ -303,7 +299,19 @@ enum: EBR3.MODE DP16KD
 """
 
 
-def test_floorplans_of_both_families() -> None:
+NEXUS_PLACED = """# # Cell a
+R8C81__PLC.SLICEA.K0.INIT[15:0] = 16'b1010101011111111
+R8C81__PLC.SLICED.K1.INIT[15:0] = 16'b0000000000000000
+R7C80__PLC.SLICEB.REG1.USED.YES
+R7C80__PLC.SLICEB.REG1.REGSET.RESET
+CIB_R8C81__RMID_DLY20.PIP.G__JHPFW1_RMID_CORE_RMIDMUX.G__JPCLKT12_RMID_CORE_RMIDMUX
+R10C83_EBR3.EBR3.MODE.PDPSC16K_MODE
+R10C83_EBR3.EBR3.PDPSC16K_MODE.DATA_WIDTH_W.X9
+"""
+
+
+def test_floorplans_of_each_family() -> None:
+    assert floorplan("nexus", NEXUS_PLACED) == {"LUT": [(81, 8, 2)], "FF": [(80, 7, 1)], "block RAM": [(83, 10, 1)]}
     assert floorplan("ecp5", ECP5_PLACED) == {"LUT": [(67, 10, 2)], "FF": [(67, 10, 1), (67, 11, 1)], "block RAM": [(66, 25, 1)]}
     places = ["X25Y8/LUT4", "X25Y8/LUT1", "X28Y1/ALU5", "X27Y2/DFF3", "X25Y9/BSRAM", "X0Y27/BUFG0", "X25Y1/MUX2"]
     netlist = {"modules": {"top": {"cells": {str(i): {"attributes": {"NEXTPNR_BEL": place}} for i, place in enumerate(places)}}}}

@@ -11,7 +11,7 @@ from nsllm_nir.errors import InputError
 from nsllm_nir.hw.toolchain import RtlSizes
 
 FOLDER = Path(__file__).parent
-FAMILIES = ("ecp5", "gowin", "xc7", "xcup", "versal")
+FAMILIES = ("ecp5", "gowin", "nexus", "xc7", "xcup", "versal")
 
 
 @dataclass(frozen=True)
