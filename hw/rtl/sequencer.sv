@@ -69,7 +69,7 @@ module sequencer #(
         DELAYS_LOOK, DELAYS_CHOOSE, DELAYS_JOB, DELAYS_WAIT, ANSWER, ANSWER_WAIT, END
     } state_t;
     state_t state;
-    logic loaded, any_delay, is_delay_line, first_pass, last_pass;
+    logic loaded, any_delay, is_delay_line, first_pass, last_pass, all_clear;
     logic [OP_BITS:0] index, next;  // of the descriptor that runs; of the one that is read
     logic ahead, fed, early, running, at_end, free;  // ahead: `feed` is that of `next`; fed: it is started
     logic [23:0] source, source_next;
@@ -178,6 +178,7 @@ module sequencer #(
         done <= 1'b0;
         // What follows from registers that stay: the states that ask for these come later.
         at_end <= next == ops;
+        all_clear <= {8'd0, state_address} + PORTS >= state_words;  // a row too far, where the states lie or behind them
         last_pass <= source_next >= op.source_size;
         is_delay_line <= op.kind == engine::KIND_DELAY && op.stride != 32'd0;
         synapse_start <= !reset && state == BEGIN_OP && (op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D);
@@ -188,7 +189,7 @@ module sequencer #(
         if (reset) begin
             state <= IDLE;
             loaded <= 1'b0;
-            next <= '0;
+            {next, state_address} <= '0;
         end else begin
             case (state)
                 IDLE:
@@ -197,7 +198,6 @@ module sequencer #(
                     traced <= command == registers::COMMAND_STEP_TRACED;
                     index <= '0;
                     any_delay <= 1'b0;
-                    state_address <= '0;
                     state <= END;
                     if (command == registers::COMMAND_LOAD) begin
                         loaded <= 1'b0;
@@ -215,7 +215,7 @@ module sequencer #(
                 end
                 CLEAR: begin
                     state_address <= state_address + GROUP;
-                    if ({8'd0, state_address} + PORTS >= state_words) state <= END;
+                    if (all_clear) state <= END;
                 end
                 FETCH: state <= at_end ? ANSWER : DECODE;
                 DECODE: begin
@@ -279,7 +279,7 @@ module sequencer #(
                 default: begin
                     state <= IDLE;
                     done <= 1'b1;
-                    next <= '0;
+                    {next, state_address} <= '0;
                 end
             endcase
         end
