@@ -178,7 +178,7 @@ module sequencer #(
         done <= 1'b0;
         // What follows from registers that stay: the states that ask for these come later.
         at_end <= next == ops;
-        all_clear <= {8'd0, state_address} + PORTS >= state_words;  // a row too far, where the states lie or behind them
+        all_clear <= {8'd0, state_address} + PORTS >= state_words;  // one row more is cleared: behind the states, or the first again
         last_pass <= source_next >= op.source_size;
         is_delay_line <= op.kind == engine::KIND_DELAY && op.stride != 32'd0;
         synapse_start <= !reset && state == BEGIN_OP && (op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D);
