@@ -25,9 +25,9 @@ from nsllm_nir.hw.cost_model import Setting, Units
 from nsllm_nir.hw.work import Work, profile
 
 LIMIT = 0.05
-# Constants by what is fitted together; ("queue", "round") goes with the Linear layers.
-FITS = {kind: (kind,) for kind in ("Input", "Sum", "Count", "Gate", "Integrate", "Delay", "Lif", "Conv2d")}
-ORDER = {"Linear": ("synapses", "Linear"), **FITS}
+# Groups of constants by the kinds of op that they are fitted to; ("queue", "round") goes with the synapses.
+SYNAPSES = ("Linear", "Conv2d")
+FITS = {SYNAPSES: ("synapses", *SYNAPSES), **{(kind,): (kind,) for kind in ("Input", "Sum", "Count", "Gate", "Integrate", "Delay", "Lif")}}
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def samples(chosen: list[Case], units: Units) -> tuple[dict[str, list[Sample]], 
     return found, tokens
 
 
-def fit(kind: str, chosen: list[Sample], units: Units) -> Units:
+def fit(kinds: tuple[str, ...], chosen: list[Sample], units: Units) -> Units:
     """Least squares of relative errors (robust), from the constants of the file."""
-    names = [(group, name) for group in ORDER[kind] for name in units[group]] + ([("queue", "round")] if kind == "Linear" else [])
+    names = [(group, name) for group in FITS[kinds] for name in units[group]] + ([("queue", "round")] if kinds == SYNAPSES else [])
 
     def changed(values: np.ndarray) -> Units:
         out = {group: dict(entries) for group, entries in units.items()}
@@ -89,7 +89,7 @@ def fit(kind: str, chosen: list[Sample], units: Units) -> Units:
 
     found = least_squares(errors, start, bounds=(0, 400), diff_step=1e-3, loss="soft_l1", f_scale=0.02, max_nfev=15)
     wrong = np.abs(errors(found.x)[: len(chosen)])
-    print(f"{kind}: {len(chosen)} samples, error mean {wrong.mean():.2%}, largest {wrong.max():.2%}", flush=True)
+    print(f"{', '.join(kinds)}: {len(chosen)} samples, error mean {wrong.mean():.2%}, largest {wrong.max():.2%}", flush=True)
     return changed(np.round(found.x, 3))
 
 
@@ -109,8 +109,9 @@ def calibrate() -> None:
         assert depth, parameter
         units["queue"][name] = int(depth[1])
     found, tokens = samples(list(fit_cases()), units)
-    for kind in ORDER:
-        units = fit(kind, found[kind] if kind != "Conv2d" else found[kind][::3], units)  # one token of each: a Conv2d has many passes
+    found["Conv2d"] = found["Conv2d"][::3]  # one token of each: a Conv2d has many passes
+    for kinds in FITS:
+        units = fit(kinds, [sample for kind in kinds for sample in found[kind]], units)
     units["token"] = fit_tokens(tokens)
     about = "Fitted by `python benchmarks/cost_model.py --calibrate` to clock-accurate simulations; clock cycles. Tier: simulated."
     cost_model.UNIT_COSTS.write_text(json.dumps({"about": about, "units": units}, indent=1) + "\n", encoding="utf-8")

@@ -34,6 +34,7 @@ SURROUNDINGS = [
     Surroundings(latency=7, interval=5, seed=2),
     Surroundings(latency=3, interval=1, stalls=30, seed=3),
     Surroundings(latency=20, interval=2, stalls=70, seed=4),
+    Surroundings(latency=2, interval=50, seed=5),  # a beat takes longer than a group of a Lif
 ]
 
 
@@ -317,6 +318,7 @@ MUTANTS = {
     "gate": ("vector_unit.sv", "is_gate && !is_one4", "is_gate && is_one4", "slow_spikes"),
     "row address": ("neuron_read.sv", "index1[2] ? stride << 2", "index1[2] ? stride << 1", "ternary_spikes"),
     "rounding": ("vector_unit.sv", "(leak5[0] && s5[0]) || ", "", "leak"),
+    "place of the constants": ("constant_stream.sv", "CHANNEL_CONSTANTS]: base <= next_feed.constants", "CHANNEL_CONSTANTS]: base <= next_feed.weights", "back"),
     "kernel tap": ("window_walk.sv", "row_words + row_gap_words", "row_words", "conv_potential"),
 }
 
