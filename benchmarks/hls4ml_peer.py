@@ -100,7 +100,7 @@ def attempt(what: str, step: Callable[[], Any]) -> Any:
     try:
         result = step()
     except BackendError as error:
-        result = re.sub(r"; its log is \S+", "", str(error).splitlines()[0])[:160]
+        result = re.sub(r" \(its last line: .*", "", str(error).splitlines()[0])[:160].replace("|", "/")
     print(f"  {time.perf_counter() - started:.0f} s: {str(result)[:200]}", flush=True)
     return result
 
@@ -187,7 +187,7 @@ def main() -> None:
                 exact.append(f"| {name} | da4ml, its Verilog in Verilator | {wrong} | {len(data.spikes)} tokens | |")
                 build(f"da4ml {name}", "dense", folder, None, verilog(folder))
             else:
-                exact.append(f"| {name} | da4ml | not run | | {answer} |")
+                exact.append(f"| {name} | da4ml | no result | | {answer} |")
             for rate in RATES:
                 events = float((part_of(data, rate) != 0).sum() / TOKENS)
                 costs.append((f"| {name} | {rate:.0%} | hls4ml | {events:.1f} | all, always | not run | not run | not run |", "hls4ml", 0, events))
