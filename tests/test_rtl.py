@@ -318,7 +318,7 @@ MUTANTS = {
     "gate": ("vector_unit.sv", "is_gate && !is_one4", "is_gate && is_one4", "slow_spikes"),
     "row address": ("neuron_read.sv", "index1[2] ? stride << 2", "index1[2] ? stride << 1", "ternary_spikes"),
     "rounding": ("vector_unit.sv", "(leak5[0] && s5[0]) || ", "", "leak"),
-    "place of the constants": ("constant_stream.sv", "CHANNEL_CONSTANTS]: base <= next_feed.constants", "CHANNEL_CONSTANTS]: base <= next_feed.weights", "back"),
+    "place of the constants": ("constant_stream.sv", "base <= next_feed.constants;", "base <= next_feed.weights;", "back"),
     "kernel tap": ("window_walk.sv", "row_words + row_gap_words", "row_words", "conv_potential"),
 }
 
