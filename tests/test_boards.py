@@ -306,7 +306,7 @@ def test_every_board_is_consistent(name: str) -> None:
     [
         ("clock_mhz = 75.0", 'clock_mhz = "fast"', "clock_mhz must be of type float, got 'fast'"),
         ("clock_mhz = 75.0", "clocks = 75.0", "unknown field clocks; known are name, title"),
-        ("lanes = 256", "lane = 256", "engine: unknown field lane"),
+        ("lanes = 128", "lane = 128", "engine: unknown field lane"),
         ('family = "ecp5"', 'family = "ice40"', "device.family must be one of ecp5, gowin"),
         ('title = "ULX3S with LFE5U-85F"', "", "missing 1 required positional argument: 'title'"),
         ("[memory]", "[memory", "Expected"),
