@@ -59,7 +59,7 @@ def measure(sources: int, outputs: int, bits: int, rate: float) -> tuple[int, in
 def main() -> None:
     sizes = toolchain.RTL_BUILD
     lines = [
-        f"Measured by `python benchmarks/rtl_cycles.py`: {sizes.lanes} lanes, beats of {32 * sizes.beat_words} bits, {TOKENS} tokens, "
+        f"Simulated by `python benchmarks/rtl_cycles.py`: {sizes.lanes} lanes, beats of {32 * sizes.beat_words} bits, {TOKENS} tokens, "
         f"image format {images.VERSION}.",
         "",
         "Cycles of the layer behind its neurons; below the bound where constants are read before it starts. Alone: directly behind the Input.",

