@@ -60,7 +60,7 @@ def estimate(program: Program, given: np.ndarray, board: boards.Board) -> Estima
 CASES = [
     (layer(900, 777, 1), 0.05, (20, 1)),
     (layer(300, 260, 127, 30), 0.3, (45, 2)),
-    (layer(70, 1500, 7, 3), 0.2, (130, 1)),
+    (layer(70, 1500, 7, 3), 0.2, (100, 1)),
     (image(), 0.2, (25, 1)),
 ]
 
