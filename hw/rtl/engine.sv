@@ -98,4 +98,29 @@ package engine;
     function automatic logic [23:0] padded_words(input logic [23:0] words);
         padded_words = (words + 24'd63) & ~24'd63;
     endfunction
+
+    // Whether few bits are set, by groups of four.
+    function automatic logic two_of(input logic [3:0] bits);
+        two_of = (bits[0] && bits[3:1] != 3'd0) || (bits[1] && bits[3:2] != 2'd0) || (bits[2] && bits[3]);
+    endfunction
+    function automatic logic three_of(input logic [3:0] bits);
+        three_of = (bits[1:0] == 2'b11 && bits[3:2] != 2'd0) || (bits[3:2] == 2'b11 && bits[1:0] != 2'd0);
+    endfunction
+    function automatic logic at_most_one(input logic [15:0] bits);
+        logic [3:0] some, two;
+        for (int g = 0; g < 4; g++) begin
+            some[g] = bits[4*g+:4] != 4'd0;
+            two[g] = two_of(bits[4*g+:4]);
+        end
+        at_most_one = two == 4'd0 && !two_of(some);
+    endfunction
+    function automatic logic at_most_two(input logic [15:0] bits);
+        logic [3:0] some, two, three;
+        for (int g = 0; g < 4; g++) begin
+            some[g] = bits[4*g+:4] != 4'd0;
+            two[g] = two_of(bits[4*g+:4]);
+            three[g] = three_of(bits[4*g+:4]);
+        end
+        at_most_two = two == 4'd0 ? !three_of(some) : three == 4'd0 && some == two && !two_of(some);
+    endfunction
 endpackage

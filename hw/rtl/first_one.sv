@@ -5,28 +5,22 @@ module first_one #(
 ) (
     input logic [COUNT-1:0] set,
     output logic [COUNT-1:0] first,  // only that bit
-    output logic [BITS-1:0] index,
-    output logic at_most_one
+    output logic [BITS-1:0] index
 );
     logic [15:0] wide, low;
-    logic [3:0] some, many, group;
+    logic [3:0] some, group;
     logic unused;
     assign wide = 16'(set);
 
     function automatic logic [3:0] lowest(input logic [3:0] bits);
         lowest = {bits[3] && bits[2:0] == 3'd0, bits[2] && bits[1:0] == 2'd0, bits[1] && !bits[0], bits[0]};
     endfunction
-    function automatic logic two(input logic [3:0] bits);
-        two = (bits[0] && bits[3:1] != 3'd0) || (bits[1] && bits[3:2] != 2'd0) || (bits[2] && bits[3]);
-    endfunction
 
     for (genvar g = 0; g < 4; g++) begin : g_group
         assign some[g] = wide[4*g+:4] != 4'd0;
-        assign many[g] = two(wide[4*g+:4]);
         assign low[4*g+:4] = group[g] ? lowest(wide[4*g+:4]) : 4'd0;
     end
     assign group = lowest(some);
-    assign at_most_one = many == 4'd0 && !two(some);
     assign first = low[COUNT-1:0];
     assign unused = &{1'b0, low};
     always_comb begin

@@ -18,8 +18,9 @@ module neuron_read #(
     input engine::beat_address_t stride,
     output logic busy,
     output logic read,  // nothing else reads the signals meanwhile: the answer stays until the next read
+    output logic pass,  // the answer before goes to the register behind the memory
     output logic [SIGNAL_BITS-1:0] read_address,
-    input logic [PORTS*VALUE_BITS-1:0] read_data,
+    input logic [PORTS*VALUE_BITS-1:0] read_data,  // that register
     output logic found,
     output logic negative,
     output logic [VALUE_BITS-1:0] magnitude,
@@ -30,7 +31,7 @@ module neuron_read #(
     logic [PORTS-1:0] wanted1, wanted2, fresh, mask, first;
     logic [5:0] whole_index;  // of the first neuron of the row
     logic [3:0] index1;
-    logic [PORTS*VALUE_BITS-1:0] data2, data3;
+    logic [PORTS*VALUE_BITS-1:0] data3;
     logic [VALUE_BITS-1:0] value, picked;
     engine::beat_address_t base1, base2, base3, base4, high1, low1, high2, low2, lanes4;
     logic [LOG-1:0] lane;
@@ -47,6 +48,7 @@ module neuron_read #(
 
     assign whole_index = {row_index, {LOG{1'b0}}};
     assign read = row_valid && row_taken;
+    assign pass = row_taken;
     assign read_address = {row_place, {LOG{1'b0}}};
     assign free5 = !found || ready;
     assign free4 = !valid4 || free5;
@@ -54,9 +56,10 @@ module neuron_read #(
     assign row_taken = !valid2 || leave;
     assign busy = row_valid || valid1 || valid2 || mask != '0 || valid4 || found;
     for (genvar p = 0; p < PORTS; p++) begin : g_fresh
-        assign fresh[p] = valid2 && wanted2[p] && data2[p*VALUE_BITS+:VALUE_BITS] != '0;
+        assign fresh[p] = valid2 && wanted2[p] && read_data[p*VALUE_BITS+:VALUE_BITS] != '0;
     end
-    first_one #(.COUNT(PORTS)) next_neuron (.set(mask), .first, .index(lane), .at_most_one);
+    first_one #(.COUNT(PORTS)) next_neuron (.set(mask), .first, .index(lane));
+    assign at_most_one = engine::at_most_one(16'(mask));
     selector #(.WIDTH(VALUE_BITS), .COUNT(PORTS)) pick (.words(data3), .index(lane), .word(picked));
 
     // A term that a bit of the index switches on is a register that the bit resets, which costs no logic.
@@ -76,13 +79,12 @@ module neuron_read #(
             low1 <= whole_index[4] ? stride << 4 : '0;
             single2 <= single1;
             wanted2 <= wanted1;
-            data2 <= read_data;
             base2 <= base1 + high1 + low1;
             high2 <= index1[3] ? stride << 3 : '0;
             low2 <= index1[2] ? stride << 2 : '0;
         end
         if (leave) begin
-            data3 <= data2;
+            data3 <= read_data;
             base3 <= base2 + high2 + low2;
             single3 <= single2;
         end

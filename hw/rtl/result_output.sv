@@ -21,21 +21,22 @@ module result_output #(
     input logic [63:0] counters,
     output logic read,
     output logic [23:0] read_address,
-    input logic [PORTS*VALUE_BITS-1:0] read_data,
+    output logic pass,  // the answer before goes to the register behind the memory
+    input logic [PORTS*VALUE_BITS-1:0] read_data,  // that register
     output logic [31:0] m_axis_tdata,
     output logic m_axis_tvalid,
     output logic m_axis_tlast,
     input logic m_axis_tready
 );
     localparam int LOG = $clog2(PORTS);
-    typedef enum logic [3:0] {IDLE, PORT, LOOK, BEGIN_PORT, WORDS, LOW, HIGH, REFUSE, LAST} state_t;
+    typedef enum logic [3:0] {IDLE, PORT, ENTRY, LOOK, BEGIN_PORT, WORDS, LOW, HIGH, REFUSE, LAST} state_t;
     state_t state;
     logic [OP_BITS:0] index;
     logic [23:0] at, left;
     logic enable, here, held_here, last;
     logic [1:0] counter_ready;
     logic [LOG-1:0] lane, held_lane;
-    logic [PORTS*VALUE_BITS-1:0] held;
+    logic [48:0] entry;
     logic [63:0] held_counters;
     logic [31:0] high;
     logic [VALUE_BITS-1:0] value;
@@ -46,7 +47,8 @@ module result_output #(
     assign counter_index = state == HIGH ? index[OP_BITS-1:0] + 1'b1 : index[OP_BITS-1:0];
     assign read = state == WORDS && enable;
     assign read_address = at;
-    selector #(.WIDTH(VALUE_BITS), .COUNT(PORTS)) pick (.words(held), .index(held_lane), .word(value));
+    assign pass = enable;
+    selector #(.WIDTH(VALUE_BITS), .COUNT(PORTS)) pick (.words(read_data), .index(held_lane), .word(value));
 
     always_ff @(posedge clock) begin
         done <= 1'b0;
@@ -61,7 +63,6 @@ module result_output #(
                 lane <= at[LOG-1:0];
                 held_here <= here;
                 held_lane <= lane;
-                held <= read_data;
                 m_axis_tvalid <= held_here;
                 m_axis_tdata <= 32'($signed(value));
                 m_axis_tlast <= 1'b0;
@@ -73,17 +74,18 @@ module result_output #(
                     index <= '0;
                 end
                 PORT: begin  // the memory of the ports reads
-                    state <= LOOK;
+                    state <= ENTRY;
                     if (index == ports) begin
                         state <= here || held_here ? PORT : LOW;
                         if (!here && !held_here) index <= '0;
                     end
                 end
+                ENTRY: state <= LOOK;
                 LOOK: begin
-                    at <= port[23:0];
-                    left <= port[47:24];
+                    at <= entry[23:0];
+                    left <= entry[47:24];
                     index <= index + 1'b1;
-                    state <= traced || port[48] ? BEGIN_PORT : PORT;
+                    state <= traced || entry[48] ? BEGIN_PORT : PORT;
                 end
                 BEGIN_PORT: begin
                     last <= left == 24'd1;
@@ -124,6 +126,7 @@ module result_output #(
                     done <= 1'b1;
                 end
             endcase
+            entry <= port;
             held_counters <= counters;
             counter_ready <= {counter_ready[0] && state != HIGH, state == LOW || state == HIGH};  // the counters of `index` are held
         end

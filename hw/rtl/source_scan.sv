@@ -25,24 +25,28 @@ module source_scan #(
     output logic [PORTS-1:0] wanted,  // neurons of the signal
     output engine::beat_address_t base  // weight row of the first neuron of the block
 );
-    // The flags of `answer` are there while `waiting`; `ask` is the block after it.
-    logic [BLOCK_BITS-1:0] ask, answer, block;
+    // The flags of the block before `ask` are there while `waiting`, and go to a buffer.
+    logic [BLOCK_BITS-1:0] ask, next_block, block;
     logic [BLOCK_BITS:0] left;  // blocks to ask for
-    logic waiting, advance, go, at_most_one, last_block, in_last_block;
-    logic [FLAGS-1:0] rows, first;
+    logic waiting, ready, advance, buffered, next_is_last, pop, go, none, one, last_block, in_last_block;  // one: at most one row is left
+    logic [FLAGS-1:0] next_rows, rows, first;
     logic [5-LOG:0] low;
     logic [SIGNAL_BITS:0] last;  // neuron of the signal
-    engine::beat_address_t answer_row, block_row;
+    engine::beat_address_t next_row, block_row;
     logic unused;
 
     assign last = size - 1'b1;
     assign go = !valid || take;
-    assign advance = waiting && (rows == '0 || (at_most_one && go));
+    assign advance = waiting && ready;
+    assign pop = buffered && (none || (one && go));
     assign flag_read = start || advance;
     assign flag_block = start ? source[SIGNAL_BITS-1:6] : ask;
-    assign busy = waiting || rows != '0 || valid;
+    assign busy = waiting || buffered || !none || valid;
     assign unused = &{1'b0, source[5:0]};
-    first_one #(.COUNT(FLAGS)) next_row (.set(rows), .first, .index(low), .at_most_one);
+    skid_buffer #(.WIDTH(FLAGS + 1)) blocks (
+        .clock, .reset, .in_valid(waiting), .ready, .in({left == '0, flags}), .valid(buffered), .pop, .out({next_is_last, next_rows})
+    );
+    first_one #(.COUNT(FLAGS)) lowest (.set(rows), .first, .index(low));
     for (genvar p = 0; p < PORTS; p++) begin : g_wanted
         assign wanted[p] = !in_last_block || {index, p[LOG-1:0]} <= last[5:0];
     end
@@ -50,14 +54,16 @@ module source_scan #(
     always_ff @(posedge clock) begin
         if (flag_read) begin
             ask <= flag_block + 1'b1;
-            answer <= flag_block;
             left <= start ? last[SIGNAL_BITS:6] : left - 1'b1;
-            answer_row <= start ? first_row : answer_row + (stride << 6);
         end
-        if (advance) begin
-            block <= answer;
-            block_row <= answer_row;
-            last_block <= left == '0;
+        if (start || pop) begin
+            next_block <= start ? source[SIGNAL_BITS-1:6] : next_block + 1'b1;
+            next_row <= start ? first_row : next_row + (stride << 6);
+        end
+        if (pop) begin
+            block <= next_block;
+            block_row <= next_row;
+            last_block <= next_is_last;
         end
         if (go) begin
             place <= {block, low};
@@ -67,13 +73,15 @@ module source_scan #(
         end
         if (reset) begin
             {waiting, valid} <= '0;
+            {none, one} <= '1;
             rows <= '0;
         end else begin
             if (start) waiting <= 1'b1;
             else if (advance) waiting <= left != '0;
-            if (advance) rows <= flags;
-            else if (go) rows <= rows & ~first;
-            if (go) valid <= rows != '0;
+            // How many rows are left is known with them, not from them.
+            if (pop) {none, one, rows} <= {next_rows == '0, engine::at_most_one(16'(next_rows)), next_rows};
+            else if (go) {none, one, rows} <= {one, engine::at_most_two(16'(rows)), rows & ~first};
+            if (go) valid <= !none;
         end
     end
 endmodule

@@ -160,7 +160,7 @@ module spike_engine #(
     logic [S-7:0] flag_block;
     logic [64/PORTS-1:0] flags;
     logic [PORTS*V-1:0] vector_data, signal_in, signal_out, vector_state_data, state_in, state_out, lanes_data;
-    logic reads_signals, vector_read, scan_read, result_read, signal_read, state_read, vector_request, vector_pop, geometry_request, geometry_pop;
+    logic reads_signals, vector_read, scan_read, result_read, signal_read, scan_pass, result_pass, signal_pass, state_read, vector_request, vector_pop, geometry_request, geometry_pop;
     logic lanes_valid, lanes_take, lanes_last;
     logic [engine::BEAT_ADDRESS_BITS-1:0] vector_beat, geometry_beat;
 
@@ -171,7 +171,7 @@ module spike_engine #(
     );
     synapse_unit #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(V), .SIGNAL_WORDS(SIGNAL_WORDS), .QUEUE_WORDS(QUEUE_WORDS)) synapses (
         .clock, .reset, .start(synapse_start), .op, .row_alignment, .busy(synapse_busy), .rows, .additions,
-        .flag_read, .flag_block, .flags, .signal_read(scan_read), .signal_read_address(scan_address), .signal_data(signal_out), .request(weight_request),
+        .flag_read, .flag_block, .flags, .signal_read(scan_read), .signal_read_address(scan_address), .signal_pass(scan_pass), .signal_data(signal_out), .request(weight_request),
         .request_ready(weight_ready), .request_beat(weight_beat), .request_length(weight_length), .beat_valid(weight_valid), .beat(weight_data), .beat_pop(weight_pop),
         .geometry_request, .geometry_ready(constant_ready), .geometry_beat, .constant_valid, .constant_data, .geometry_pop,
         .job_start(synapse_job_start), .job(synapse_job), .feed_start(synapse_feed_start), .feed(synapse_feed), .vector_busy, .lanes_valid, .lanes_data, .lanes_take, .lanes_last
@@ -193,7 +193,7 @@ module spike_engine #(
     result_output #(.PORTS(PORTS), .VALUE_BITS(V), .DESCRIPTORS(DESCRIPTORS)) results (
         .clock, .reset, .start(result_start), .refuse, .status(done_status), .traced, .ports, .ops, .done(result_done), .port_index(port_address),
         .port, .counter_index(counter_address), .counters(counters_out), .read(result_read), .read_address(result_address),
-        .read_data(signal_out), .m_axis_tdata(m_axis_results_tdata), .m_axis_tvalid(m_axis_results_tvalid), .m_axis_tlast(m_axis_results_tlast),
+        .pass(result_pass), .read_data(signal_out), .m_axis_tdata(m_axis_results_tdata), .m_axis_tvalid(m_axis_results_tvalid), .m_axis_tlast(m_axis_results_tlast),
         .m_axis_tready(m_axis_results_tready)
     );
 
@@ -215,18 +215,19 @@ module spike_engine #(
     );
     assign signal_read = vector_read || scan_read || result_read;
     assign signal_read_address = reads_signals ? vector_read_address : synapse_busy ? 24'(scan_address) : result_address;
+    assign signal_pass = reads_signals || (synapse_busy ? scan_pass : result_pass);
     assign signal_write = vector_busy ? vector_write : input_write;
     assign signal_write_address = vector_busy ? vector_write_address : 24'(input_address);
     assign signal_in = vector_busy ? vector_data : {PORTS{input_value}};
     banked_memory #(.WIDTH(V), .BANKS(PORTS), .WORDS(SIGNAL_WORDS)) signals (
         .clock, .write(signal_write), .write_row(signal_write_address[PORT_LOG+:SIGNAL_ROW_BITS]), .write_data(signal_in), .read(signal_read),
-        .read_row(signal_read_address[PORT_LOG+:SIGNAL_ROW_BITS]), .read_data(signal_out)
+        .read_row(signal_read_address[PORT_LOG+:SIGNAL_ROW_BITS]), .pass(signal_pass), .read_data(signal_out)
     );
     assign state_write = state_clear ? '1 : vector_state_write;
     assign state_write_address = state_clear ? clear_address : vector_state_write_address;
     assign state_in = state_clear ? '0 : vector_state_data;
     banked_memory #(.WIDTH(V), .BANKS(PORTS), .WORDS(STATE_WORDS)) states (
         .clock, .write(state_write), .write_row(state_write_address[PORT_LOG+:STATE_ROW_BITS]), .write_data(state_in), .read(state_read),
-        .read_row(state_read_address[PORT_LOG+:STATE_ROW_BITS]), .read_data(state_out)
+        .read_row(state_read_address[PORT_LOG+:STATE_ROW_BITS]), .pass(1'b1), .read_data(state_out)
     );
 endmodule

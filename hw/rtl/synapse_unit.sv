@@ -23,6 +23,7 @@ module synapse_unit #(
     input logic [64/PORTS-1:0] flags,
     output logic signal_read,
     output logic [S-1:0] signal_read_address,
+    output logic signal_pass,
     input logic [PORTS*VALUE_BITS-1:0] signal_data,
     // Weights.
     output logic request,
@@ -121,7 +122,7 @@ module synapse_unit #(
         .clock, .reset, .valid(scan_valid || walk_valid), .take, .place(scan_valid ? scan_place : walk_place[S-1:PORT_LOG]),
         .index(scan_valid ? scan_index : '0), .wanted(scan_valid ? scan_wanted : walk_wanted), .single(!scan_valid),
         .base(scan_valid ? scan_base : walk_row), .stride(stride_beats), .busy(read_busy), .read(signal_read), .read_address(signal_read_address),
-        .read_data(signal_data), .found, .negative, .magnitude, .row(found_row), .ready(digits_ready)
+        .pass(signal_pass), .read_data(signal_data), .found, .negative, .magnitude, .row(found_row), .ready(digits_ready)
     );
     event_digits #(.VALUE_BITS(VALUE_BITS), .SIGNAL_BITS(S)) digits (
         .clock, .reset, .clear(start), .count_rows(conv ? counting : plane == 3'd0), .count_additions(!counting && plane == 3'd0),

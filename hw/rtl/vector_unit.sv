@@ -35,14 +35,14 @@ module vector_unit #(
     output logic reads_signals,  // the read port is in use by this job
     output logic signal_read,
     output logic [23:0] signal_read_address,
-    input logic [PORTS*VALUE_BITS-1:0] signal_data,
+    input logic [PORTS*VALUE_BITS-1:0] signal_data,  // two cycles after the read
     output logic [PORTS-1:0] signal_write,
     output logic [23:0] signal_write_address,
     output logic [PORTS*VALUE_BITS-1:0] signal_write_data,
     // State memory.
     output logic state_read,
     output logic [23:0] state_read_address,
-    input logic [PORTS*VALUE_BITS-1:0] state_data,
+    input logic [PORTS*VALUE_BITS-1:0] state_data,  // two cycles after the read
     output logic [PORTS-1:0] state_write,
     output logic [23:0] state_write_address,
     output logic [PORTS*VALUE_BITS-1:0] state_write_data
@@ -93,10 +93,12 @@ module vector_unit #(
     assign lanes_last = last_item;
     assign stride = job.serial ? job.step[A-1:0] : GROUP;
 
-    // --- Stages 1 to 3: the memories read and answer, the answers pass a register. ---
+    // --- Stages 1 to 3: the memories read and answer, the answers stand in their registers. ---
     logic v1, v2, v3, last1, last2, last3, step1, step2, step3;
     logic [PORT_LOG-1:0] signal_index1, signal_index2, lane_index1, lane_index2;
-    logic [PORTS*V-1:0] lanes1, lanes2, lanes3, signal3, state3, slot3;
+    logic [PORTS*V-1:0] lanes1, lanes2, lanes3;
+    logic [PORTS-1:0] takes_signal3;
+    logic takes_state3;
     logic [PORTS*32-1:0] words, words1, words2, words3;
     logic [PORTS*5-1:0] bytes, bytes1, bytes2, bytes3;
     logic lif_words_take, lif_read_v, v_read1, v_read2, v_read3;
@@ -151,7 +153,7 @@ module vector_unit #(
     logic [PORTS-1:0] lif_spikes;
     logic [PORTS*COMPARE_BITS-1:0] steps;
     for (genvar p = 0; p < PORTS; p++) begin : g_word
-        assign word3[p*V+:V] = lanes3[p*V+:V] | signal3[p*V+:V] | slot3[p*V+:V];
+        assign word3[p*V+:V] = lanes3[p*V+:V] | (takes_signal3[p] ? signal_data[p*V+:V] : '0) | (takes_state3 ? state_data[p*V+:V] : '0);
     end
     // Where single neurons are taken, port 0 gets the one that is meant; those of the other ports are 0.
     logic [V-1:0] others3;
@@ -202,8 +204,7 @@ module vector_unit #(
         always_ff @(posedge clock) begin
             // Stage 3: what is not meant is 0.
             lanes3[p*V+:V] <= step2 || !job.from_lanes || (job.serial && lane_index2 != p) ? '0 : lanes2[p*V+:V];
-            signal3[p*V+:V] <= (!step2 && job.from_lanes) || (is_delay && !v2) || (job.serial && signal_index2 != p) ? '0 : signal_data[p*V+:V];
-            slot3[p*V+:V] <= !is_delay || v2 ? '0 : state_data[p*V+:V];
+            takes_signal3[p] <= (step2 || !job.from_lanes) && (!is_delay || v2) && (!job.serial || signal_index2 == p);
             // Stage 4.
             if (v3 && !step3) begin
                 a4[p*V+:V] <= own;
@@ -211,7 +212,7 @@ module vector_unit #(
                 bytes4[p*5+:5] <= bytes3[p*5+:5];
                 constant4 <= is_add ? words3[p*32+:V] : '0;
             end
-            if ((v3 && !step3) || v_read3) s4[p*V+:V] <= state3[p*V+:V];
+            if ((v3 && !step3) || v_read3) s4[p*V+:V] <= state_data[p*V+:V];
             if (state == START || delay_ended[3]) b4[p*V+:V] <= '0;
             else if ((v3 && step3) || asked[p]) b4[p*V+:V] <= own;
             asked[p] <= age2 != '0 && words4[p*32+:K] == age2;
@@ -279,7 +280,7 @@ module vector_unit #(
         {lanes1, lanes2} <= {lanes_data, lanes1};
         {words1, words2, words3} <= {takes_words ? words : '0, words1, words2};
         {bytes1, bytes2, bytes3} <= {bytes, bytes1, bytes2};
-        state3 <= state_data;
+        takes_state3 <= is_delay && !v2;
         // Addresses.
         if (state == IDLE) begin
             a_at <= next_job.a[A-1:0];
@@ -313,8 +314,8 @@ module vector_unit #(
         slot_read <= {slot_read[1:0], state == SLOT};
         slot_known <= slot_read[2];
         if (slot_read[2]) begin
-            slot <= state3[K-1:0];
-            slot_offset <= state3[V+:S];
+            slot <= state_data[K-1:0];
+            slot_offset <= state_data[V+:S];
         end
 
         if (reset) begin
