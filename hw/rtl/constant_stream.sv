@@ -11,6 +11,8 @@ module constant_stream #(
     input logic start,  // only while ready
     input engine::feed_t start_feed,  // with start: what a job will take
     output logic ready,  // the beats of the feed before are all asked for
+    input logic discard,  // nobody will take the items that are on their way
+    output logic idle,  // none are
     output logic request,
     input logic request_ready,
     output logic [engine::BEAT_ADDRESS_BITS-1:0] request_beat,
@@ -39,12 +41,17 @@ module constant_stream #(
 
     // `next_feed` is asked for; the items of `feed` go to the queues, while `active`.
     engine::feed_t next_feed, feed;
-    logic asking, pending, active, advance, unused;
+    logic asking, pending, active, advance, words_pop, bytes_pop, unused;
+    logic [2:0] quiet;  // for as long as an item takes through a queue
     assign ready = !asking && !pending;
     assign advance = pending && !active;
+    assign idle = quiet == '1;
+    assign words_pop = words_take || (discard && words_valid);
+    assign bytes_pop = bytes_take || (discard && bytes_valid);
     always_ff @(posedge clock) begin
         if (start) next_feed <= start_feed;
         if (advance) feed <= next_feed;
+        quiet <= reset || start ? '0 : {quiet[1:0], !(asking || pending || active || words_valid || bytes_valid)};
         if (reset) {pending, active} <= '0;
         else begin
             pending <= start || (pending && !advance);
@@ -229,10 +236,10 @@ module constant_stream #(
     end
 
     fifo #(.WIDTH(PORTS * 32), .DEPTH(8)) word_queue (
-        .clock, .reset, .push(words_move), .in({word_slice[PORTS*32-1:32], word_picked}), .full(words_full), .pop(words_take), .valid(words_valid), .out(words)
+        .clock, .reset, .push(words_move), .in({word_slice[PORTS*32-1:32], word_picked}), .full(words_full), .pop(words_pop), .valid(words_valid), .out(words)
     );
     fifo #(.WIDTH(PORTS * 5), .DEPTH(8)) byte_queue (
-        .clock, .reset, .push(bytes_move), .in({byte_slice[PORTS*5-1:5], byte_picked}), .full(bytes_full), .pop(bytes_take), .valid(bytes_valid), .out(bytes)
+        .clock, .reset, .push(bytes_move), .in({byte_slice[PORTS*5-1:5], byte_picked}), .full(bytes_full), .pop(bytes_pop), .valid(bytes_valid), .out(bytes)
     );
     assign unused = &{1'b0, feed, next_feed, start_feed, base, at};
 endmodule

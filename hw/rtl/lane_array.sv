@@ -27,48 +27,49 @@ module lane_array #(
 );
     // --- The current event: its beat is number `part` and is added for time number `times`. ---
     logic active, is_end, has_beats, negative, go, last_time, last_part, done, ending, waiting, load, next_load, free, counts;
+    logic next_active, next_ending, next_waiting, next_has_beats, next_last_time, runs, takes;  // runs: the event is added; takes: a beat leaves with its addition
     logic [1:0] part, parts;
     logic [3:0] digit, times, part_lanes, enables;
     logic [7:0] step;
     logic [VALUE_BITS-1:0] excess;
 
     // Between the last addition of a tile and the first of the next lies one cycle, in which the sums move to the shadow.
-    assign go = active && (!has_beats || beat_valid) && !ending && !waiting;
-    assign beat_pop = go && has_beats && last_time;
+    assign go = runs && (!has_beats || beat_valid);
+    assign beat_pop = takes && beat_valid;
     assign done = go && last_time && last_part;
     assign info_pop = info_valid && (!active || done);
     assign next_load = (ending || waiting) && free;
     assign enables = go && has_beats ? part_lanes : 4'b0000;
+    assign next_active = info_pop || (active && !done);
+    assign next_ending = done && is_end;
+    assign next_waiting = (ending || waiting) && !free;
+    assign next_has_beats = info_pop ? info[7] : has_beats;
+    assign next_last_time = info_pop ? info[3:0] <= 4'd1 : !go ? last_time : last_time ? digit <= 4'd1 : times + 4'd1 == digit;
 
     always_ff @(posedge clock) begin
         if (info_pop) begin
-            {is_end, has_beats, parts, negative, digit} <= info;
+            {is_end, parts, negative, digit} <= {info[8], info[6:0]};
             part <= 2'd0;
             part_lanes <= weight_bits[1] ? 4'b1111 : weight_bits[2] ? 4'b0011 : 4'b0001;
             last_part <= info[6:5] == 2'd0;
             times <= 4'd1;
-            last_time <= info[3:0] <= 4'd1;
         end else if (go && last_time) begin
             part <= part + 2'd1;
             part_lanes <= weight_bits[2] ? {part_lanes[1:0], 2'b00} : {part_lanes[2:0], 1'b0};
             last_part <= part + 2'd1 == parts;
             times <= 4'd1;
-            last_time <= digit <= 4'd1;
-        end else if (go) begin
-            times <= times + 4'd1;
-            last_time <= times + 4'd1 == digit;
-        end
+        end else if (go) times <= times + 4'd1;
+        has_beats <= next_has_beats;
+        last_time <= next_last_time;
         counts <= go && has_beats && part == 2'd0;
         step <= {weight_bits[3], 3'd0, weight_bits[2], 1'b0, weight_bits[1], 1'b0} - {7'd0, negative};
         if (reset || load) excess <= '0;
         else if (counts) excess <= excess + {{(VALUE_BITS - 8) {1'b0}}, step};
-        if (reset) {active, ending, waiting, load} <= '0;
+        if (reset) {active, ending, waiting, load, runs, takes} <= '0;
         else begin
-            if (info_pop) active <= 1'b1;
-            else if (done) active <= 1'b0;
-            ending <= done && is_end;
-            waiting <= (ending || waiting) && !free;
-            load <= next_load;
+            {active, ending, waiting, load} <= {next_active, next_ending, next_waiting, next_load};
+            runs <= next_active && !next_ending && !next_waiting;
+            takes <= next_active && !next_ending && !next_waiting && next_has_beats && next_last_time;
         end
     end
 

@@ -48,6 +48,7 @@ module loader #(
     logic in_header, begins_op, in_op, begins_port, in_port, ends, has_weights, act_op, act_port;
     logic [OP_BITS:0] found_ops, found_ports, wrong_port;
     logic [3:0] field;
+    logic [12:0] store;  // the field of the descriptor that the word is
     logic [1:0] port_field;
     logic [31:0] begin_at, wrong_op;  // the address of a port, before its size; the start of the names, before their length
     logic [23:0] port_size;
@@ -170,6 +171,7 @@ module loader #(
         done <= 1'b0;
         op_write <= act_op && field == 4'd15;
         port_write <= act_port && port_field == 2'd2;
+        store <= act_op ? 13'd1 << field : '0;
         data <= picked;
         if (state == IDLE) begin
             index <= 32'd0;
@@ -229,27 +231,24 @@ module loader #(
                 bad_op <= 1'b1;
                 wrong_op <= found;
             end
-            case (field)
-                4'd0: op.kind <= word[3:0];
-                4'd1: op.flags <= word[5:0];
-                4'd2: op.size <= word[23:0];
-                4'd3: op.destination <= word[23:0];
-                4'd4: op.source <= word[23:0];
-                4'd5: op.second <= word;
-                4'd6: op.source_size <= word[23:0];
-                4'd7: op.constants <= word;
-                4'd8: op.more <= word;
-                4'd9: op.weights <= word;
-                4'd10: op.stride <= word;
-                4'd11: op.param <= word[7:0];
-                4'd12: op.state <= word[23:0];
-                4'd15: begin
-                    found_ops <= found_ops + 1'b1;
-                    op_index <= found_ops[OP_BITS-1:0];
-                end
-                default: ;
-            endcase
+            if (field == 4'd15) begin
+                found_ops <= found_ops + 1'b1;
+                op_index <= found_ops[OP_BITS-1:0];
+            end
         end
+        if (store[0]) op.kind <= word[3:0];
+        if (store[1]) op.flags <= word[5:0];
+        if (store[2]) op.size <= word[23:0];
+        if (store[3]) op.destination <= word[23:0];
+        if (store[4]) op.source <= word[23:0];
+        if (store[5]) op.second <= word;
+        if (store[6]) op.source_size <= word[23:0];
+        if (store[7]) op.constants <= word;
+        if (store[8]) op.more <= word;
+        if (store[9]) op.weights <= word;
+        if (store[10]) op.stride <= word;
+        if (store[11]) op.param <= word[7:0];
+        if (store[12]) op.state <= word[23:0];
         if (act_port) begin
             port_field <= port_field + 2'd1;
             if (((port_field == 2'd0 && !aligned) || (port_field == 2'd1 && (over || word == 32'd0))) && !bad_port) begin

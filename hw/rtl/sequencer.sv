@@ -22,7 +22,7 @@ module sequencer #(
     input logic [OP_BITS:0] ops,
     // Descriptors.
     output logic [OP_BITS-1:0] op_address,
-    input engine::op_t fetched_op,
+    input engine::op_t descriptor,
     output engine::op_t op,
     output logic [15:0] op_index,
     output logic op_busy,
@@ -57,7 +57,9 @@ module sequencer #(
     // The constants of the next job, started as soon as the one before has all of its own.
     output logic feed_start,
     output engine::feed_t feed,
-    input logic feed_ready
+    input logic feed_ready,
+    output logic feed_discard,  // the op that they are for will not run
+    input logic feed_idle
 );
     localparam int BEAT_WORDS = BEAT_BITS / 32;
     localparam int LOG = $clog2(BEAT_WORDS);
@@ -65,13 +67,14 @@ module sequencer #(
     localparam logic [23:0] GROUP = 24'(PORTS);
 
     typedef enum logic [4:0] {
-        IDLE, LOAD, CLEAR, FETCH, DECODE, BEGIN_OP, INPUT, SYNAPSE, LIST_ASK, LIST_TAKE, JOB, JOB_WAIT, NEXT, DELAYS, DELAYS_READ, DELAYS_DECODE,
+        IDLE, LOAD, CLEAR, FETCH, DECODE, BEGIN_OP, INPUT, DISCARD, SYNAPSE, LIST_ASK, LIST_TAKE, JOB, JOB_WAIT, NEXT, DELAYS, DELAYS_READ, DELAYS_DECODE,
         DELAYS_LOOK, DELAYS_CHOOSE, DELAYS_JOB, DELAYS_WAIT, ANSWER, ANSWER_WAIT, END
     } state_t;
     state_t state;
-    logic loaded, any_delay, is_delay_line, first_pass, last_pass, all_clear;
+    logic loaded, refused, any_delay, is_delay_line, first_pass, last_pass, all_clear;
     logic [OP_BITS:0] index, next;  // of the descriptor that runs; of the one that is read
-    logic ahead, fed, early, running, at_end, free;  // ahead: `feed` is that of `next`; fed: it is started
+    logic was_running, ahead, fed, early, running, at_end, free;  // ahead: `feed` is that of `next`; fed: it is started
+    engine::op_t fetched_op;
     logic [23:0] source, source_next;
     logic [BEAT_WORDS*24-1:0] list;
     logic [31:0] status;
@@ -89,9 +92,10 @@ module sequencer #(
     assign clear_error = start;
     assign load_start = state == IDLE && start && command == registers::COMMAND_LOAD;
     assign result_start = state == ANSWER;
-    assign refuse = status != 32'd0 || memory_error;
+    assign refuse = refused || memory_error;
     assign done_status = status;
     assign state_clear = state == CLEAR;
+    assign feed_discard = state == DISCARD;
     assign counter_write = state == NEXT;
     assign counters = op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D ? {additions, rows} : 64'd0;
     assign source_next = source + (first_pass ? 24'd2 : 24'd1);
@@ -113,12 +117,12 @@ module sequencer #(
         groups_of = (size + GROUP - 24'd1) >> PORT_LOG;
     endfunction
 
-    // The port of the constants serves one after the other: `free` says that the op that runs asks it for nothing more. An Input
-    // may end the token, so that nothing is started during it. A Sum first reads its list.
+    // The port of the constants serves one after the other: `free` says that the op that runs asks it for nothing more. A Sum
+    // first reads its list.
     logic [3:0] fetched_channels;
     assign fetched_channels = channels_of(fetched_op.kind, fetched_op.flags[engine::FLAG_SIGNAL_STEP], fetched_op.flags[engine::FLAG_POTENTIAL]);
     assign running = state == INPUT || state == SYNAPSE || state == JOB_WAIT;
-    assign free = feed_ready && ((state == SYNAPSE && op.kind == engine::KIND_LINEAR) || state == NEXT ||
+    assign free = feed_ready && (state == INPUT || (state == SYNAPSE && op.kind == engine::KIND_LINEAR) || state == NEXT ||
         (state == JOB_WAIT && (op.kind != engine::KIND_SUM || last_pass)));
     always_ff @(posedge clock) begin
         if (state == DECODE || running) begin
@@ -126,8 +130,9 @@ module sequencer #(
             early <= fetched_op.kind != engine::KIND_SUM && fetched_channels != '0;
         end
         feed_start <= 1'b0;
+        was_running <= running;
         if (reset || state == DECODE) ahead <= 1'b0;
-        else if (running) ahead <= 1'b1;
+        else if (was_running) ahead <= 1'b1;
         if (reset || state == BEGIN_OP) fed <= 1'b0;
         if (reset) feed_start <= 1'b0;
         else if (state == BEGIN_OP) feed_start <= early && !fed;
@@ -177,6 +182,8 @@ module sequencer #(
     always_ff @(posedge clock) begin
         done <= 1'b0;
         // What follows from registers that stay: the states that ask for these come later.
+        fetched_op <= descriptor;
+        refused <= status != 32'd0;
         at_end <= next == ops;
         all_clear <= {8'd0, state_address} + PORTS >= state_words;  // one row more is cleared: behind the states, or the first again
         last_pass <= source_next >= op.source_size;
@@ -237,9 +244,10 @@ module sequencer #(
                     state <= NEXT;
                     if (input_bad) begin
                         status <= {input_bad_index, registers::STATUS_BAD_EVENT};
-                        state <= ANSWER;
+                        state <= DISCARD;
                     end
                 end
+                DISCARD: if (feed_idle) state <= ANSWER;
                 SYNAPSE: if (!synapse_start && !synapse_busy) state <= NEXT;
                 LIST_ASK: if (list_ready) state <= LIST_TAKE;
                 LIST_TAKE: if (beat_valid) state <= JOB;
@@ -272,7 +280,7 @@ module sequencer #(
                 DELAYS_JOB: if (!vector_busy) state <= DELAYS_WAIT;
                 DELAYS_WAIT: if (!vector_busy) state <= DELAYS_READ;
                 ANSWER: begin
-                    if (memory_error && status == 32'd0) status <= {24'd0, registers::STATUS_MEMORY_ERROR};
+                    if (memory_error && !refused) status <= {24'd0, registers::STATUS_MEMORY_ERROR};
                     state <= ANSWER_WAIT;
                 end
                 ANSWER_WAIT: if (result_done) state <= END;

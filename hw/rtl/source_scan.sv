@@ -10,7 +10,7 @@ module source_scan #(
     input logic clock,
     input logic reset,
     input logic start,
-    input logic [SIGNAL_BITS-1:0] source,
+    input logic [SIGNAL_BITS-1:0] source,  // this and the next three: from the cycle before start
     input logic [SIGNAL_BITS:0] size,
     input engine::beat_address_t first_row,  // of weights
     input engine::beat_address_t stride,
@@ -40,7 +40,7 @@ module source_scan #(
     assign advance = waiting && ready;
     assign pop = buffered && (none || (one && go));
     assign flag_read = start || advance;
-    assign flag_block = start ? source[SIGNAL_BITS-1:6] : ask;
+    assign flag_block = ask;
     assign busy = waiting || buffered || !none || valid;
     assign unused = &{1'b0, source[5:0]};
     skid_buffer #(.WIDTH(FLAGS + 1)) blocks (
@@ -52,13 +52,17 @@ module source_scan #(
     end
 
     always_ff @(posedge clock) begin
-        if (flag_read) begin
-            ask <= flag_block + 1'b1;
-            left <= start ? last[SIGNAL_BITS:6] : left - 1'b1;
-        end
-        if (start || pop) begin
-            next_block <= start ? source[SIGNAL_BITS-1:6] : next_block + 1'b1;
-            next_row <= start ? first_row : next_row + (stride << 6);
+        // Before a start all stand at the first block.
+        if (flag_read) ask <= ask + 1'b1;
+        else if (!waiting) ask <= source[SIGNAL_BITS-1:6];
+        if (!waiting) left <= last[SIGNAL_BITS:6];
+        else if (ready) left <= left - 1'b1;
+        if (pop) begin
+            next_block <= next_block + 1'b1;
+            next_row <= next_row + (stride << 6);
+        end else if (!waiting && !buffered) begin
+            next_block <= source[SIGNAL_BITS-1:6];
+            next_row <= first_row;
         end
         if (pop) begin
             block <= next_block;

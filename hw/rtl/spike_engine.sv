@@ -108,7 +108,7 @@ module spike_engine #(
     logic [48:0] port_data, port;
     logic [63:0] counters_in, counters_out;
     logic counter_write;
-    engine::op_t op_data, fetched_op, op;
+    engine::op_t op_data, op_read, op;
     always_ff @(posedge clock) if (load_start) base <= image_address;
     loader #(
         .BEAT_BITS(BEAT_BITS), .SIGNAL_WORDS(SIGNAL_WORDS), .STATE_WORDS(STATE_WORDS), .QUEUE_WORDS(QUEUE_WORDS), .DESCRIPTORS(DESCRIPTORS),
@@ -119,8 +119,8 @@ module spike_engine #(
         .op_index(op_write_index), .op(op_data), .port_write, .port_index(port_write_index), .port(port_data), .ops, .ports, .levels, .state_words,
         .row_alignment
     );
-    ram #(.WIDTH($bits(fetched_op)), .DEPTH(DESCRIPTORS)) descriptors (
-        .clock, .write(op_write), .write_address(op_write_index), .write_data(op_data), .read(1'b1), .read_address(op_address), .read_data(fetched_op)
+    ram #(.WIDTH($bits(op_read)), .DEPTH(DESCRIPTORS)) descriptors (
+        .clock, .write(op_write), .write_address(op_write_index), .write_data(op_data), .read(1'b1), .read_address(op_address), .read_data(op_read)
     );
     ram #(.WIDTH(49), .DEPTH(DESCRIPTORS)) port_table (
         .clock, .write(port_write), .write_address(port_write_index), .write_data(port_data), .read(1'b1), .read_address(port_address), .read_data(port)
@@ -138,13 +138,13 @@ module spike_engine #(
     logic [31:0] additions;
     engine::job_t own_job, synapse_job, job;
     engine::feed_t own_feed, synapse_feed, feed;
-    logic own_feed_start, synapse_feed_start, feed_start, feed_ready;
+    logic own_feed_start, synapse_feed_start, feed_start, feed_ready, feed_discard, feed_idle;
     sequencer #(.BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .DESCRIPTORS(DESCRIPTORS)) sequence_control (
         .clock, .reset, .start, .command, .done, .done_status, .memory_error(error), .clear_error, .load_start, .load_done, .load_status, .state_words,
-        .ops, .op_address, .fetched_op, .op, .op_index, .op_busy, .list_request, .list_ready(constant_ready), .list_beat,
+        .ops, .op_address, .descriptor(op_read), .op, .op_index, .op_busy, .list_request, .list_ready(constant_ready), .list_beat,
         .beat_valid(constant_valid), .beat(constant_data), .list_pop, .input_start, .input_done, .input_bad, .input_bad_index, .synapse_start,
         .synapse_busy, .rows(32'(rows)), .additions, .job_start(own_job_start), .job(own_job), .vector_busy, .result_start, .refuse, .result_done, .traced,
-        .counter_write, .counters(counters_in), .state_clear, .state_address(clear_address), .feed_start(own_feed_start), .feed(own_feed), .feed_ready
+        .counter_write, .counters(counters_in), .state_clear, .state_address(clear_address), .feed_start(own_feed_start), .feed(own_feed), .feed_ready, .feed_discard, .feed_idle
     );
 
     logic [PORTS-1:0] input_write, vector_write, signal_write, vector_state_write, state_write;
@@ -184,7 +184,7 @@ module spike_engine #(
         .BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .VALUE_BITS(V), .COMPARE_BITS(COMPARE_BITS), .SIGNAL_WORDS(SIGNAL_WORDS), .STATE_WORDS(STATE_WORDS)
     ) vectors (
         .clock, .reset, .start(job_start), .next_job(job), .op, .busy(vector_busy), .lanes_valid, .lanes_data, .lanes_take, .lanes_last,
-        .feed_start, .feed, .feed_ready, .request(vector_request), .request_ready(constant_ready), .request_beat(vector_beat), .beat_valid(constant_valid), .beat(constant_data),
+        .feed_start, .feed, .feed_ready, .feed_discard, .feed_idle, .request(vector_request), .request_ready(constant_ready), .request_beat(vector_beat), .beat_valid(constant_valid), .beat(constant_data),
         .beat_pop(vector_pop), .serial(job_serial), .reads_signals, .signal_read(vector_read), .signal_read_address(vector_read_address), .signal_data(signal_out),
         .signal_write(vector_write), .signal_write_address(vector_write_address), .signal_write_data(vector_data), .state_read,
         .state_read_address, .state_data(state_out), .state_write(vector_state_write), .state_write_address(vector_state_write_address),

@@ -24,6 +24,8 @@ module vector_unit #(
     input logic feed_start,
     input engine::feed_t feed,
     output logic feed_ready,
+    input logic feed_discard,
+    output logic feed_idle,
     output logic request,
     input logic request_ready,
     output logic [engine::BEAT_ADDRESS_BITS-1:0] request_beat,
@@ -103,7 +105,7 @@ module vector_unit #(
     logic [PORTS*5-1:0] bytes, bytes1, bytes2, bytes3;
     logic lif_words_take, lif_read_v, v_read1, v_read2, v_read3;
     constant_stream #(.BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .SIGNAL_WORDS(SIGNAL_WORDS)) stream (
-        .clock, .reset, .start(feed_start), .start_feed(feed), .ready(feed_ready), .request, .request_ready, .request_beat, .beat_valid, .beat, .beat_pop,
+        .clock, .reset, .start(feed_start), .start_feed(feed), .ready(feed_ready), .discard(feed_discard), .idle(feed_idle), .request, .request_ready, .request_beat, .beat_valid, .beat, .beat_pop,
         .words_valid, .words_take, .words, .bytes_valid, .bytes_take, .bytes
     );
     assign words_take = is_lif ? lif_words_take : first_issue && takes_words;
