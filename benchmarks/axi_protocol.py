@@ -129,8 +129,12 @@ def main() -> None:
         )
         print(f"seed {seed}: {len(program.ops)} ops, {accounts.cycles} cycles, {differences} differences", flush=True)
     rows = [
-        ("programs", len(SEEDS)), ("clock cycles", totals["clock_cycles"]), ("bursts read", totals["bursts_read"]), ("beats read", totals["beats_read"]),
-        ("rules checked", totals["rules_checked"]), ("**rules broken**", totals["violations"]),
+        ("programs", len(SEEDS)),
+        ("clock cycles", totals["clock_cycles"]),
+        ("bursts read", totals["bursts_read"]),
+        ("beats read", totals["beats_read"]),
+        ("rules checked", totals["rules_checked"]),
+        ("**rules broken**", totals["violations"]),
         ("**cells that differ from the reference**", totals["different_cells"]),
     ]
     lines = [

@@ -60,7 +60,7 @@ def op_cycles(works: Sequence[Work], setting: Setting, units: Units) -> list[flo
 
 def lead(before: Work, took: float, setting: Setting, units: Units) -> float:
     """Cycles before an op starts from which its constants are requested: those of the op ``before``, which ``took`` so many cycles, are then all asked for."""
-    if before.kind in ("Input", "Conv2d"):
+    if before.kind == "Conv2d":
         return 0.0
     if before.kind == "Sum" and before.steps > 2:
         return 2.0 * setting.groups(before.size)

@@ -302,6 +302,33 @@ def test_bad_events_memory_errors_and_unknown_commands(
     assert bus.read_register(OFFSETS["status"]) == 1
 
 
+@pytest.mark.parametrize("latency", [1, 150])
+def test_a_bad_event_leaves_no_constants_behind(latency: int) -> None:
+    """Those of the op behind the Input are on their way when the event ends the token; nobody else may take them."""
+    rng = np.random.default_rng(latency)
+    ops = [
+        Linear("output", "input", rng.integers(-8, 8, (90, 70)).astype(np.int8), rng.integers(-99, 99, 90), rng.integers(0, 3, 90)),
+        Count("output", "input", rng.integers(1, 4, 70), 3, False),
+        Integrate("output", "input", 256 - 2 ** rng.integers(0, 9, 70), 2),
+        Lif("output", "input", rng.integers(100, 4097, 70), rng.integers(100, 4097, 70), rng.integers(1, 99, 70), rng.integers(-300, 300, 70)),
+    ]
+    inputs = rng.integers(0, 4, (2, 70))
+    with SimulatedBus(toolchain.build_rtl(), Surroundings(latency=latency), timeout=60.0) as bus:
+        driver = Driver(bus)
+        for op in ops:
+            program = Program((Input("input", 70, 3), op), ("output",))
+            want = reference.run(program, inputs).values["output"]
+            driver.load(images.pack_image(program))
+            for row, value in zip(inputs, want, strict=True):
+                good = np.stack([np.flatnonzero(row), row[row > 0]], axis=1).astype("<u4")
+                for bad in (good[:0], good[:1], good):
+                    with pytest.raises(BackendError, match=rf"status 14\): BAD_EVENT: event {len(bad)}: "):
+                        driver.step(np.vstack([bad, [[70, 1]]]).astype("<u4"), traced=False)
+                assert np.array_equal(driver.step(good, traced=False)[: value.size].view("<i4"), value), op
+            with pytest.raises(BackendError, match="BAD_EVENT"):
+                driver.step(np.array([[70, 1]], "<u4"), traced=False)
+
+
 # --- mutants of the engine: one edit of its source, `verify` names the node that it spoils -----------------------------
 
 

@@ -20,7 +20,8 @@ module event_input #(
     output logic [PORTS-1:0] write,
     output logic marks,  // the write is an event in a signal of zeros, not a cleared row
     output logic [SIGNAL_BITS-1:0] write_address,
-    output logic [VALUE_BITS-1:0] write_value
+    output logic [VALUE_BITS-1:0] write_value,
+    output logic used  // the value is not 0
 );
     localparam int S = SIGNAL_BITS;
     localparam int LOG = $clog2(PORTS);
@@ -68,6 +69,7 @@ module event_input #(
         marks <= state != CLEAR;
         write_address <= state == CLEAR ? at : neuron;
         write_value <= state == CLEAR ? '0 : value;
+        used <= state != CLEAR && value != '0;
         if (reset) begin
             state <= IDLE;
             write <= '0;

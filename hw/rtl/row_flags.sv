@@ -12,7 +12,7 @@ module row_flags #(
     input logic write,
     input logic mark,  // with write: add one flag to a block; not in two cycles in a row
     input logic [ROW_BITS-1:0] row,
-    input logic [PORTS-1:0] used,  // values other than 0
+    input logic used,  // a value is not 0
     input logic all,  // the rows come in another order: flag the whole block
     input logic read,  // at the earliest four cycles after a write
     input logic [BITS-1:0] read_block,
@@ -33,7 +33,7 @@ module row_flags #(
     always_ff @(posedge clock) begin
         here <= {{(FLAGS - 1) {1'b0}}, 1'b1} << row[FLAG_BITS-1:0];
         is_first <= row[FLAG_BITS-1:0] == '0;
-        is_used <= used != '0;
+        is_used <= used;
         is_all <= all;
         place1 <= row[ROW_BITS-1-:BITS];
         mark1 <= write && mark;

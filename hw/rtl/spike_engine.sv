@@ -152,8 +152,8 @@ module spike_engine #(
     logic [23:0] vector_write_address, vector_read_address, result_address, signal_read_address, signal_write_address;
     logic [23:0] vector_state_write_address, state_write_address, state_read_address;
     logic [V-1:0] input_value;
-    logic [PORTS-1:0] used;
-    logic input_marks, job_serial;
+    logic [PORTS-1:0] vector_used;
+    logic input_used, input_marks, job_serial;
     logic flag_read;
     logic [S-1:0] scan_address;
     logic [S:0] rows;
@@ -167,7 +167,7 @@ module spike_engine #(
     event_input #(.PORTS(PORTS), .VALUE_BITS(V), .SIGNAL_BITS(S)) events (
         .clock, .reset, .start(input_start), .destination(op.destination[S-1:0]), .size(op.size[S:0]), .levels, .done(input_done), .bad(input_bad),
         .bad_index(input_bad_index), .s_axis_tdata(s_axis_events_tdata), .s_axis_tvalid(s_axis_events_tvalid), .s_axis_tlast(s_axis_events_tlast),
-        .s_axis_tready(s_axis_events_tready), .write(input_write), .marks(input_marks), .write_address(input_address), .write_value(input_value)
+        .s_axis_tready(s_axis_events_tready), .write(input_write), .marks(input_marks), .write_address(input_address), .write_value(input_value), .used(input_used)
     );
     synapse_unit #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(V), .SIGNAL_WORDS(SIGNAL_WORDS), .QUEUE_WORDS(QUEUE_WORDS)) synapses (
         .clock, .reset, .start(synapse_start), .op, .row_alignment, .busy(synapse_busy), .rows, .additions,
@@ -186,7 +186,7 @@ module spike_engine #(
         .clock, .reset, .start(job_start), .next_job(job), .op, .busy(vector_busy), .lanes_valid, .lanes_data, .lanes_take, .lanes_last,
         .feed_start, .feed, .feed_ready, .feed_discard, .feed_idle, .request(vector_request), .request_ready(constant_ready), .request_beat(vector_beat), .beat_valid(constant_valid), .beat(constant_data),
         .beat_pop(vector_pop), .serial(job_serial), .reads_signals, .signal_read(vector_read), .signal_read_address(vector_read_address), .signal_data(signal_out),
-        .signal_write(vector_write), .signal_write_address(vector_write_address), .signal_write_data(vector_data), .state_read,
+        .signal_write(vector_write), .signal_write_address(vector_write_address), .signal_write_data(vector_data), .signal_used(vector_used), .state_read,
         .state_read_address, .state_data(state_out), .state_write(vector_state_write), .state_write_address(vector_state_write_address),
         .state_write_data(vector_state_data)
     );
@@ -206,12 +206,9 @@ module spike_engine #(
     // --- On-chip memories. ---
     logic unused;
     assign unused = &{1'b0, signal_read_address, signal_write_address, state_read_address, state_write_address};
-    for (genvar p = 0; p < PORTS; p++) begin : g_used
-        assign used[p] = signal_in[p*V+:V] != '0;
-    end
     row_flags #(.PORTS(PORTS), .WORDS(SIGNAL_WORDS)) used_rows (
-        .clock, .reset, .write(signal_write != '0), .mark(!vector_busy && input_marks), .row(signal_write_address[PORT_LOG+:SIGNAL_ROW_BITS]), .used,
-        .all(vector_busy && job_serial), .read(flag_read), .read_block(flag_block), .flags
+        .clock, .reset, .write(signal_write != '0), .mark(!vector_busy && input_marks), .row(signal_write_address[PORT_LOG+:SIGNAL_ROW_BITS]),
+        .used(vector_busy ? vector_used != '0 : input_used), .all(vector_busy && job_serial), .read(flag_read), .read_block(flag_block), .flags
     );
     assign signal_read = vector_read || scan_read || result_read;
     assign signal_read_address = reads_signals ? vector_read_address : synapse_busy ? 24'(scan_address) : result_address;

@@ -41,6 +41,7 @@ module vector_unit #(
     output logic [PORTS-1:0] signal_write,
     output logic [23:0] signal_write_address,
     output logic [PORTS*VALUE_BITS-1:0] signal_write_data,
+    output logic [PORTS-1:0] signal_used,  // which of them are not 0, unless serial
     // State memory.
     output logic state_read,
     output logic [23:0] state_read_address,
@@ -244,6 +245,7 @@ module vector_unit #(
             // Stage 9: write.
             signal_write[p] <= signal8 && (!job.serial || d_at[PORT_LOG-1:0] == p);
             signal_write_data[p*V+:V] <= job.serial ? x8[V-1:0] : x8[p*V+:V];
+            signal_used[p] <= x8[p*V+:V] != '0;
         end
         logic unused_port;
         assign unused_port = &{1'b0, drop, words4[p*32+:32], bytes4[p*5+:5]};
