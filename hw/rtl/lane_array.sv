@@ -14,7 +14,8 @@ module lane_array #(
     input logic reset,
     input logic [3:0] weight_bits,  // 2, 4 or 8
     input logic info_valid,
-    input logic [8:0] info,  // end of the tile, with beats, beats - 1, sign, digit
+    input logic [9:0] info,  // the last tile, end of the tile, with beats, beats - 1, sign, digit
+    input logic [$clog2(LANES/PORTS)-1:0] last_group,  // of PORTS outputs, in the last tile
     output logic info_pop,
     input logic beat_valid,
     input logic [BEAT_BITS-1:0] beat,
@@ -22,16 +23,16 @@ module lane_array #(
     // The outputs of finished tiles, PORTS at a time.
     output logic valid,
     output logic [PORTS*VALUE_BITS-1:0] data,
-    input logic take,
-    input logic last  // with take: the tile needs no further groups
+    input logic take
 );
     // --- The current event: its beat is number `part` and is added for time number `times`. ---
-    logic active, is_end, has_beats, negative, go, last_time, last_part, done, ending, waiting, load, next_load, free, counts;
+    logic active, is_last, is_end, has_beats, negative, go, last_time, last_part, done, ending, waiting, load, next_load, free, counts;
     logic next_active, next_ending, next_waiting, next_has_beats, next_last_time, runs, takes;  // runs: the event is added; takes: a beat leaves with its addition
     logic [1:0] part, parts;
     logic [3:0] digit, times, part_lanes, enables;
     logic [7:0] step;
     logic [VALUE_BITS-1:0] excess;
+    logic [$clog2(LANES/PORTS)-1:0] tile_group;  // the last of the tile that has ended
 
     // Between the last addition of a tile and the first of the next lies one cycle, in which the sums move to the shadow.
     assign go = runs && (!has_beats || beat_valid);
@@ -48,7 +49,7 @@ module lane_array #(
 
     always_ff @(posedge clock) begin
         if (info_pop) begin
-            {is_end, parts, negative, digit} <= {info[8], info[6:0]};
+            {is_last, is_end, parts, negative, digit} <= {info[9:8], info[6:0]};
             part <= 2'd0;
             part_lanes <= weight_bits[1] ? 4'b1111 : weight_bits[2] ? 4'b0011 : 4'b0001;
             last_part <= info[6:5] == 2'd0;
@@ -63,6 +64,7 @@ module lane_array #(
         last_time <= next_last_time;
         counts <= go && has_beats && part == 2'd0;
         step <= {weight_bits[3], 3'd0, weight_bits[2], 1'b0, weight_bits[1], 1'b0} - {7'd0, negative};
+        if (done && is_end) tile_group <= is_last ? last_group : '1;
         if (reset || load) excess <= '0;
         else if (counts) excess <= excess + {{(VALUE_BITS - 8) {1'b0}}, step};
         if (reset) {active, ending, waiting, load, runs, takes} <= '0;
@@ -113,6 +115,6 @@ module lane_array #(
         end
     end
     lane_drain #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(VALUE_BITS)) drain (
-        .clock, .reset, .weight_bits, .load, .free, .shadow, .excess, .valid, .data, .take, .last
+        .clock, .reset, .weight_bits, .load, .last_group(tile_group), .free, .shadow, .excess, .valid, .data, .take
     );
 endmodule

@@ -10,13 +10,13 @@ module lane_drain #(
     input logic reset,
     input logic [3:0] weight_bits,  // 2, 4 or 8
     input logic load,  // the shadow takes a tile; only while free
+    input logic [$clog2(LANES/PORTS)-1:0] last_group,  // with load: of the tile
     output logic free,
     input logic [LANES*VALUE_BITS-1:0] shadow,
     input logic [VALUE_BITS-1:0] excess,  // with load: what all lanes have too much
     output logic valid,
     output logic [PORTS*VALUE_BITS-1:0] data,
-    input logic take,  // only while valid
-    input logic last  // with take: the rest of the tile is dropped, the next group is the first of the next tile
+    input logic take  // only while valid
 );
     localparam int WORD = PORTS * VALUE_BITS;
     localparam int GROUPS = LANES / PORTS;
@@ -28,12 +28,12 @@ module lane_drain #(
     // --- Which group passes: blocks of 16 lanes, whose order depends on the packing of the weights. ---
     localparam int BLOCK_BITS = $clog2(LANES / 16);
     localparam int SUB_BITS = BITS - BLOCK_BITS;
-    logic [BITS-1:0] group, stored;
+    logic [BITS-1:0] group, tile_last, stored;
     logic [BLOCK_BITS-1:0] block, stored_block;
     logic [GROUPS-1:0] select;
-    logic [STAGES-1:0] moving, first, closing;
+    logic [STAGES-1:0] moving, first;
     logic [$clog2(DEPTH):0] room;
-    logic holds, go, done, ended, pop, selected_tile, taken_tile, unused;
+    logic holds, go, done, unused;
 
     assign block = group[BITS-1-:BLOCK_BITS];
     if (BLOCK_BITS == 2) begin : g_one
@@ -49,26 +49,23 @@ module lane_drain #(
     assign unused = &{1'b0, weight_bits, full};
     assign free = !holds;
     assign go = (holds || load) && room != '0;
-    assign done = (go && group == '1) || (ended && selected_tile == taken_tile);
+    assign done = go && group == (load ? last_group : tile_last);
 
     always_ff @(posedge clock) begin
         for (int p = 0; p < GROUPS; p++) select[p] <= go && stored == BITS'(p);
         moving <= {moving[STAGES-2:0], go};
         first <= {first[STAGES-2:0], group == '0};
-        closing <= {closing[STAGES-2:0], group == '1};
+        if (load) tile_last <= last_group;
         if (reset) begin
-            {holds, ended, moving, selected_tile, taken_tile} <= '0;
+            {holds, moving} <= '0;
             group <= '0;
             room <= DEPTH[$clog2(DEPTH):0];
         end else begin
-            ended <= take && (last || queue_closing);
-            if (load) holds <= 1'b1;
-            else if (done) holds <= 1'b0;
+            if (done) holds <= 1'b0;
+            else if (load) holds <= 1'b1;
             if (done) group <= '0;
             else if (go) group <= group + 1'b1;
-            if (done) selected_tile <= !selected_tile;
-            if (ended) taken_tile <= !taken_tile;
-            if (go != pop) room <= go ? room - 1'b1 : room + 1'b1;
+            if (go != take) room <= go ? room - 1'b1 : room + 1'b1;
         end
     end
 
@@ -102,15 +99,6 @@ module lane_drain #(
         for (int p = 0; p < PORTS; p++) exact[p*VALUE_BITS+:VALUE_BITS] <= g_level[LEVELS].words[p*VALUE_BITS+:VALUE_BITS] - group_excess;
     end
 
-    // --- Queue; what is left of an ended tile is dropped here. ---
-    logic full, queue_valid, queue_first, queue_closing, dropping;
-    fifo #(.WIDTH(WORD + 2), .DEPTH(DEPTH)) queue (
-        .clock, .reset, .push(moving[STAGES-1]), .in({first[STAGES-1], closing[STAGES-1], exact}), .full, .pop, .valid(queue_valid),
-        .out({queue_first, queue_closing, data})
-    );
-    assign valid = queue_valid && (queue_first || !dropping);
-    assign pop = take || (queue_valid && dropping && !queue_first);
-    always_ff @(posedge clock)
-        if (reset) dropping <= 1'b0;
-        else if (take) dropping <= last;
+    logic full;
+    fifo #(.WIDTH(WORD), .DEPTH(DEPTH)) queue (.clock, .reset, .push(moving[STAGES-1]), .in(exact), .full, .pop(take), .valid, .out(data));
 endmodule

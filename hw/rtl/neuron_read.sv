@@ -27,14 +27,14 @@ module neuron_read #(
     output engine::beat_address_t row,
     input logic ready
 );
-    logic valid1, valid2, valid4, free4, free5, leave, at_most_one, single1, single2, single3;
+    logic valid1, valid2, valid5, free4, free5, free6, leave, none, one, single1, single2, single3, single4, there4;
     logic [PORTS-1:0] wanted1, wanted2, fresh, mask, first;
     logic [5:0] whole_index;  // of the first neuron of the row
     logic [3:0] index1;
     logic [PORTS*VALUE_BITS-1:0] data3;
-    logic [VALUE_BITS-1:0] value, picked;
-    engine::beat_address_t base1, base2, base3, base4, high1, low1, high2, low2, lanes4;
-    logic [LOG-1:0] lane;
+    logic [VALUE_BITS-1:0] picked, value4, value5;
+    engine::beat_address_t base1, base2, base3, base4, base5, high1, low1, high2, low2, lanes5;
+    logic [LOG-1:0] lane, lane4;
 
     logic row_valid, row_single, row_taken;
     logic [SIGNAL_BITS-LOG-1:0] row_place;
@@ -50,23 +50,28 @@ module neuron_read #(
     assign read = row_valid && row_taken;
     assign pass = row_taken;
     assign read_address = {row_place, {LOG{1'b0}}};
-    assign free5 = !found || ready;
-    assign free4 = !valid4 || free5;
-    assign leave = mask == '0 || (at_most_one && free4);
+    assign free6 = !found || ready;
+    assign free5 = !valid5 || free6;
+    assign leave = none || (one && free4);
     assign row_taken = !valid2 || leave;
-    assign busy = row_valid || valid1 || valid2 || mask != '0 || valid4 || found;
+    assign busy = row_valid || valid1 || valid2 || !none || there4 || valid5 || found;
     for (genvar p = 0; p < PORTS; p++) begin : g_fresh
         assign fresh[p] = valid2 && wanted2[p] && read_data[p*VALUE_BITS+:VALUE_BITS] != '0;
     end
     first_one #(.COUNT(PORTS)) next_neuron (.set(mask), .first, .index(lane));
-    assign at_most_one = engine::at_most_one(16'(mask));
     selector #(.WIDTH(VALUE_BITS), .COUNT(PORTS)) pick (.words(data3), .index(lane), .word(picked));
 
+    // So that the memory does not wait for the events in the same cycle.
+    skid_buffer #(.WIDTH($bits({picked, base3, lane, single3}))) neurons (
+        .clock, .reset, .in_valid(!none), .ready(free4), .in({picked, base3, lane, single3}), .valid(there4), .pop(free5),
+        .out({value4, base4, lane4, single4})
+    );
+
     // A term that a bit of the index switches on is a register that the bit resets, which costs no logic.
-    logic [LOG-1:0][engine::BEAT_ADDRESS_BITS-1:0] terms4;
+    logic [LOG-1:0][engine::BEAT_ADDRESS_BITS-1:0] terms5;
     always_comb begin
-        lanes4 = terms4[0];
-        for (int i = 1; i < LOG; i++) lanes4 = lanes4 + terms4[i];
+        lanes5 = terms5[0];
+        for (int i = 1; i < LOG; i++) lanes5 = lanes5 + terms5[i];
     end
 
     always_ff @(posedge clock) begin
@@ -88,25 +93,27 @@ module neuron_read #(
             base3 <= base2 + high2 + low2;
             single3 <= single2;
         end
-        if (free4) begin
-            value <= picked;
-            base4 <= base3;
-            for (int i = 0; i < LOG; i++) terms4[i] <= lane[i] && !single3 ? stride << i : '0;
-        end
         if (free5) begin
-            negative <= value[VALUE_BITS-1];
-            magnitude <= value[VALUE_BITS-1] ? -value : value;
-            row <= base4 + lanes4;
+            value5 <= value4;
+            base5 <= base4;
+            for (int i = 0; i < LOG; i++) terms5[i] <= lane4[i] && !single4 ? stride << i : '0;
+        end
+        if (free6) begin
+            negative <= value5[VALUE_BITS-1];
+            magnitude <= value5[VALUE_BITS-1] ? -value5 : value5;
+            row <= base5 + lanes5;
         end
         if (reset) begin
-            {valid1, valid2, valid4, found} <= '0;
+            {valid1, valid2, valid5, found} <= '0;
+            {none, one} <= '1;
             mask <= '0;
         end else begin
             if (row_taken) {valid2, valid1} <= {valid1, row_valid};
-            if (leave) mask <= fresh;
-            else if (free4) mask <= mask & ~first;
-            if (free4) valid4 <= mask != '0;
-            if (free5) found <= valid4;
+            // How many neurons are left is known with them, not from them.
+            if (leave) {none, one, mask} <= {fresh == '0, engine::at_most_one(16'(fresh)), fresh};
+            else if (free4) {none, one, mask} <= {one, engine::at_most_two(16'(mask)), mask & ~first};
+            if (free5) valid5 <= there4;
+            if (free6) found <= valid5;
         end
     end
     logic unused;

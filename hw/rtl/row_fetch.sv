@@ -21,15 +21,15 @@ module row_fetch #(
     output logic [1:0] request_length,  // beats - 1
     output logic info_push,
     input logic info_full,
-    output logic [8:0] info  // end of the tile, with beats, beats - 1, sign, digit
+    output logic [9:0] info  // the last tile, end of the tile, with beats, beats - 1, sign, digit
 );
     localparam int BITS = $clog2(QUEUE_WORDS);
     logic [BITS:0] head, tail, unread;  // unread: events of this tile
-    logic active, all_there, first_tile, none, one, last_event, may, step, enable, leave, unused;
+    logic active, all_there, first_tile, last_tile, none, one, last_event, may, step, enable, leave, unused;
     logic [19:0] tiles_left;
     logic [engine::BEAT_ADDRESS_BITS+4:0] word, entry;
     // The stages behind the choice of an event: its word is read, stands in a register, is the request.
-    logic valid1, valid2, valid3, last1, last2, with1, with2;
+    logic valid1, valid2, valid3, final1, final2, last1, last2, with1, with2;
     logic [21:0] offset, beats_left;
     logic [1:0] length;
 
@@ -55,11 +55,11 @@ module row_fetch #(
 
     always_ff @(posedge clock) begin
         if (enable) begin
-            {last1, with1} <= {last_event, !none};
-            {last2, with2} <= {last1, with1};
+            {final1, last1, with1} <= {last_tile, last_event, !none};
+            {final2, last2, with2} <= {final1, last1, with1};
             entry <= word;
             request_beat <= entry[5+:engine::BEAT_ADDRESS_BITS] + {{(engine::BEAT_ADDRESS_BITS - 22) {1'b0}}, offset};
-            info <= {last2, with2, length, entry[4:0]};
+            info <= {final2, last2, with2, length, entry[4:0]};
             if (valid2 && last2) begin
                 offset <= offset + {19'd0, tile_beats};
                 beats_left <= beats_left - {19'd0, tile_beats};
@@ -70,6 +70,7 @@ module row_fetch #(
             beats_left <= row_beats;
             tiles_left <= tiles;
             first_tile <= 1'b1;
+            last_tile <= tiles == 20'd1;
             head <= '0;
             tail <= '0;
             unread <= '0;
@@ -78,6 +79,7 @@ module row_fetch #(
             if (step && last_event) begin
                 tiles_left <= tiles_left - 20'd1;
                 first_tile <= 1'b0;
+                last_tile <= tiles_left == 20'd2;
                 head <= '0;
                 unread <= tail;
             end else begin
@@ -88,7 +90,7 @@ module row_fetch #(
         if (reset) {active, all_there, valid1, valid2, valid3} <= '0;
         else begin
             if (start) active <= 1'b1;
-            else if (step && last_event && tiles_left == 20'd1) active <= 1'b0;
+            else if (step && last_event && last_tile) active <= 1'b0;
             all_there <= filled && !start;
             if (enable) {valid1, valid2, valid3} <= {step, valid1, valid2};
         end

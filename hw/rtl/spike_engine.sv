@@ -161,7 +161,7 @@ module spike_engine #(
     logic [64/PORTS-1:0] flags;
     logic [PORTS*V-1:0] vector_data, signal_in, signal_out, vector_state_data, state_in, state_out, lanes_data;
     logic reads_signals, vector_read, scan_read, result_read, signal_read, scan_pass, result_pass, signal_pass, state_read, vector_request, vector_pop, geometry_request, geometry_pop;
-    logic lanes_valid, lanes_take, lanes_last;
+    logic lanes_valid, lanes_take;
     logic [engine::BEAT_ADDRESS_BITS-1:0] vector_beat, geometry_beat;
 
     event_input #(.PORTS(PORTS), .VALUE_BITS(V), .SIGNAL_BITS(S)) events (
@@ -174,7 +174,7 @@ module spike_engine #(
         .flag_read, .flag_block, .flags, .signal_read(scan_read), .signal_read_address(scan_address), .signal_pass(scan_pass), .signal_data(signal_out), .request(weight_request),
         .request_ready(weight_ready), .request_beat(weight_beat), .request_length(weight_length), .beat_valid(weight_valid), .beat(weight_data), .beat_pop(weight_pop),
         .geometry_request, .geometry_ready(constant_ready), .geometry_beat, .constant_valid, .constant_data, .geometry_pop,
-        .job_start(synapse_job_start), .job(synapse_job), .feed_start(synapse_feed_start), .feed(synapse_feed), .vector_busy, .lanes_valid, .lanes_data, .lanes_take, .lanes_last
+        .job_start(synapse_job_start), .job(synapse_job), .feed_start(synapse_feed_start), .feed(synapse_feed), .vector_busy, .lanes_valid, .lanes_data, .lanes_take
     );
     assign job_start = synapse_job_start || own_job_start;
     assign job = synapse_busy ? synapse_job : own_job;
@@ -183,7 +183,7 @@ module spike_engine #(
     vector_unit #(
         .BEAT_BITS(BEAT_BITS), .PORTS(PORTS), .VALUE_BITS(V), .COMPARE_BITS(COMPARE_BITS), .SIGNAL_WORDS(SIGNAL_WORDS), .STATE_WORDS(STATE_WORDS)
     ) vectors (
-        .clock, .reset, .start(job_start), .next_job(job), .op, .busy(vector_busy), .lanes_valid, .lanes_data, .lanes_take, .lanes_last,
+        .clock, .reset, .start(job_start), .next_job(job), .op, .busy(vector_busy), .lanes_valid, .lanes_data, .lanes_take,
         .feed_start, .feed, .feed_ready, .feed_discard, .feed_idle, .request(vector_request), .request_ready(constant_ready), .request_beat(vector_beat), .beat_valid(constant_valid), .beat(constant_data),
         .beat_pop(vector_pop), .serial(job_serial), .reads_signals, .signal_read(vector_read), .signal_read_address(vector_read_address), .signal_data(signal_out),
         .signal_write(vector_write), .signal_write_address(vector_write_address), .signal_write_data(vector_data), .signal_used(vector_used), .state_read,

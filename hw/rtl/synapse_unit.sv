@@ -48,8 +48,7 @@ module synapse_unit #(
     input logic vector_busy,
     output logic lanes_valid,
     output logic [PORTS*VALUE_BITS-1:0] lanes_data,
-    input logic lanes_take,
-    input logic lanes_last
+    input logic lanes_take
 );
     localparam int LOG = $clog2(BEAT_BITS / 32);
     localparam int LANE_LOG = $clog2(LANES);
@@ -64,6 +63,7 @@ module synapse_unit #(
     // --- Shape of a pass: outputs of the Linear, or of one group at one position. ---
     logic [S:0] outputs, groups, tiles, row_beats;
     logic [2:0] tile_beats, alignment;
+    logic [LANE_LOG-PORT_LOG-1:0] end_group;  // of PORTS outputs, in the last tile
     engine::beat_address_t weights_beat, stride_beats, tap_beats;
     logic [16*24-1:0] geometry;
     logic [6*S-1:0] products;
@@ -80,6 +80,7 @@ module synapse_unit #(
     always_ff @(posedge clock) begin
         tiles <= ceiling(outputs, LANE_LOG);
         groups <= conv ? outputs : ceiling(outputs, PORT_LOG);
+        end_group <= (LANE_LOG - PORT_LOG)'(ceiling(outputs, PORT_LOG) - 1'b1);
         row_beats <= op.param[1] ? ceiling(outputs, LANE_LOG) : op.param[2] ? ceiling(outputs, LANE_LOG - 1) : ceiling(outputs, LANE_LOG - 2);
         tile_beats <= op.param[1] ? 3'd1 : op.param[2] ? 3'd2 : 3'd4;
         tap_beats <= engine::beat_address_t'((S + 1)'(row_beats + (S + 1)'(alignment))) & ~engine::beat_address_t'(alignment);
@@ -132,18 +133,18 @@ module synapse_unit #(
 
     // --- Queue, fetch, lanes. ---
     logic fetch_busy, posts, post, info_push, info_full, info_valid, info_pop;
-    logic [8:0] info_in, info;
+    logic [9:0] info_in, info;
 
     row_fetch #(.QUEUE_WORDS(QUEUE_WORDS)) fetch (
         .clock, .reset, .start(state == PASS), .push, .event_entry, .filled, .tiles(20'(tiles)), .tile_beats, .row_beats(22'(row_beats)),
         .busy(fetch_busy), .post(posts), .post_ready(!posted && !post), .request, .request_ready, .request_beat, .request_length, .info_push, .info_full, .info(info_in)
     );
-    fifo #(.WIDTH(9), .DEPTH(128)) infos (
+    fifo #(.WIDTH(10), .DEPTH(128)) infos (
         .clock, .reset, .push(info_push), .in(info_in), .full(info_full), .pop(info_pop), .valid(info_valid), .out(info)
     );
     lane_array #(.LANES(LANES), .PORTS(PORTS), .VALUE_BITS(VALUE_BITS)) lanes (
-        .clock, .reset, .weight_bits(op.param[3:0]), .info_valid, .info, .info_pop, .beat_valid, .beat, .beat_pop,
-        .valid(lanes_valid), .data(lanes_data), .take(lanes_take), .last(lanes_last)
+        .clock, .reset, .weight_bits(op.param[3:0]), .info_valid, .info, .last_group(end_group), .info_pop, .beat_valid, .beat, .beat_pop,
+        .valid(lanes_valid), .data(lanes_data), .take(lanes_take)
     );
 
     // --- Jobs: one per pass, as soon as it is known whether further planes follow; with these, bias and shift come last, over

@@ -19,7 +19,6 @@ module vector_unit #(
     input logic lanes_valid,
     input logic [PORTS*VALUE_BITS-1:0] lanes_data,
     output logic lanes_take,
-    output logic lanes_last,  // with take: the job needs no further group
     // Constants. Those of a job are started before it or with it, if it takes any.
     input logic feed_start,
     input engine::feed_t feed,
@@ -93,7 +92,6 @@ module vector_unit #(
     assign constants_valid = is_lif || ((!takes_words || words_valid) && (!takes_bytes || bytes_valid));
     assign first_issue = issue && !step;
     assign lanes_take = first_issue && job.from_lanes && (!job.serial || lane_at == '1 || last_item);
-    assign lanes_last = last_item;
     assign stride = job.serial ? job.step[A-1:0] : GROUP;
 
     // --- Stages 1 to 3: the memories read and answer, the answers stand in their registers. ---
