@@ -134,8 +134,14 @@ def test_other_builds_give_the_same_spikes(assert_exact: Callable[..., Trace]) -
     program = every_op(8)
     image = images.pack_image(program, sizes.beat_words)
     assert check_image(image, sizes) is None
-    executable = rtl.Executable(program, image, toolchain.build_rtl(sizes, ("-O0",)), SURROUNDINGS[3])
-    assert_exact(program, graded(program, 8, 6), executable)
+    built = toolchain.build_rtl(sizes, ("-O0",))
+    assert_exact(program, graded(program, 8, 6), rtl.Executable(program, image, built, SURROUNDINGS[3]))
+    narrow = images.pack_image(program, sizes.beat_words // 2)
+    refusal = check_image(narrow, sizes)
+    with SimulatedBus(built, Surroundings(), timeout=60.0) as bus:
+        with pytest.raises(BackendError, match=r"status 16\): ROWS_UNALIGNED"):
+            Driver(bus).load_unchecked(narrow)
+        assert refusal and refusal.status == bus.read_register(OFFSETS["status"])
 
 
 def test_counters_are_the_rows_and_additions_of_the_spikes() -> None:
