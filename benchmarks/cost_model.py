@@ -122,11 +122,12 @@ def validate(case: Case) -> tuple[int, float, str, float, float]:
     """Cycles of all tokens, simulated and modelled; the op with the largest error in cycles, that error, and its error in percent."""
     units, cycles = cost_model.unit_costs(), case.simulate()
     tokens = profile(case.program, case.spikes, case.setting.sizes.ports)
-    total = sum(cost_model.total_cycles(case.program, works, case.setting, units, traced=True) for works in tokens)
+    total = sum(cost_model.token_cycles(case.program, works, units, traced=True) for works in tokens)
     by_op: dict[str, float] = defaultdict(float)
     for works in tokens:
         for work, modelled in zip(works, cost_model.op_cycles(works, case.setting, units), strict=True):
             by_op[work.name] += modelled
+            total += modelled
     wrong = {name: of_op - int(cycles.ops[name].sum()) for name, of_op in by_op.items()}
     worst = max(wrong, key=lambda name: abs(wrong[name]))
     return int(cycles.total.sum()), total, worst, wrong[worst] / len(tokens), wrong[worst] / max(1, int(cycles.ops[worst].sum()))

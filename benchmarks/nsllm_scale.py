@@ -138,7 +138,7 @@ def evaluate(choice: Choice, known: dict[str, Role]) -> Result:
     groups = {"projections": 0.0, "elementwise": 0.0, "embedding and head": 0.0}
     for work, cycles in zip(works, cost_model.op_cycles(works, where, units), strict=True):
         groups[group_of(work)] += cycles
-    groups["answer, descriptors"] = cost_model.token_cycles(works, where, units, len(works), VOCABULARY)
+    groups["answer, descriptors"] = cost_model.answer_cycles(works, units, len(works), VOCABULARY)
     done = mean_work([works], where)
     energy = joules(done, board.power)
     assert energy is not None

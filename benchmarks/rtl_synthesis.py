@@ -1,8 +1,8 @@
 """Area and clock of the SystemVerilog engine on an ECP5: yosys for each size, nextpnr over placement seeds.
 
     pip install 'nsllm-nir[synthesis]'
-    python benchmarks/rtl_synthesis.py                       # area at 64, 128 and 256 lanes
-    python benchmarks/rtl_synthesis.py --place 64 --seeds 5  # and the clock of the engine with 64 lanes over 5 seeds
+    python benchmarks/rtl_synthesis.py                     # area at 64, 128 and 256 lanes
+    python benchmarks/rtl_synthesis.py --place 64:5 256:1  # and the clock: 64 lanes over placement seeds 1 to 5, 256 lanes with seed 1
 
 Writes benchmarks/rtl_synthesis.md. The engine stands alone (out of context): its ports are not pins, so paths between ports
 and registers do not count. Boards with pins: benchmarks/boards.py.
@@ -34,10 +34,30 @@ def area_row(lanes: int, area: synthesis.Area) -> str:
     return f"| {lanes} | {area.lut:,} | {area.carry:,} | {area.ff:,} | {area.block_ram} | {area.lut_ram} | {area.dsp} | {alone:.1f} | {with_carries:.1f} |"
 
 
+def lanes_and_seeds(text: str) -> tuple[int, int]:
+    lanes, seeds = map(int, text.split(":"))
+    if lanes not in LANES or seeds < 1:
+        raise ValueError
+    return lanes, seeds
+
+
+def clocks(folder: Path, lanes: int, seeds: int, timeout: float, progress: Steps) -> list[str]:
+    """The table of one size that is synthesised in ``folder``, placed and routed with the seeds from 1."""
+    lines = ["", f"Clock with {lanes} lanes on LFE5U-85F-6 (placed and routed, target {CLOCK:g} MHz):", ""]
+    lines += ["| seed | MHz | longest path | ns | of which wires | TRELLIS_COMB | TRELLIS_FF |", "|---|---|---|---|---|---|---|"]
+    reached = []
+    for seed in range(1, seeds + 1):
+        progress(f"place {lanes} lanes, seed {seed}")
+        placed = synthesis.place_ecp5(folder, "spike_engine", DEVICE, CLOCK, seed, timeout)
+        reached.append(placed.fmax_mhz)
+        used = " | ".join(f"{placed.used[kind][0]:,}" for kind in ("TRELLIS_COMB", "TRELLIS_FF"))
+        lines.append(f"| {seed} | {placed.fmax_mhz:.1f} | {placed.critical} | {placed.critical_ns:.1f} | {placed.routing_ns:.1f} | {used} |")
+    return [*lines, "", f"Median {statistics.median(reached):.1f} MHz, lowest {min(reached):.1f}, highest {max(reached):.1f}."]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--place", type=int, choices=LANES, help="lanes of the engine to place and route")
-    parser.add_argument("--seeds", type=int, default=5, help="placement seeds, from 1")
+    parser.add_argument("--place", type=lanes_and_seeds, nargs="+", default=[], metavar="LANES:SEEDS", help="sizes to place and route, seeds from 1")
     parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for one run of a tool")
     options = parser.parse_args()
     lines = [
@@ -54,17 +74,8 @@ def main() -> None:
             folder.mkdir()
             progress(f"synthesise {lanes} lanes")
             lines.append(area_row(lanes, synthesis.synthesise("ecp5", "spike_engine", folder, sizes(lanes), timeout=options.timeout)))
-        if options.place:
-            lines += ["", f"Clock with {options.place} lanes on LFE5U-85F-6 (placed and routed, target {CLOCK:g} MHz):", ""]
-            lines += ["| seed | MHz | longest path | ns | of which wires | TRELLIS_COMB | TRELLIS_FF |", "|---|---|---|---|---|---|---|"]
-            reached = []
-            for seed in range(1, options.seeds + 1):
-                progress(f"place {options.place} lanes, seed {seed}")
-                placed = synthesis.place_ecp5(Path(scratch) / str(options.place), "spike_engine", DEVICE, CLOCK, seed, options.timeout)
-                reached.append(placed.fmax_mhz)
-                used = " | ".join(f"{placed.used[kind][0]:,}" for kind in ("TRELLIS_COMB", "TRELLIS_FF"))
-                lines.append(f"| {seed} | {placed.fmax_mhz:.1f} | {placed.critical} | {placed.critical_ns:.1f} | {placed.routing_ns:.1f} | {used} |")
-            lines += ["", f"Median {statistics.median(reached):.1f} MHz, lowest {min(reached):.1f}, highest {max(reached):.1f}."]
+        for lanes, seeds in options.place:
+            lines += clocks(Path(scratch) / str(lanes), lanes, seeds, options.timeout, progress)
     (Path(__file__).parent / "rtl_synthesis.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

@@ -95,18 +95,17 @@ def cycles(work: Work, setting: Setting, units: Units, lead: float = 0.0) -> flo
             return _job(work, setting, units, lead, groups * unit["group"])
 
 
-def token_cycles(works: Sequence[Work], setting: Setting, units: Units, ports: int, result_words: int) -> float:
-    """Clock cycles of a token beside its ops: descriptors, and the answer of ``result_words`` values of ``ports`` signals looked at."""
+def token_cycles(program: Program, works: Sequence[Work], units: Units, traced: bool = False) -> float:
+    """Clock cycles of a token beside its ops: descriptors and the answer, which if ``traced`` holds every traced signal, not only the outputs."""
+    words = sum(program.signals[name].size for name in (program.traced if traced else program.outputs))
+    return answer_cycles(works, units, len(program.traced), words)
+
+
+def answer_cycles(works: Sequence[Work], units: Units, ports: int, result_words: int) -> float:
+    """As `token_cycles`, where the answer looks at ``ports`` signals and has ``result_words`` values."""
     unit = units["token"]
     delays = any(work.kind == "Delay" and work.steps for work in works)
     return unit["fixed"] + len(works) * (unit["op"] + unit["delays"] * delays) + unit["port"] * ports + result_words
-
-
-def total_cycles(program: Program, works: Sequence[Work], setting: Setting, units: Units, traced: bool = False) -> float:
-    """Clock cycles of one token. traced: the answer holds every traced signal, as in a run of the backend, not only the outputs."""
-    shown = program.traced if traced else program.outputs
-    words = sum(program.signals[name].size for name in shown)
-    return sum(op_cycles(works, setting, units)) + token_cycles(works, setting, units, len(program.traced), words)
 
 
 def beats(work: Work, setting: Setting) -> float:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.errors import InputError, LossyConversionError
+from nsllm_nir.errors import InputError
 from nsllm_nir.hw import cost_model
-from nsllm_nir.hw.boards import Board, Power
+from nsllm_nir.hw.boards import Board, Power, require_fit
 from nsllm_nir.hw.cost_model import Setting
-from nsllm_nir.hw.image_check import check_image, read_header
+from nsllm_nir.hw.image_check import read_header
 from nsllm_nir.hw.work import Work, profile
 from nsllm_nir.program import Program
 
@@ -114,14 +114,11 @@ def estimate(program: Program, image: bytes, spikes: NDArray[np.integer], board:
         LossyConversionError: the program does not fit the build or the memory of the board (names the limit).
         InputError: the spikes do not fit the program.
     """
-    if refusal := check_image(image, board.engine):
-        raise LossyConversionError(f"the program does not fit the engine on {board.name}: {refusal.text}")
-    if len(image) > 4 * board.memory.words:
-        raise LossyConversionError(f"the program image has {len(image):,} bytes, the memory of {board.name} holds {4 * board.memory.words:,}")
+    require_fit(image, board)
     where, units = setting(board), cost_model.unit_costs()
     tokens = profile(program, spikes, board.engine.ports)
-    total = float(np.mean([cost_model.total_cycles(program, works, where, units) for works in tokens]))
     taken = np.mean([cost_model.op_cycles(works, where, units) for works in tokens], axis=0).tolist()
+    total = sum(taken) + float(np.mean([cost_model.token_cycles(program, works, units) for works in tokens]))
     ops = tuple(_op(works, where, cycles, total) for works, cycles in zip(zip(*tokens, strict=True), taken, strict=True))
     header = read_header(image)
     memory = {

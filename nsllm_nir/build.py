@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import reference
-from .errors import BackendError, LossyConversionError
+from .errors import BackendError
 from .exporters import image as images
 from .exporters import rtl
 from .exporters.hls import build_vitis, check_new_folder, new_folder, render
 from .hw import bitstream, boards, floorplan, synthesis, toolchain
 from .hw.boards import Board
 from .hw.floorplan import Floorplan
-from .hw.image_check import HEADER_WORDS, OP_WORDS, Descriptor, check_image
+from .hw.image_check import HEADER_WORDS, OP_WORDS, Descriptor
 from .hw.simulated_bus import Surroundings
 from .hw.synthesis import Area, Placement, Progress
 from .program import Conv2d, Linear, Program
@@ -158,13 +158,7 @@ def pack(program: Program, board: Board) -> bytes:
         LossyConversionError: the engine or the memory of the board cannot hold it (names the limit).
     """
     image = images.pack_image(program, board.engine.beat_words)
-    if refusal := check_image(image, board.engine):
-        raise LossyConversionError(f"{board.name}: the program does not fit the spike engine of this board: {refusal.text}")
-    if len(image) > 4 * board.memory.words:
-        raise LossyConversionError(
-            f"{board.name}: the program image has {len(image) // 4:,} words, the {board.memory.kind} memory of this board {board.memory.words:,}; "
-            "take narrower weights, a smaller model or another board"
-        )
+    boards.require_fit(image, board)
     return image
 
 

@@ -84,7 +84,7 @@ def check(program: Program, given: np.ndarray, memory: tuple[int, int]) -> None:
     where, units = replace(PLACE, latency=float(memory[0]), interval=float(memory[1])), cost_model.unit_costs()
     works = profile(program, given, PLACE.sizes.ports)
     assert [sum(cost_model.beats(work, where) for work in token) for token in works] == executable.cycles.beats.tolist()
-    modelled = [cost_model.total_cycles(program, token, where, units, traced=True) for token in works]
+    modelled = [sum(cost_model.op_cycles(token, where, units)) + cost_model.token_cycles(program, token, units, traced=True) for token in works]
     np.testing.assert_allclose(modelled, executable.cycles.total, rtol=0.05)
 
 

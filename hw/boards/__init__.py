@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from nsllm_nir.errors import InputError
+from nsllm_nir.errors import InputError, LossyConversionError
+from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.toolchain import RtlSizes
 
 FOLDER = Path(__file__).parent
@@ -107,6 +108,21 @@ def load(name: str) -> Board:
     if board.device.family not in FAMILIES:
         raise InputError(f"{path.name}: device.family must be one of {', '.join(FAMILIES)}, got {board.device.family!r}")
     return board
+
+
+def require_fit(image: bytes, board: Board) -> None:
+    """Check that the engine and the memory of a board hold a program image.
+
+    Raises:
+        LossyConversionError: they do not (names the limit).
+    """
+    if refusal := check_image(image, board.engine):
+        raise LossyConversionError(f"{board.name}: the program does not fit the spike engine of this board: {refusal.text}")
+    if len(image) > 4 * board.memory.words:
+        raise LossyConversionError(
+            f"{board.name}: the program image has {len(image) // 4:,} words, the {board.memory.kind} memory of this board {board.memory.words:,}; "
+            "take narrower weights, a smaller model or another board"
+        )
 
 
 def _read(kind: Any, content: Any, where: str) -> Any:
