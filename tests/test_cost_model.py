@@ -155,7 +155,7 @@ def test_a_build_that_cannot_be_is_refused(options: dict[str, float]) -> None:
     [
         (replace(VCK190, engine=replace(VCK190.engine, signal_words=64)), "SIGNALS_TOO_SMALL"),
         (replace(VCK190, engine=replace(VCK190.engine, queue_words=64)), "QUEUE_TOO_SMALL"),
-        (replace(VCK190, memory=replace(VCK190.memory, words=100)), "memory of vck190 holds 400"),
+        (replace(VCK190, memory=replace(VCK190.memory, words=100)), "vck190: the program image has 2,564 words, the external memory of this board 100"),
     ],
 )
 def test_a_program_that_does_not_fit_names_the_limit(board: boards.Board, limit: str) -> None:
