@@ -29,6 +29,9 @@ module image_memory #(
     logic [7:0] left;
     logic active, step, last, outside, reads, read_last, read_outside;
     logic [BEAT_BITS-1:0] data;
+    logic written;  // the word of the host stands in a register, as it comes from a memory too
+    logic [WORD_BITS-1:0] written_address;
+    logic [31:0] written_data;
     logic unused;
 
     assign step = !s_axi_rvalid || s_axi_rready;
@@ -39,12 +42,13 @@ module image_memory #(
 
     for (genvar k = 0; k < BEAT_WORDS; k++) begin : g_word
         ram #(.WIDTH(32), .DEPTH(BEATS)) words (
-            .clock, .write(write && write_address[PLACE_BITS-1:0] == PLACE_BITS'(k)), .write_address(write_address[WORD_BITS-1:PLACE_BITS]),
-            .write_data, .read(step), .read_address(beat[BITS-1:0]), .read_data(data[32*k+:32])
+            .clock, .write(written && written_address[PLACE_BITS-1:0] == PLACE_BITS'(k)), .write_address(written_address[WORD_BITS-1:PLACE_BITS]),
+            .write_data(written_data), .read(step), .read_address(beat[BITS-1:0]), .read_data(data[32*k+:32])
         );
     end
 
     always_ff @(posedge clock) begin
+        {written, written_address, written_data} <= {write, write_address, write_data};
         if (s_axi_arvalid && s_axi_arready) begin
             beat <= s_axi_araddr[63:LOW];
             left <= s_axi_arlen;
