@@ -48,7 +48,7 @@ module uart_bridge #(
     localparam logic [7:0] SEND = 8'd5;
     localparam logic [7:0] RECEIVE = 8'd6;
     localparam int LEVEL_BITS = $clog2(QUEUE_WORDS) + 1;
-    typedef enum logic [3:0] {IDLE, HEAD, PAYLOAD, CHECK, DECIDE, FETCH, MOVE, READ, WRITE, SHOW, LOAD, BYTES, TAIL} state_t;
+    typedef enum logic [3:0] {IDLE, HEAD, PAYLOAD, CHECK, JUDGE, DECIDE, FETCH, MOVE, READ, WRITE, SHOW, LOAD, BYTES, TAIL} state_t;
     state_t state;
 
     function automatic logic [15:0] crc16(input logic [15:0] crc, input logic [7:0] data);
@@ -102,24 +102,23 @@ module uart_bridge #(
     assign memory_address = address[MEMORY_BITS+1:2];
     assign memory_data = stored;
 
-    // --- What is refused, and how many words are answered. ---
+    // --- What is refused, and how many words are answered: registers that stand in DECIDE. ---
     logic refused, damaged;
     logic [3:0] status;  // last word of a result packet, interrupt, damaged, refused
     logic [7:0] answered;
-    assign damaged = crc != '0;
-    always_comb begin
-        refused = 1'b0;
-        answered = '0;
+    always_ff @(posedge clock) begin
+        damaged <= crc != '0;
+        refused <= 1'b0;
+        answered <= '0;
         case (operation)
-            RESET: answered = 8'd3;
-            READ_REGISTER: answered = 8'd1;
-            WRITE_REGISTER: refused = count != 8'd1;
-            WRITE_MEMORY: refused = count == '0 || address[1:0] != '0 || {2'd0, address[31:2]} + {24'd0, count} > MEMORY_WORDS;
-            SEND: refused = count == '0 || {1'b0, events} + (LEVEL_BITS + 1)'(count) > (LEVEL_BITS + 1)'(QUEUE_WORDS);
-            RECEIVE: answered = {{(32 - LEVEL_BITS) {1'b0}}, results} < {24'd0, address[7:0]} ? 8'(results) : address[7:0];
-            default: refused = 1'b1;
+            RESET: answered <= 8'd3;
+            READ_REGISTER: answered <= 8'd1;
+            WRITE_REGISTER: refused <= count != 8'd1;
+            WRITE_MEMORY: refused <= count == '0 || address[1:0] != '0 || {2'd0, address[31:2]} + {24'd0, count} > MEMORY_WORDS;
+            SEND: refused <= count == '0 || {1'b0, events} + (LEVEL_BITS + 1)'(count) > (LEVEL_BITS + 1)'(QUEUE_WORDS);
+            RECEIVE: answered <= {{(32 - LEVEL_BITS) {1'b0}}, results} < {24'd0, address[7:0]} ? 8'(results) : address[7:0];
+            default: refused <= 1'b1;
         endcase
-        if (damaged || refused) answered = '0;
     end
 
     // --- The answer. ---
@@ -173,12 +172,14 @@ module uart_bridge #(
             if (received) begin
                 place <= place + 1'b1;
                 index <= '0;
-                if (place[0]) state <= DECIDE;
+                if (place[0]) state <= JUDGE;
             end
+            JUDGE: state <= DECIDE;
             DECIDE: begin
                 place <= '0;
                 status <= {refused && !damaged, damaged, done, 1'b0};
-                if (damaged || refused || answered != '0 || operation == RECEIVE) count <= answered;
+                if (damaged || refused) count <= '0;
+                else if (answered != '0 || operation == RECEIVE) count <= answered;
                 state <= SHOW;
                 if (!damaged && !refused)
                     case (operation)
