@@ -19,7 +19,8 @@ struct Beat {
 
 class Bench {
 public:
-    Bench() : words(WORDS) {
+    Bench(int count, char** values) : words(WORDS) {
+        context.commandArgs(count, values);
         context.randReset(2);
         bench.s_axi_arvalid = bench.s_axi_rready = bench.write = 0;
         bench.reset = bench.flush = 1;
@@ -101,8 +102,8 @@ private:
 };
 }  // namespace
 
-int main(int, char** values) {
-    Bench b;
+int main(int count, char** values) {
+    Bench b(count, values);
     std::srand(1);
     const auto chance = [](int n) { return std::rand() % n == 0; };
     for (unsigned place = 0; place < WORDS; ++place) b.write(place, place * 0x9E3779B9U);
@@ -134,7 +135,9 @@ int main(int, char** values) {
         asked = b.bench.s_axi_arvalid && !b.request;
         writes = writes && !b.wrote;
     }
-    b.bench.flush = b.bench.write = b.bench.s_axi_arvalid = 0;
+    b.bench.flush = b.bench.s_axi_arvalid = 0;
+    for (; writes; writes = !b.wrote) b.clock();
+    b.bench.write = 0;
     b.drain();
     const unsigned random_beats = b.beats, row = 1024 / BYTES;  // beats of a row of one bank
 

@@ -1,6 +1,6 @@
 // An SDRAM of 16 bits, 4 banks, 8192 rows and 512 columns that ends the simulation at the first thing a controller does wrong. Its times are the
 // slowest of the parts on ULX3S boards: AS4C16M16SA-7, IS42S16160G-7, MT48LC16M16A2-75, W9825G6KH-6. A word that is read out is right only in the
-// second half of its cycle, and wrong in the first: access time, pins and wires.
+// second half of its cycle, and wrong in the first: access time, pins and wires. +image=FILE: what is in it at power-up, 16-bit words in hexadecimal.
 module sdram_model #(
     parameter int PERIOD_PS = 13333
 ) (
@@ -30,7 +30,7 @@ module sdram_model #(
     localparam int STAGES = LATENCY + BURST;
     localparam longint NEVER = -1_000_000_000;
 
-    logic [15:0] cells[1 << 24];  // bank, row, column
+    logic [15:0] cells[1 << 24];  // row, bank, column
     logic [12:0] rows[4];
     logic [3:0] open = '1;
     longint now = 0, edges = 0, row_at = NEVER, refreshed = NEVER, mode_edge = NEVER, mode_at = 0, refreshes = 0, read_edge = NEVER;
@@ -41,6 +41,9 @@ module sdram_model #(
     logic [15:0] word;
     logic out = 0;
     assign d = out ? word : 'z;
+
+    string image;
+    initial if ($value$plusargs("image=%s", image) != 0) $readmemh(image, cells);
 
     task automatic check(input bit right, input string what);
         if (!right) $fatal(1, "SDRAM, edge %0d: %s", edges, what);
@@ -83,7 +86,7 @@ module sdram_model #(
                 read_edge = edges;
                 for (int k = 0; k < BURST; k++) begin
                     leaving[LATENCY-1+k] = 1'b1;
-                    words[LATENCY-1+k] = cells[{ba, rows[ba], a[8:3], a[2:0] + 3'(k)}];
+                    words[LATENCY-1+k] = cells[{rows[ba], ba, a[8:3], a[2:0] + 3'(k)}];
                 end
             end
             3'b100: begin  // write
@@ -91,7 +94,7 @@ module sdram_model #(
                 check(now - activated[ba] >= ROW_TO_COLUMN, "write too soon after the row was opened");
                 check(driven && dqm == '0, "write without data");
                 check(leaving == '0, "write cuts off a burst");
-                cells[{ba, rows[ba], a[8:0]}] = d;
+                cells[{rows[ba], ba, a[8:0]}] = d;
                 written[ba] = now;
             end
             3'b010: begin  // precharge
