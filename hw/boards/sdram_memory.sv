@@ -184,7 +184,8 @@ module sdram_memory #(
             pause <= PAUSE_BITS'(POWER_UP);
             setups <= 4'(REFRESHES);
             until_refresh <= ($clog2(REFRESH_INTERVAL))'(REFRESH_INTERVAL - 1);
-            {refresh_due, row_cycles, open, drive} <= '0;
+            {refresh_due, row_cycles, drive} <= '0;
+            open <= '0;  // not with the others: yosys does not take it
             command <= NOP;
             mask <= 1'b1;
         end
