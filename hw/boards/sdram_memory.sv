@@ -1,6 +1,6 @@
 // The program image in an SDRAM of 16 bits, 4 banks, 8192 rows and 512 columns: an AXI4 read slave for bursts (INCR, whole beats). The host writes
 // single words. Reads outside are answered with SLVERR. Rows stay open, one per bank; 1 KiB in a row go to one bank, the next to the next.
-// Cycles follow from times in nanoseconds that hold for every chip of this class and speed grade -7 or faster.
+// Cycles follow from the longest times, in nanoseconds, of AS4C16M16SA-7, IS42S16160G-7, MT48LC16M16A2-75 and W9825G6KH-6.
 module sdram_memory #(
     parameter int BEAT_BITS = 128,  // a multiple of a burst of the SDRAM, 8 words of 16 bits
     parameter int WORDS = 1 << 23,  // of 32 bits; whole beats
