@@ -19,7 +19,6 @@ from nsllm_nir.hw.serial_bus import BAUD
 from nsllm_nir.hw.synthesis import Area, Placement, Progress
 from nsllm_nir.hw.toolchain import rtl_files
 
-TOP = "board_top"
 VCO_MHZ = {"ecp5": 600.0, "nexus": 864.0}  # of the PLL that multiplies the clock, where a family has one here: 400 to 800 and 800 to 1600
 
 
@@ -39,11 +38,16 @@ def design_files() -> list[Path]:
     return [*rtl_files(), *rtl_files(boards.FOLDER)]
 
 
+def top(board: Board) -> str:
+    """The top module of a board with pins."""
+    return "board_top_sdram" if board.memory.kind == "sdram" else "board_top"
+
+
 def parameters(board: Board) -> dict[str, int]:
-    """The parameters of ``board_top`` that build clock, engine and image memory of a board.
+    """The parameters of `top` that build clock, engine and image memory of a board.
 
     Raises:
-        InputError: the clock of the engine is not the oscillator, nor on ECP5 or Nexus a multiple of it.
+        InputError: the clock of the engine is not the oscillator, nor on ECP5 or Nexus a multiple of it; or there is an SDRAM, and no ECP5.
     """
     multiplier, family = round(board.clock_mhz / board.oscillator_mhz), board.device.family
     if multiplier * board.oscillator_mhz != board.clock_mhz or (multiplier > 1 and family not in VCO_MHZ):
@@ -51,7 +55,11 @@ def parameters(board: Board) -> dict[str, int]:
         raise InputError(f"{board.name}: clock_mhz = {board.clock_mhz:g} must be {expected}")
     settings = {"MEMORY_WORDS": board.memory.words, "DIVISOR": round(board.clock_mhz * 1e6 / BAUD)}
     if multiplier > 1:
-        settings |= {"MULTIPLIER": multiplier, "VCO_DIVIDER": round(VCO_MHZ[family] / board.clock_mhz), "NEXUS": int(family == "nexus")}
+        settings |= {"MULTIPLIER": multiplier, "VCO_DIVIDER": round(VCO_MHZ[family] / board.clock_mhz), **({"NEXUS": 1} if family == "nexus" else {})}
+    if board.memory.kind == "sdram":
+        if family != "ecp5":
+            raise InputError(f"{board.name}: an SDRAM needs the family ecp5, got {family}")
+        settings |= {"CLOCK_MHZ": round(board.clock_mhz), "ECP5": 1}
     return {**board.engine.parameters(), **settings}
 
 
@@ -76,7 +84,7 @@ def build_bitstream(board: Board, folder: Path, seed: int = 1, timeout: float = 
 def build_design(
     board: Board, sources: Sequence[Path], settings: dict[str, int], folder: Path, seed: int = 1, timeout: float = 7200.0, progress: Progress | None = None
 ) -> Bitstream:
-    """As `build_bitstream`, from other source files and parameters of a module ``board_top`` with the pins of the board."""
+    """As `build_bitstream`, from other source files and parameters of a module `top` with the pins of the board."""
     flow = _FLOWS.get(board.device.family)
     if not board.pins or flow is None:
         known = [name for name in boards.names() if boards.load(name).pins]
@@ -89,13 +97,13 @@ def build_design(
         work = Path(name)
         (work / "constraints").write_text(constraints(board), encoding="utf-8")
         say(f"synthesis of {board.name}")
-        area = synthesis.synthesise(board.device.family, TOP, work, settings, sources, flow.flags(board.device), timeout, progress)
+        area = synthesis.synthesise(board.device.family, top(board), work, settings, sources, flow.flags(board.device), timeout, progress)
         there = board.device.capacity
         if over := [f"{getattr(area, kind):,} of {there[kind]:,} {kind}" for kind in there if getattr(area, kind) > there[kind]]:
             needs = f"it takes {', '.join(over)}; build fewer lanes or smaller memories"
             raise BackendError(f"the design does not fit {board.device.part} on {board.name}: {needs}")
         say(f"place and route of {board.name}")
-        placement = flow.place(work, TOP, flow.options(board.device), board.clock_mhz, seed, timeout, progress)
+        placement = flow.place(work, top(board), flow.options(board.device), board.clock_mhz, seed, timeout, progress)
         if placement.fmax_mhz < board.clock_mhz:
             raise BackendError(
                 f"the design reaches {placement.fmax_mhz:.1f} MHz on {board.name}, its clock is {board.clock_mhz:g} MHz; try another seed or fewer lanes"

@@ -79,7 +79,8 @@ class Estimate:
 
 
 def configured(board: Board, lanes: int | None = None, ports: int | None = None, clock_mhz: float | None = None) -> Board:
-    """The board with another build or clock. The latency of an external memory stays the same in seconds.
+    """The board with another build or clock. The latency of an external memory stays the same in seconds,
+    the other memories keep the pace of the engine.
 
     Raises:
         InputError: lanes or ports that the engine cannot have, or a clock that is not positive.
@@ -93,8 +94,9 @@ def configured(board: Board, lanes: int | None = None, ports: int | None = None,
         return replace(board, engine=sizes)
     if not clock_mhz > 0:
         raise InputError(f"--clock must be a frequency in MHz above 0, got {clock_mhz:g}")
-    slower = clock_mhz / board.clock_mhz if board.memory.kind == "external" else 1.0
-    return replace(board, engine=sizes, clock_mhz=clock_mhz, memory=replace(board.memory, latency=round(board.memory.latency * slower)))
+    memory, faster = board.memory, clock_mhz / board.clock_mhz
+    changed = {"latency": round(memory.latency * faster)} if memory.kind == "external" else {"bandwidth": memory.bandwidth * faster}
+    return replace(board, engine=sizes, clock_mhz=clock_mhz, memory=replace(memory, **changed))
 
 
 def setting(board: Board) -> Setting:

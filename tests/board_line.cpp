@@ -1,7 +1,7 @@
 // The design of a board at the other end of a serial line: a pipe on one side, bits on the other.
 // Request: operation, word count, payload; reply: status, word count, payload. All are 32-bit words; a byte of the line is a word here.
 //   1 WRITE bytes; 2 READ count, patience: bytes from the board, fewer if none came for so many clock cycles.
-// Arguments: length of a bit of the host, in hundredths of a clock cycle; seed.
+// Arguments: length of a bit of the host, in hundredths of a clock cycle; seed; arguments of the simulation.
 #include <cstdint>
 #include <cstdlib>
 #include <deque>
@@ -14,9 +14,10 @@ using Word = std::uint32_t;
 
 class Line {
 public:
-    Line(long bit, int seed) : bit(bit) {
+    Line(int count, char** values) : bit(std::atol(values[1])) {
+        context.commandArgs(count, values);
         context.randReset(2);
-        context.randSeed(seed);
+        context.randSeed(std::atoi(values[2]));
         board = new Board(&context);
         board->rx = 1;
         board->reset = 1;
@@ -71,8 +72,8 @@ private:
     std::deque<Word> received;
 };
 
-int main(int, char** values) {
-    Line line(std::atol(values[1]), std::atoi(values[2]));
+int main(int count, char** values) {
+    Line line(count, values);
     Word header[2];
     while (std::cin.read(reinterpret_cast<char*>(header), 8)) {
         std::vector<Word> words(header[1]);

@@ -93,6 +93,28 @@ def test_a_program_through_the_serial_line_is_exact(line: Line, random_program: 
             driver.step(np.array([[3, 1], [16, 1]], "<u4"), traced=False)
 
 
+def test_a_program_in_sdram_is_exact(random_program: Callable[..., Program], tokens: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = random_program(1)
+    image, inputs = images.pack_image(program), reference.one_hot(tokens[:4], 16)
+    want = reference.run(program, inputs)
+    here = Path(__file__).parent
+    modules = [*bitstream.design_files(), *(here / "sdram" / f"{name}.sv" for name in ("sdram_model", "sdram_board", "sdram_line"))]
+    board = toolchain.build_simulation("sdram_line", "Board", {**SIZES.parameters(), "DIVISOR": DIVISOR}, modules, [here / "board_line.cpp"], ("-O0",))
+    with plugged(board) as line, SerialBus(line) as bus:
+        assert bus.memory_words == boards.load("ulx3s_sdram").memory.words
+        size = 4 * bus.memory_words
+        driver = Driver(bus, address=size - 4096 * -(-len(image) // 4096))  # the last rows
+        driver.load(image)
+        assert first_difference(compare(want, Trace(EngineSession(program, driver).run(inputs, traced=True)))) is None
+        driver.reset()
+        session = EngineSession(program, driver)
+        assert np.array_equal([session.step(row) for row in inputs], want.values["logits"])
+        Driver(bus).load(image)
+        monkeypatch.setattr(bus, "write_memory", lambda address, words: None)  # behind the end there would be the same, but for the response
+        with pytest.raises(BackendError, match="MEMORY_ERROR"):
+            Driver(bus, address=size).load(image)
+
+
 @pytest.mark.parametrize("skew", [-2, 2], ids=lambda percent: f"{percent:+d} %")
 def test_a_host_of_another_clock_is_understood(board: Path, skew: int) -> None:
     with plugged(board, DIVISOR * (100 + skew)) as line, SerialBus(line) as bus:
@@ -188,9 +210,10 @@ def test_the_image_memory_answers_bursts_one_beat_per_cycle() -> None:
 
 def test_the_source_is_free_of_warnings() -> None:
     verilator = toolchain.find_verilator()
-    command = [verilator.binary, "--lint-only", "-Wall", "--top-module", "board_top", *map(str, bitstream.design_files())]
-    done = subprocess.run(command, env={**os.environ, "VERILATOR_ROOT": str(verilator.root)}, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    for top in ("board_top", "board_top_sdram"):
+        command = [verilator.binary, "--lint-only", "-Wall", "--top-module", top, *map(str, bitstream.design_files())]
+        done = subprocess.run(command, env={**os.environ, "VERILATOR_ROOT": str(verilator.root)}, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 # --- bitstreams ---------------------------------------------------------------------------------------------------------
@@ -272,7 +295,7 @@ def test_timing_that_is_not_met_and_designs_that_do_not_fit(small: Board, echo: 
 def test_missing_tools_and_boards_without_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"crosslinknx: clock_mhz = 75 must be that of the oscillator \(12\), on ecp5 and nexus a multiple of it"):
         bitstream.build_bitstream(replace(boards.load("crosslinknx"), clock_mhz=75.0), tmp_path / "out")
-    with pytest.raises(InputError, match=r"the board vck190 has no pins, .*; boards with a bitstream: crosslinknx, ulx3s"):
+    with pytest.raises(InputError, match=r"the board vck190 has no pins, .*; boards with a bitstream: crosslinknx, ulx3s, ulx3s_sdram"):
         bitstream.build_bitstream(boards.load("vck190"), tmp_path / "out")
     monkeypatch.setattr(synthesis.sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setenv("PATH", "/nonexistent")
@@ -292,8 +315,9 @@ def test_every_board_is_consistent(name: str) -> None:
     assert all(power & (power - 1) == 0 for power in (board.engine.lanes, board.engine.ports, board.engine.queue_words, board.engine.descriptors))
     assert board.memory.words % board.engine.beat_words == 0
     if board.pins:
-        assert set(board.pins) == {"clock", "rx", "tx", "led"} and len(set(board.pins.values())) == 4
-        assert board.memory.kind == "on-chip" and board.io_standard
+        ports = {port.split("[")[0] for port in board.pins}
+        assert {port for port in ports if not port.startswith("sdram_")} == {"clock", "rx", "tx", "led"} and len(set(board.pins.values())) == len(board.pins)
+        assert (board.memory.kind, len(board.pins)) in (("on-chip", 4), ("sdram", 4 + 39)) and board.io_standard
         lowest = {"ecp5": 400, "nexus": 800}[board.device.family]
         assert lowest <= bitstream.parameters(board)["VCO_DIVIDER"] * board.clock_mhz <= 2 * lowest
         assert abs(bitstream.parameters(board)["DIVISOR"] * serial_bus.BAUD / 1e6 / board.clock_mhz - 1) < 0.02
@@ -308,6 +332,7 @@ def test_every_board_is_consistent(name: str) -> None:
         ("clock_mhz = 75.0", "clocks = 75.0", "unknown field clocks; known are name, title"),
         ("lanes = 128", "lane = 128", "engine: unknown field lane"),
         ('family = "ecp5"', 'family = "ice40"', "device.family must be one of ecp5, gowin"),
+        ('kind = "on-chip"', 'kind = "flash"', "memory.kind must be one of on-chip, sdram, external, got 'flash'"),
         ('title = "ULX3S with LFE5U-85F"', "", "missing 1 required positional argument: 'title'"),
         ("[memory]", "[memory", "Expected"),
     ],

@@ -13,6 +13,7 @@ from nsllm_nir.hw.toolchain import RtlSizes
 
 FOLDER = Path(__file__).parent
 FAMILIES = ("ecp5", "gowin", "nexus", "xc7", "xcup", "versal")
+MEMORIES = ("on-chip", "sdram", "external")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Device:
 
 @dataclass(frozen=True)
 class Memory:
-    """Where the program image lies. kind: ``on-chip`` or ``external``; words: its size in 32-bit words.
+    """Where the program image lies. kind: one of `MEMORIES`; words: its size in 32-bit words.
+
+    ``sdram``: of 16 bits at the clock of the engine, behind ``sdram_memory``; ``external``: any other, for estimates only.
 
     latency: clock cycles from a read to its first beat; bandwidth: peak in bytes per second (0 on chip: one beat per cycle);
     efficiency: share of the peak that long reads get.
@@ -61,7 +64,7 @@ class Power:
 class Board:
     """A board and the build of the spike engine for it. clock_mhz: of the engine; oscillator_mhz: of the board's clock pin.
 
-    pins: {port of ``board_top``: location}; `io_standard` is that of all of them. Without pins there is no bitstream, only an estimate.
+    pins: {port of the top module: location}; `io_standard` is that of all of them. Without pins there is no bitstream, only an estimate.
     power: None where no figures are known.
     """
 
@@ -107,6 +110,8 @@ def load(name: str) -> Board:
     board: Board = _read(Board, {"name": name, **content}, path.name)
     if board.device.family not in FAMILIES:
         raise InputError(f"{path.name}: device.family must be one of {', '.join(FAMILIES)}, got {board.device.family!r}")
+    if board.memory.kind not in MEMORIES:
+        raise InputError(f"{path.name}: memory.kind must be one of {', '.join(MEMORIES)}, got {board.memory.kind!r}")
     return board
 
 

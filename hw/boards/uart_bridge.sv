@@ -12,7 +12,8 @@ module uart_bridge #(
     output logic tx,
     output logic engine_reset,
     input logic done,  // the interrupt of the engine
-    output logic memory_write,
+    output logic memory_write,  // held until `memory_ready`
+    input logic memory_ready,
     output logic [MEMORY_BITS-1:0] memory_address,
     output logic [31:0] memory_data,
     output logic [7:0] m_axi_awaddr,
@@ -190,7 +191,8 @@ module uart_bridge #(
                     endcase
             end
             FETCH: state <= MOVE;
-            MOVE: begin
+            MOVE:
+            if (operation != WRITE_MEMORY || memory_ready) begin
                 index <= index + 1'b1;
                 address <= address + (operation == WRITE_MEMORY ? 32'd4 : 32'd0);
                 state <= operation == WRITE_REGISTER ? WRITE : last_word ? SHOW : FETCH;
