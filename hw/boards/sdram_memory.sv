@@ -35,7 +35,7 @@ module sdram_memory #(
     localparam int ROW_TO_COLUMN = cycles(21);
     localparam int PRECHARGE_TIME = cycles(21);
     localparam int ROW_OPEN = cycles(45);  // with the precharge also long enough from row to row of a bank
-    localparam int REFRESH_TIME = cycles(66);
+    localparam int REFRESH_TIME = cycles(70);
     localparam int WRITE_RECOVERY = 2;  // 15 ns up to 133 MHz
     localparam int REFRESH_INTERVAL = CLOCK_MHZ * 125 / 16;  // 8192 in 64 ms
     localparam int REFRESHES = 8;  // at power-up

@@ -22,7 +22,7 @@ module sdram_model #(
     localparam longint ROW_OPEN = 44_000;
     localparam longint ROW_CYCLE = 66_000;
     localparam longint ROW_TO_ROW = 15_000;
-    localparam longint REFRESH = 66_000;
+    localparam longint REFRESH = 70_000;
     localparam longint WRITE_RECOVERY = 15_000;
     localparam longint REFRESH_INTERVAL = 7_812_500;
     localparam int LATENCY = 3;
