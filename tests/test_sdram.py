@@ -45,7 +45,7 @@ def test_another_clock_and_wider_beats() -> None:
 MUTANTS = {
     "refreshes a hundredth too rare": ("CLOCK_MHZ * 125 / 16", "CLOCK_MHZ * 127 / 16", "refresh is late"),
     "row to column a cycle short": ("ROW_TO_COLUMN - 1", "ROW_TO_COLUMN - 2", "too soon after the row was opened"),
-    "writes do not wait for reads": ("write && !reading", "write", "both sides drive the data"),
+    "writes do not wait for reads": ("to_write && !reading", "to_write", "both sides drive the data"),
     "no room asked for": ("active && room != '0 && hit", "active && hit", "wrong data"),
     "reads survive a flush": ("if (flush) completes <= '0;\n        else completes", "completes", "wrong data"),
 }

@@ -95,22 +95,23 @@ module sdram_memory #(
     logic [3:0] setups, row_cycles, open;
     logic [12:0] rows[4];
     logic [$clog2(REFRESH_INTERVAL)-1:0] until_refresh;
-    logic refresh_due, hit, reading;
+    logic refresh_due, hit, reading, to_write;  // to_write: a word of the host waits; a register, as it comes from far away
     logic [1:0] bank;
     logic [12:0] row;
     logic [8:0] column;
     logic [22:0] write_place;
     assign sdram_out = {command, mask, command_bank, address, drive, data};
     assign write_place = 23'(write_address);
-    assign {row, bank, column} = write ? {write_place, 1'b0} : {chunk[20:0], 3'd0};
+    assign {row, bank, column} = to_write ? {write_place, 1'b0} : {chunk[20:0], 3'd0};
     assign hit = open[bank] && rows[bank] == row;
-    assign issue = state == READY && pause == '0 && !refresh_due && !write && active && room != '0 && hit;
+    assign issue = state == READY && pause == '0 && !refresh_due && !to_write && active && room != '0 && hit;
     assign write_ready = state == HIGH;
 
     initial command = NOP;
     always_ff @(posedge clock) begin
         command <= NOP;
         command_bank <= bank;
+        to_write <= write && !write_ready;
         until_refresh <= until_refresh - 1'b1;
         if (until_refresh == '0) begin
             until_refresh <= ($clog2(REFRESH_INTERVAL))'(REFRESH_INTERVAL - 1);
@@ -141,7 +142,7 @@ module sdram_memory #(
                         command <= REFRESH;
                         pause <= PAUSE_BITS'(REFRESH_TIME - 1);
                         refresh_due <= until_refresh == '0;
-                    end else if (refresh_due || ((write || active) && open[bank] && !hit)) begin
+                    end else if (refresh_due || ((to_write || active) && open[bank] && !hit)) begin
                         if (row_cycles == '0) begin
                             command <= PRECHARGE;
                             address <= refresh_due ? ALL_BANKS : '0;
@@ -149,7 +150,7 @@ module sdram_memory #(
                             if (refresh_due) open <= '0;
                             else open[bank] <= 1'b0;
                         end
-                    end else if ((write || active) && !hit) begin
+                    end else if ((to_write || active) && !hit) begin
                         command <= ACTIVATE;
                         address <= row;
                         pause <= PAUSE_BITS'(ROW_TO_COLUMN - 1);
@@ -160,7 +161,7 @@ module sdram_memory #(
                         command <= READ;
                         address <= {4'd0, column};
                         pause <= PAUSE_BITS'(BURST - 1);
-                    end else if (write && !reading) begin
+                    end else if (to_write && !reading) begin
                         drive <= 1'b1;
                         state <= LOW;
                     end
