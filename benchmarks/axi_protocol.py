@@ -46,7 +46,11 @@ class ProgramMaker:
         self.ops = [Input("input", size, levels)]
         source, sums = "input", ""
         for _ in range(int(self.rng.integers(1, 5))):
-            sums, width = self.convolution(source, size) if size % 4 == 0 and self.rng.random() < 0.5 else self.linear(source, size)
+            sums, width = (
+                self.convolution(source, size)
+                if size % 4 == 0 and self.rng.random() < 0.5
+                else self.linear(source, size)
+            )
             source, size = self.neurons(sums, width), width
         return Program(tuple(self.ops), (source, sums), Widths(32, 32))
 
@@ -62,15 +66,25 @@ class ProgramMaker:
         names = []
         for _ in range(int(self.rng.integers(1, 4))):
             weight = self.rng.integers(-top - 1, top + 1, (width, size)).astype(np.int8)
-            names.append(self.add(Linear(self.name(), source, weight, self.rng.integers(-99, 99, width), self.rng.integers(0, 2, width))))
-        return (names[0] if len(names) == 1 else self.add(Sum(self.name(), tuple(names), self.rng.integers(-9, 9, width)))), width
+            names.append(
+                self.add(
+                    Linear(
+                        self.name(), source, weight, self.rng.integers(-99, 99, width), self.rng.integers(0, 2, width)
+                    )
+                )
+            )
+        return (
+            names[0] if len(names) == 1 else self.add(Sum(self.name(), tuple(names), self.rng.integers(-9, 9, width)))
+        ), width
 
     def convolution(self, source: str, size: int) -> tuple[str, int]:
         shape, outputs, top = (2, 2, size // 4), 2 * int(self.rng.integers(1, 9)), int(self.rng.choice([1, 7, 127]))
         groups = int(self.rng.integers(1, 3))
         weight = self.rng.integers(-top - 1, top + 1, (outputs, 2 // groups, 2, 3)).astype(np.int8)
         bias, shift = self.rng.integers(-99, 99, outputs), self.rng.integers(0, 2, outputs)
-        op = Conv2d(self.name(), source, weight, bias, shift, shape, (1, int(self.rng.integers(1, 4))), (1, 2), (1, 1), groups)
+        op = Conv2d(
+            self.name(), source, weight, bias, shift, shape, (1, int(self.rng.integers(1, 4))), (1, 2), (1, 1), groups
+        )
         return self.add(op), int(np.prod(op.output_shape))
 
     def neurons(self, source: str, size: int) -> str:
@@ -78,7 +92,16 @@ class ProgramMaker:
         match self.rng.integers(4):
             case 0:
                 decays = self.rng.integers(500, 4097, (2, size))
-                spikes = self.add(Lif(self.name(), source, decays[0], decays[1], self.rng.integers(50, 500, size), self.rng.integers(-99, 99, size)))
+                spikes = self.add(
+                    Lif(
+                        self.name(),
+                        source,
+                        decays[0],
+                        decays[1],
+                        self.rng.integers(50, 500, size),
+                        self.rng.integers(-99, 99, size),
+                    )
+                )
             case 1:
                 kept = self.add(Integrate(self.name(), source, 256 - 2 ** self.rng.integers(0, 9, size), 0))
                 spikes = self.add(Count(self.name(), kept, self.rng.integers(50, 500, size), 3, True))
@@ -102,14 +125,22 @@ def run(seed: int, binary: Path) -> tuple[Program, Accounts, int]:
     rng = np.random.default_rng(seed)
     program = ProgramMaker(rng).program()
     node = program.inputs[0]
-    spikes = rng.integers(0, node.levels + 1, (TOKENS, node.size)) * (rng.random((TOKENS, node.size)) < rng.choice([0.05, 0.3, 0.9]))
-    latency, interval, stalls, cost = (int(rng.choice(choices)) for choices in ([1, 5, 20, 90], [1, 1, 3], [0, 20, 50, 70], [1, 2, 9]))
+    spikes = rng.integers(0, node.levels + 1, (TOKENS, node.size)) * (
+        rng.random((TOKENS, node.size)) < rng.choice([0.05, 0.3, 0.9])
+    )
+    latency, interval, stalls, cost = (
+        int(rng.choice(choices)) for choices in ([1, 5, 20, 90], [1, 1, 3], [0, 20, 50, 70], [1, 2, 9])
+    )
     address = int(rng.integers(0, 1 << 44)) * 4 * toolchain.RTL_BUILD.beat_words
     with SimulatedBus(binary, Surroundings(latency, interval, stalls, seed, cost)) as bus:
         driver = Driver(bus, address)
         driver.load(images.pack_image(program, driver.sizes.beat_words))
         got = Trace(EngineSession(program, driver).run(spikes, traced=True))
-        return program, bus.accounts(), sum(result.differences for result in compare(reference.run(program, spikes), got))
+        return (
+            program,
+            bus.accounts(),
+            sum(result.differences for result in compare(reference.run(program, spikes), got)),
+        )
 
 
 def main() -> None:
@@ -125,7 +156,11 @@ def main() -> None:
             continue
         ops.update(type(op).__name__ for op in program.ops)
         totals.update(
-            clock_cycles=accounts.cycles, bursts_read=accounts.bursts, beats_read=accounts.beats, rules_checked=accounts.checks, different_cells=differences
+            clock_cycles=accounts.cycles,
+            bursts_read=accounts.bursts,
+            beats_read=accounts.beats,
+            rules_checked=accounts.checks,
+            different_cells=differences,
         )
         print(f"seed {seed}: {len(program.ops)} ops, {accounts.cycles} cycles, {differences} differences", flush=True)
     rows = [

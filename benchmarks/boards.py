@@ -27,8 +27,19 @@ def row(board: Board, built: Bitstream) -> list[object]:
     """The cells of a built bitstream."""
     area, placement = built.area, built.placement
     cells = [area.lut, area.carry, area.ff, area.block_ram, area.lut_ram, area.dsp]
-    path = f"{placement.critical_ns:.1f} ns, {placement.routing_ns / placement.critical_ns:.0%} in wires" if placement.critical_ns else ""
-    return [*cells, f"{board.clock_mhz:g}", f"{placement.fmax_mhz:.1f}", path, f"{built.seconds:.0f}", built.file.stat().st_size]
+    path = (
+        f"{placement.critical_ns:.1f} ns, {placement.routing_ns / placement.critical_ns:.0%} in wires"
+        if placement.critical_ns
+        else ""
+    )
+    return [
+        *cells,
+        f"{board.clock_mhz:g}",
+        f"{placement.fmax_mhz:.1f}",
+        path,
+        f"{built.seconds:.0f}",
+        built.file.stat().st_size,
+    ]
 
 
 def build(board: Board) -> str:
@@ -36,7 +47,12 @@ def build(board: Board) -> str:
     first = [board.title, board.device.part, board.engine.lanes, board.memory.words * 4 // 1024]
     with tempfile.TemporaryDirectory() as folder:
         try:
-            rest = row(board, build_bitstream(board, Path(folder), SEED, TIMEOUT, lambda text: print(f"  {text}", file=sys.stderr, flush=True)))
+            rest = row(
+                board,
+                build_bitstream(
+                    board, Path(folder), SEED, TIMEOUT, lambda text: print(f"  {text}", file=sys.stderr, flush=True)
+                ),
+            )
         except BackendError as error:
             rest = [str(error).replace("|", "/"), *[""] * (len(HEAD) - len(first) - 1)]
     return "| " + " | ".join(map(str, [*first, *rest])) + " |"
@@ -44,7 +60,11 @@ def build(board: Board) -> str:
 
 def main(names: list[str]) -> None:
     described = [board for board in map(boards.load, boards.names()) if board.pins]
-    rows = {line[2:].split(" | ")[0]: line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")}
+    rows = {
+        line[2:].split(" | ")[0]: line
+        for line in TABLE.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    }
     for board in map(boards.load, names or [board.name for board in described]):
         print(board.title, file=sys.stderr, flush=True)
         rows[board.title] = build(board)

@@ -27,7 +27,10 @@ from nsllm_nir.hw.work import Work, profile
 LIMIT = 0.05
 # Groups of constants by the kinds of op that they are fitted to; ("queue", "round") goes with the synapses.
 SYNAPSES = ("Linear", "Conv2d")
-FITS = {SYNAPSES: ("synapses", *SYNAPSES), **{(kind,): (kind,) for kind in ("Input", "Sum", "Count", "Gate", "Integrate", "Delay", "Lif")}}
+FITS = {
+    SYNAPSES: ("synapses", *SYNAPSES),
+    **{(kind,): (kind,) for kind in ("Input", "Sum", "Count", "Gate", "Integrate", "Delay", "Lif")},
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ def samples(chosen: list[Case], units: Units) -> tuple[dict[str, list[Sample]], 
 
 def fit(kinds: tuple[str, ...], chosen: list[Sample], units: Units) -> Units:
     """Least squares of relative errors (robust), from the constants of the file."""
-    names = [(group, name) for group in FITS[kinds] for name in units[group]] + ([("queue", "round")] if kinds == SYNAPSES else [])
+    names = [(group, name) for group in FITS[kinds] for name in units[group]] + (
+        [("queue", "round")] if kinds == SYNAPSES else []
+    )
 
     def changed(values: np.ndarray) -> Units:
         out = {group: dict(entries) for group, entries in units.items()}
@@ -89,13 +94,18 @@ def fit(kinds: tuple[str, ...], chosen: list[Sample], units: Units) -> Units:
 
     found = least_squares(errors, start, bounds=(0, 400), diff_step=1e-3, loss="soft_l1", f_scale=0.02, max_nfev=15)
     wrong = np.abs(errors(found.x)[: len(chosen)])
-    print(f"{', '.join(kinds)}: {len(chosen)} samples, error mean {wrong.mean():.2%}, largest {wrong.max():.2%}", flush=True)
+    print(
+        f"{', '.join(kinds)}: {len(chosen)} samples, error mean {wrong.mean():.2%}, largest {wrong.max():.2%}",
+        flush=True,
+    )
     return changed(np.round(found.x, 3))
 
 
 def fit_tokens(tokens: list[Token]) -> dict[str, float]:
     """Linear least squares of what a token costs beside its ops."""
-    rows = [[1, len(t.works), len(t.works) * any(w.kind == "Delay" and w.steps for w in t.works), t.ports] for t in tokens]
+    rows = [
+        [1, len(t.works), len(t.works) * any(w.kind == "Delay" and w.steps for w in t.works), t.ports] for t in tokens
+    ]
     found, *_ = np.linalg.lstsq(np.array(rows, float), np.array([t.rest - t.words for t in tokens], float), rcond=None)
     return dict(zip(("fixed", "op", "delays", "port"), np.round(found, 3).tolist(), strict=True))
 
@@ -130,7 +140,13 @@ def validate(case: Case) -> tuple[int, float, str, float, float]:
             total += modelled
     wrong = {name: of_op - int(cycles.ops[name].sum()) for name, of_op in by_op.items()}
     worst = max(wrong, key=lambda name: abs(wrong[name]))
-    return int(cycles.total.sum()), total, worst, wrong[worst] / len(tokens), wrong[worst] / max(1, int(cycles.ops[worst].sum()))
+    return (
+        int(cycles.total.sum()),
+        total,
+        worst,
+        wrong[worst] / len(tokens),
+        wrong[worst] / max(1, int(cycles.ops[worst].sum())),
+    )
 
 
 def main() -> None:

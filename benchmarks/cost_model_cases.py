@@ -37,7 +37,9 @@ class Case:
         """
         sizes = self.setting.sizes
         surroundings = Surroundings(latency=int(self.setting.latency), interval=int(self.setting.interval))
-        executable = rtl.Executable(self.program, images.pack_image(self.program, sizes.beat_words), toolchain.build_rtl(sizes), surroundings)
+        executable = rtl.Executable(
+            self.program, images.pack_image(self.program, sizes.beat_words), toolchain.build_rtl(sizes), surroundings
+        )
         executable.run(self.spikes)
         assert executable.cycles is not None
         return executable.cycles
@@ -53,26 +55,47 @@ def graded(size: int, rate: float, levels: int, seed: int) -> NDArray[np.int64]:
     return rng.integers(1, levels + 1, (TOKENS, size)) * (rng.random((TOKENS, size)) < rate)
 
 
-def linear(name: str, source: str, outputs: int, inputs: int, bits: int, rng: np.random.Generator, plain: bool = False) -> Linear:
+def linear(
+    name: str, source: str, outputs: int, inputs: int, bits: int, rng: np.random.Generator, plain: bool = False
+) -> Linear:
     """Random weights of so many bits. plain: one bias and shift for all, which no memory is read for."""
     top = (1 << bits - 1) - 1
     weight = rng.integers(-top - 1, top + 1, (outputs, inputs)).astype(np.int8)
     weight[0, 0] = -top - 1
-    bias, shift = (np.zeros(outputs, np.int32), np.zeros(outputs, np.uint8)) if plain else (rng.integers(-99, 99, outputs), rng.integers(0, 2, outputs))
+    bias, shift = (
+        (np.zeros(outputs, np.int32), np.zeros(outputs, np.uint8))
+        if plain
+        else (rng.integers(-99, 99, outputs), rng.integers(0, 2, outputs))
+    )
     return Linear(name, source, weight, bias, shift)
 
 
 def one_linear(inputs: int, outputs: int, bits: int, levels: int, seed: int, plain: bool = False) -> Program:
     rng = np.random.default_rng(seed)
-    return Program((Input("input", inputs, levels), linear("linear", "input", outputs, inputs, bits, rng, plain)), ("linear",), WIDE)
+    return Program(
+        (Input("input", inputs, levels), linear("linear", "input", outputs, inputs, bits, rng, plain)),
+        ("linear",),
+        WIDE,
+    )
 
 
-def one_conv(shape: tuple[int, int, int], outputs: int, kernel: int, bits: int, levels: int, seed: int, groups: int = 1, stride: int = 1) -> Program:
+def one_conv(
+    shape: tuple[int, int, int],
+    outputs: int,
+    kernel: int,
+    bits: int,
+    levels: int,
+    seed: int,
+    groups: int = 1,
+    stride: int = 1,
+) -> Program:
     rng = np.random.default_rng(seed)
     top = (1 << bits - 1) - 1
     weight = rng.integers(-top - 1, top + 1, (outputs, shape[0] // groups, kernel, kernel)).astype(np.int8)
     bias, pad = rng.integers(-9, 9, outputs), kernel // 2
-    op = Conv2d("conv", "input", weight, bias, rng.integers(0, 2, outputs), shape, (stride, stride), (pad, pad), (1, 1), groups)
+    op = Conv2d(
+        "conv", "input", weight, bias, rng.integers(0, 2, outputs), shape, (stride, stride), (pad, pad), (1, 1), groups
+    )
     return Program((Input("input", int(np.prod(shape)), levels), op), ("conv",), WIDE)
 
 
@@ -109,7 +132,10 @@ def fit_cases() -> Iterator[Case]:
     """What the unit costs are fitted to: single layers and one chain of elementwise ops, on three builds and four memories."""
     for seed, ((lanes, ports), (latency, interval)) in enumerate(itertools.product(BUILDS, MEMORIES)):
         programs: list[tuple[str, Program, float]] = [
-            *((f"elementwise {n}", elementwise(n, levels, seed, plain), 0.3) for n, levels, plain in ((120, 2, False), (700, 5, False), (200, 3, True))),
+            *(
+                (f"elementwise {n}", elementwise(n, levels, seed, plain), 0.3)
+                for n, levels, plain in ((120, 2, False), (700, 5, False), (200, 3, True))
+            ),
             ("linear 200 to 500, plain", one_linear(200, 500, 2, 2, seed, plain=True), 0.1),
         ]
         for inputs, outputs, bits, levels, rate in (
@@ -124,4 +150,9 @@ def fit_cases() -> Iterator[Case]:
             programs.append((f"conv of {outputs}", one_conv(shape, outputs, kernel, bits, levels, seed, groups), rate))
         for name, program, rate in programs:
             node = program.inputs[0]
-            yield Case(f"fit: {name}", program, graded(node.size, rate, node.levels, seed), setting(lanes, ports, latency, interval))
+            yield Case(
+                f"fit: {name}",
+                program,
+                graded(node.size, rate, node.levels, seed),
+                setting(lanes, ports, latency, interval),
+            )

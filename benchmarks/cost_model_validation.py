@@ -45,7 +45,9 @@ def untrained(hidden: int, layers: int, bits: int, levels: int, normalisation: s
     import torch
 
     torch.manual_seed(0)
-    config = nsllm_nir.NSLLMConfig(hidden_size=hidden, num_hidden_layers=layers, weight_bits=bits, levels=levels, normalisation=normalisation)
+    config = nsllm_nir.NSLLMConfig(
+        hidden_size=hidden, num_hidden_layers=layers, weight_bits=bits, levels=levels, normalisation=normalisation
+    )
     with tempfile.TemporaryDirectory() as folder:
         return lower(to_nir(nsllm_nir.NSLLMForCausalLM(config).eval(), Path(folder) / "model.nir"))
 
@@ -90,7 +92,14 @@ def attention(width: int, layers: int, bits: int, seed: int) -> Program:
             Count(p + "value_spikes", p + "value", step(10, 30), 6),
             Gate(p + "gate", p + "key_spikes", p + "value_spikes"),
             Integrate(p + "state", p + "gate", 256 - 2 ** rng.integers(3, 8, width), 5),
-            Lif(p + "lif", p + "state", np.full(width, 400), np.full(width, 300), np.full(width, 300), np.zeros(width, np.int64)),
+            Lif(
+                p + "lif",
+                p + "state",
+                np.full(width, 400),
+                np.full(width, 300),
+                np.full(width, 300),
+                np.zeros(width, np.int64),
+            ),
             linear(p + "up", p + "lif", 3 * width, width, bits, rng),
             Count(p + "up_spikes", p + "up", step(10, 60, 3 * width), 20),
             linear(p + "down", p + "up_spikes", width, 3 * width, 4, rng),
@@ -108,10 +117,14 @@ def images(channels: int, seed: int) -> Program:
         top = (1 << bits - 1) - 1
         weight = rng.integers(-top - 1, top + 1, (outputs, shape[0], 3, 3)).astype(np.int8)
         bias = rng.integers(-9, 9, outputs)
-        return Conv2d(name, source, weight, bias, np.zeros(outputs, np.uint8), shape, (stride, stride), (1, 1), (1, 1), 1)
+        return Conv2d(
+            name, source, weight, bias, np.zeros(outputs, np.uint8), shape, (stride, stride), (1, 1), (1, 1), 1
+        )
 
     ones, zeros = np.ones((channels, 1, 2, 2), np.int8), np.zeros(channels, np.uint8)
-    pool = Conv2d("pool", "spikes1", ones, zeros.astype(np.int32), zeros, (channels, 10, 10), (2, 2), (0, 0), (1, 1), channels)
+    pool = Conv2d(
+        "pool", "spikes1", ones, zeros.astype(np.int32), zeros, (channels, 10, 10), (2, 2), (0, 0), (1, 1), channels
+    )
     size = 2 * channels * 25
     ops: list[Op] = [
         Input("input", 200, 1),
@@ -138,20 +151,42 @@ def cases() -> Iterator[Case]:
         (96, 2, 2, 4, "none", (128, 8, 30, 1)), (160, 1, 4, 8, "pooled", (64, 4, 50, 1)), (256, 1, 2, 2, "none", (256, 8, 80, 1)),
     ):  # fmt: skip
         program = untrained(hidden, layers, bits, levels, normalisation)
-        yield Case(f"untrained language model, hidden {hidden}, {bits} bits, {normalisation}", program, text(2), setting(*where))
+        yield Case(
+            f"untrained language model, hidden {hidden}, {bits} bits, {normalisation}",
+            program,
+            text(2),
+            setting(*where),
+        )
     for width, layers, bits, rate, where in (
         (90, 2, 2, 0.1, (64, 4, 10, 1)), (200, 1, 4, 0.3, (128, 4, 35, 2)), (333, 1, 8, 0.05, (256, 8, 70, 1)), (130, 3, 2, 0.5, (128, 8, 120, 1)),
     ):  # fmt: skip
         program = attention(width, layers, bits, width)
-        yield Case(f"random attention, width {width}, {bits} bits, rate {rate:.0%}", program, spikes(program, rate, width), setting(*where))
+        yield Case(
+            f"random attention, width {width}, {bits} bits, rate {rate:.0%}",
+            program,
+            spikes(program, rate, width),
+            setting(*where),
+        )
     for channels, rate, where in ((6, 0.1, (64, 4, 25, 1)), (12, 0.3, (128, 8, 45, 2)), (20, 0.02, (256, 8, 15, 1))):
         program = images(channels, channels)
-        yield Case(f"random convolutions, {channels} channels, rate {rate:.0%}", program, spikes(program, rate, 1), setting(*where))
+        yield Case(
+            f"random convolutions, {channels} channels, rate {rate:.0%}",
+            program,
+            spikes(program, rate, 1),
+            setting(*where),
+        )
     for inputs_, outputs, bits, levels, rate, where in (
         (1024, 1024, 2, 1, 0.05, (64, 4, 20, 1)), (1024, 1024, 2, 1, 0.25, (256, 8, 60, 1)), (2048, 333, 4, 4, 0.1, (128, 4, 40, 3)),
         (96, 4000, 2, 2, 0.1, (256, 16, 50, 2)), (900, 450, 8, 7, 0.5, (128, 8, 25, 1)), (3000, 128, 2, 30, 0.01, (64, 4, 150, 2)),
     ):  # fmt: skip
         program = one_linear(inputs_, outputs, bits, levels, 99)
-        yield Case(f"linear {inputs_} to {outputs}, {bits} bits, levels {levels}, rate {rate:.0%}", program, spikes(program, rate, 7), setting(*where))
+        yield Case(
+            f"linear {inputs_} to {outputs}, {bits} bits, levels {levels}, rate {rate:.0%}",
+            program,
+            spikes(program, rate, 7),
+            setting(*where),
+        )
     program = one_conv((4, 9, 9), 40, 5, 4, 2, 98, stride=2)
-    yield Case("conv 5x5 with stride 2, 40 outputs, rate 15%", program, spikes(program, 0.15, 3), setting(128, 4, 30, 1))
+    yield Case(
+        "conv 5x5 with stride 2, 40 outputs, rate 15%", program, spikes(program, 0.15, 3), setting(128, 4, 30, 1)
+    )

@@ -20,7 +20,13 @@ from memory import peak_mib
 FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None  # files in memory, so that no disk is measured
 SIZES = {
     "100 M": {"hidden_size": 2048, "num_hidden_layers": 2, "vocab_size": 256, "repeats": 9},
-    "1.5 B": {"hidden_size": 2048, "num_hidden_layers": 24, "intermediate_size": 9216, "vocab_size": 50277, "repeats": 3},
+    "1.5 B": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 24,
+        "intermediate_size": 9216,
+        "vocab_size": 50277,
+        "repeats": 3,
+    },
 }
 
 
@@ -49,7 +55,10 @@ def measure(name: str) -> dict[str, float]:
         before = peak_mib()
         to_nir(model, nir_path)
         export_peak = peak_mib() - before
-        writers = {"nir": (nir_path, lambda: to_nir(model, nir_path)), "safetensors": (raw_path, lambda: save_file(weights, raw_path))}
+        writers = {
+            "nir": (nir_path, lambda: to_nir(model, nir_path)),
+            "safetensors": (raw_path, lambda: save_file(weights, raw_path)),
+        }
         for _ in range(repeats):
             for kind, (path, write) in writers.items():
                 path.unlink(missing_ok=True)  # both write new files: overwriting in place reuses pages of the cache
@@ -74,7 +83,9 @@ def measure(name: str) -> dict[str, float]:
         result["lower_one_block_seconds"] = time.perf_counter() - start
         code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from memory import peak_mib; from nsllm_nir import lower; a = peak_mib(); "
         code += f"lower({str(nir_path)!r}, node='layer_001.attention'); print(peak_mib() - a)"
-        result["read_peak_mib"] = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        result["read_peak_mib"] = float(
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        )
     return result
 
 
@@ -87,13 +98,23 @@ def main() -> None:
         print(name, rows[-1][1], flush=True)
     lines = ["# Export at scale (measured)", "", "Written by `python benchmarks/export_scale.py`."]
     lines += ["Ternary weights stored as int8; both writers write new files to a folder in memory.", ""]
-    lines += ["| size | parameters | bytes, NIR / safetensors | CPU time of the write, NIR / safetensors | peak memory (twice the largest layer) |"]
+    lines += [
+        "| size | parameters | bytes, NIR / safetensors | CPU time of the write, NIR / safetensors | peak memory (twice the largest layer) |"
+    ]
     lines += ["|---|---|---|---|---|"]
     for n, r in rows:
         memory = f"{r['export_peak_mib']:.0f} MiB ({2 * r['largest_layer_mib']:.0f} MiB)"
-        lines.append(f"| {n} | {r['parameters']:,} | {r['nir_bytes'] / r['safetensors_bytes']:.3f} | {r['ratio']:.2f} | {memory} |")
-    lines += ["", "| size | open the file + lower one attention block: peak memory | weights of that block |", "|---|---|---|"]
-    lines += [f"| {n} | {r['read_peak_mib']:.0f} MiB | {4 * SIZES[n]['hidden_size'] ** 2 / 2**20:.0f} MiB |" for n, r in rows]
+        lines.append(
+            f"| {n} | {r['parameters']:,} | {r['nir_bytes'] / r['safetensors_bytes']:.3f} | {r['ratio']:.2f} | {memory} |"
+        )
+    lines += [
+        "",
+        "| size | open the file + lower one attention block: peak memory | weights of that block |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {n} | {r['read_peak_mib']:.0f} MiB | {4 * SIZES[n]['hidden_size'] ** 2 / 2**20:.0f} MiB |" for n, r in rows
+    ]
     Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 

@@ -32,7 +32,9 @@ def simulated(case: Case) -> tuple[float, float]:
     """Cycles and bytes read per token of the simulated engine, the answer with the logits only."""
     sizes = case.setting.sizes
     surroundings = Surroundings(latency=int(case.setting.latency), interval=int(case.setting.interval))
-    executable = rtl.Executable(case.program, images.pack_image(case.program, sizes.beat_words), toolchain.build_rtl(sizes), surroundings)
+    executable = rtl.Executable(
+        case.program, images.pack_image(case.program, sizes.beat_words), toolchain.build_rtl(sizes), surroundings
+    )
     with executable.open() as session:
         session.run(case.spikes, traced=False)
         accounts = session.engine.accounts()
@@ -61,9 +63,14 @@ def by_process(program: Program, rows: list[lava.Constraint]) -> list[str]:
     groups: dict[tuple[str, str, str], list[lava.Constraint]] = {}
     for row in rows:
         groups.setdefault((kinds[row.node], row.role, row.process), []).append(row)
-    lines = ["| op | role | Process | neurons | synapses | cores (estimated) | refused |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| op | role | Process | neurons | synapses | cores (estimated) | refused |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for (kind, role, process), members in groups.items():
-        neurons, synapses, cores = (sum(getattr(row, name) for row in members) for name in ("neurons", "synapses", "cores"))
+        neurons, synapses, cores = (
+            sum(getattr(row, name) for row in members) for name in ("neurons", "synapses", "cores")
+        )
         refused = sum(row.status != "ok" for row in members)
         lines.append(f"| {kind} | {role} | {process} | {neurons:,} | {synapses:,} | {cores:.2f} | {refused} |")
     return lines
@@ -98,8 +105,22 @@ def main() -> None:
     rows = lava.constraints(program)
     tokens = profile(program, spikes, board.engine.ports)
     outputs = {op.name: op.weight.shape[0] for op in program.ops if isinstance(op, Linear)}
-    messages = float(np.mean([sum(outputs[w.name] * sum(p.events for p in w.passes) for w in works if w.name in outputs) for works in tokens]))
-    additions = float(np.mean([sum(outputs[w.name] * sum(p.digits for p in w.passes) for w in works if w.name in outputs) for works in tokens]))
+    messages = float(
+        np.mean(
+            [
+                sum(outputs[w.name] * sum(p.events for p in w.passes) for w in works if w.name in outputs)
+                for works in tokens
+            ]
+        )
+    )
+    additions = float(
+        np.mean(
+            [
+                sum(outputs[w.name] * sum(p.digits for p in w.passes) for w in works if w.name in outputs)
+                for works in tokens
+            ]
+        )
+    )
     neurons = sum(row.neurons for row in rows)
     assert found.dynamic is not None
     share = found.dynamic["memory_byte"] / sum(found.dynamic.values())

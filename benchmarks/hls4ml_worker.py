@@ -28,13 +28,19 @@ def hls4ml(weight: Any, spikes: Any, folder: str, precision: str) -> dict[str, A
     model = torch.nn.Sequential(linear)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor(weight, dtype=torch.float32))
-    config = config_from_pytorch_model(model, (inputs,), granularity="model" if precision == "default" else "name", backend="Vitis")
+    config = config_from_pytorch_model(
+        model, (inputs,), granularity="model" if precision == "default" else "name", backend="Vitis"
+    )
     started = time.perf_counter()
-    converted = convert_from_pytorch_model(model, backend="Vitis", hls_config=config, output_dir=folder, io_type="io_parallel")
+    converted = convert_from_pytorch_model(
+        model, backend="Vitis", hls_config=config, output_dir=folder, io_type="io_parallel"
+    )
     converted.compile()
     seconds = time.perf_counter() - started
     result = converted.predict(spikes.astype(np.float32)).reshape(len(spikes), outputs)
-    types = ", ".join(f"{layer.name}: {v.type.precision}" for layer in converted.get_layers() for v in layer.variables.values())
+    types = ", ".join(
+        f"{layer.name}: {v.type.precision}" for layer in converted.get_layers() for v in layer.variables.values()
+    )
     return {"wrong": int((result != spikes @ weight.T).sum()), "seconds": seconds, "types": types}
 
 
@@ -55,7 +61,9 @@ def da4ml(weight: Any, spikes: Any, folder: str, cutoff: str) -> dict[str, Any]:
 
     started, inputs = time.perf_counter(), weight.shape[1]
     zeros = np.zeros(inputs, np.int64)
-    unsigned = FixedVariableArray.from_kif(zeros, zeros + 2, zeros, hwconf=HWConfig(1, -1, -1))  # two integer bits: counts of 0 to 3
+    unsigned = FixedVariableArray.from_kif(
+        zeros, zeros + 2, zeros, hwconf=HWConfig(1, -1, -1)
+    )  # two integer bits: counts of 0 to 3
     circuit = comb_trace(unsigned, unsigned @ weight.T.astype(np.float64))
     pipeline = to_pipeline(circuit, int(cutoff), verbose=False)
     VerilogModel(pipeline, "dense", folder).write()
@@ -73,5 +81,7 @@ def da4ml(weight: Any, spikes: Any, folder: str, cutoff: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with np.load(sys.argv[2]) as layer:
-        answer = {"hls4ml": hls4ml, "da4ml": da4ml}[sys.argv[1]](layer["weight"].astype(np.int64), layer["spikes"].astype(np.int64), *sys.argv[3:])
+        answer = {"hls4ml": hls4ml, "da4ml": da4ml}[sys.argv[1]](
+            layer["weight"].astype(np.int64), layer["spikes"].astype(np.int64), *sys.argv[3:]
+        )
     print(json.dumps(answer))

@@ -42,7 +42,16 @@ def network(rng: np.random.Generator) -> Program:
         weight = rng.integers(-127, 128, (outputs, inputs)).astype(np.int8)
         zeros = np.zeros(outputs, np.int32)
         ops.append(Linear(f"linear_{i}", ops[-1].name, weight, zeros, zeros.astype(np.uint8)))
-        ops.append(Lif(f"lif_{i}", ops[-1].name, np.full(outputs, 4096), np.full(outputs, VOLTAGE_DECAY), np.full(outputs, threshold), zeros))
+        ops.append(
+            Lif(
+                f"lif_{i}",
+                ops[-1].name,
+                np.full(outputs, 4096),
+                np.full(outputs, VOLTAGE_DECAY),
+                np.full(outputs, threshold),
+                zeros,
+            )
+        )
     return Program(tuple(ops), (ops[-1].name,))
 
 
@@ -80,7 +89,9 @@ def norse_neuron(threshold: int) -> Any:
 
     # dt tau_mem_inv = 0.1001 with unit gain: norse multiplies the input by it, so the threshold is scaled as well.
     rate = VOLTAGE_DECAY / 4096
-    return LIFBoxCell(LIFBoxParameters(tau_mem_inv=torch.tensor(rate / 0.001), v_th=torch.tensor(threshold * rate)), dt=0.001)
+    return LIFBoxCell(
+        LIFBoxParameters(tau_mem_inv=torch.tensor(rate / 0.001), v_th=torch.tensor(threshold * rate)), dt=0.001
+    )
 
 
 def timed(times: Times, name: str, run: Callable[[], Any], repeat: int = 1) -> None:
@@ -110,12 +121,16 @@ def measure(program: Program, spikes: np.ndarray) -> tuple[Times, dict[str, int]
     Raises:
         SystemExit: a backend differs from the reference, or stock Lava counts other output spikes.
     """
-    executables: dict[str, Any] = {name: exporters.load(name).compile(program) for name in ("reference", "lava", "lava-stock", "hls")}
+    executables: dict[str, Any] = {
+        name: exporters.load(name).compile(program) for name in ("reference", "lava", "lava-stock", "hls")
+    }
     expected = executables["reference"].run(spikes)
     for name, executable in executables.items():
         if any(node.differences for node in compare(expected, executable.run(spikes))):
             raise SystemExit(f"{name} differs from the reference")
-    zero = torch_peer(program, spikes, lambda threshold: snntorch_neuron(threshold, reset_mechanism="zero", reset_delay=False))
+    zero = torch_peer(
+        program, spikes, lambda threshold: snntorch_neuron(threshold, reset_mechanism="zero", reset_delay=False)
+    )
     default, norse = torch_peer(program, spikes, snntorch_neuron), torch_peer(program, spikes, norse_neuron)
     times: Times = {}
     with executables["hls"].open() as engine:
@@ -142,7 +157,12 @@ def measure(program: Program, spikes: np.ndarray) -> tuple[Times, dict[str, int]
             timed(times, "lava (fused), started worker, spikes of all layers", lambda: session.run(spikes), LAVA_CALLS)
         for name in ("lava", "lava-stock"):
             timed(times, f"{name}, `run`: start of Lava, spikes of all layers", lambda: executables[name].run(spikes))  # noqa: B023
-    totals = {"ours and Lava": int(expected.values["lif_2"].sum()), "snnTorch, reset to zero": zero(), "snnTorch, default": default(), "norse": norse()}
+    totals = {
+        "ours and Lava": int(expected.values["lif_2"].sum()),
+        "snnTorch, reset to zero": zero(),
+        "snnTorch, default": default(),
+        "norse": norse(),
+    }
     return times, totals, np.array([expected.values[f"lif_{i}"].mean() for i in range(len(THRESHOLDS))])
 
 
@@ -156,10 +176,17 @@ def main() -> None:
     best = {name: min(seconds) for name, seconds in times.items()}
     lines = ["# Speed of a LIF network (measured)", "", "Written by `python benchmarks/lif_speed.py` in one run:"]
     where = f"torch on one thread, Lava's Processes on {os.cpu_count()} cores"
-    lines += [f"512-1024-1024-256, 64 steps, batch 1, {where}, input 10 %, spike rates {', '.join(f'{rate:.1%}' for rate in rates)}."]
-    lines += ["Best time of each; larger is faster. Start-up is left out where it is not named. snnTorch and norse keep the output spikes only.", ""]
+    lines += [
+        f"512-1024-1024-256, 64 steps, batch 1, {where}, input 10 %, spike rates {', '.join(f'{rate:.1%}' for rate in rates)}."
+    ]
+    lines += [
+        "Best time of each; larger is faster. Start-up is left out where it is not named. snnTorch and norse keep the output spikes only.",
+        "",
+    ]
     lines += ["| what | times snnTorch | times Lava |", "|---|---|---|"]
-    lines += [f"| {name} | {best[SNNTORCH] / second:.3g} | {best[LAVA_ALL] / second:.3g} |" for name, second in best.items()]
+    lines += [
+        f"| {name} | {best[SNNTORCH] / second:.3g} | {best[LAVA_ALL] / second:.3g} |" for name, second in best.items()
+    ]
     lines += ["", "Output spikes: " + ", ".join(f"{name} {total}" for name, total in totals.items()) + "."]
     lines += NOTES
     Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n")

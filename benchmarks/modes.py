@@ -73,7 +73,11 @@ def main() -> None:
     ratio = statistics.median(b / a for a, b in pairs)
     used = {}
     for mode in ("count", "binary"):
-        used[mode] = float(json.loads(subprocess.run([sys.executable, __file__, mode], capture_output=True, text=True, check=True).stdout))
+        used[mode] = float(
+            json.loads(
+                subprocess.run([sys.executable, __file__, mode], capture_output=True, text=True, check=True).stdout
+            )
+        )
     count.freeze().eval()
     contexts = [16, 256, 4096]
     tokens = {n: [token_milliseconds(count, n) for _ in range(3)] for n in contexts}
@@ -81,8 +85,13 @@ def main() -> None:
     lines = ["# Count mode against binary mode (measured)", ""]
     lines += ["Written by `python benchmarks/modes.py`: shipped size, D = 4 everywhere, 16 windows of 128 tokens.", ""]
     lines += ["| training step | count mode | unrolled binary mode | ratio |", "|---|---|---|---|"]
-    lines += [f"| CPU time, s | {statistics.median(a for a, _ in pairs):.2f} | {statistics.median(b for _, b in pairs):.2f} | {ratio:.2f} |"]
-    lines += [f"| peak memory added, MiB | {used['count']:.0f} | {used['binary']:.0f} | {used['binary'] / used['count']:.2f} |", ""]
+    lines += [
+        f"| CPU time, s | {statistics.median(a for a, _ in pairs):.2f} | {statistics.median(b for _, b in pairs):.2f} | {ratio:.2f} |"
+    ]
+    lines += [
+        f"| peak memory added, MiB | {used['count']:.0f} | {used['binary']:.0f} | {used['binary'] / used['count']:.2f} |",
+        "",
+    ]
     lines += ["| context, tokens | time per generated token, relative to the shortest context |", "|---|---|"]
     lines += [f"| {n} | {statistics.median(t) / base:.2f} |" for n, t in tokens.items()]
     Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n")

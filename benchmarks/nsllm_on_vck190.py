@@ -11,7 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from nsllm_scale import BITS, FFN, LAYERS, TOKENS, VOCABULARY, WIDTH, Choice, Result, Role, board_of, evaluate, parameters, roles, token
+from nsllm_scale import (
+    BITS,
+    FFN,
+    LAYERS,
+    TOKENS,
+    VOCABULARY,
+    WIDTH,
+    Choice,
+    Result,
+    Role,
+    board_of,
+    evaluate,
+    parameters,
+    roles,
+    token,
+)
 
 HERE = Path(__file__).parent
 PAPER_TOKENS, PAPER_WATTS, PAPER_RATIO, PAPER_SPEEDUP = 161.8, 13.849, 19.8, 2.2
@@ -20,9 +35,30 @@ LUT_PER_LANE, LUT_TIER = 49, "synthesised: LUT4 on ECP5 with 4 ports (rtl_synthe
 URAM_MBIT = 463 * 0.288  # UltraRAM of the XCVC1902 (DS950)
 BASE = Choice()
 AXES: list[tuple[str, list[tuple[str, Choice]]]] = [
-    ("lanes / ports", [("64 / 4", replace(BASE, lanes=64, ports=4)), ("128 / 8", replace(BASE, lanes=128, ports=8)), ("256 / 8", replace(BASE, ports=8))]),
-    ("clock, MHz", [("150", replace(BASE, clock_mhz=150.0)), ("350", replace(BASE, clock_mhz=350.0)), ("500", replace(BASE, clock_mhz=500.0))]),
-    ("DRAM efficiency", [("0.3", replace(BASE, efficiency=0.3)), ("0.5", replace(BASE, efficiency=0.5)), ("0.95", replace(BASE, efficiency=0.95))]),
+    (
+        "lanes / ports",
+        [
+            ("64 / 4", replace(BASE, lanes=64, ports=4)),
+            ("128 / 8", replace(BASE, lanes=128, ports=8)),
+            ("256 / 8", replace(BASE, ports=8)),
+        ],
+    ),
+    (
+        "clock, MHz",
+        [
+            ("150", replace(BASE, clock_mhz=150.0)),
+            ("350", replace(BASE, clock_mhz=350.0)),
+            ("500", replace(BASE, clock_mhz=500.0)),
+        ],
+    ),
+    (
+        "DRAM efficiency",
+        [
+            ("0.3", replace(BASE, efficiency=0.3)),
+            ("0.5", replace(BASE, efficiency=0.5)),
+            ("0.95", replace(BASE, efficiency=0.95)),
+        ],
+    ),
     ("firing, times the shipped model's", [(f"{x:g}", replace(BASE, firing=x)) for x in (0.1, 0.25, 0.5, 1.5)]),
     ("receptance in the mixer (13 d² per layer)", [("yes", replace(BASE, gated_mixer=True))]),
 ]
@@ -45,7 +81,9 @@ def tornado(base: Result, found: dict[str, list[tuple[str, Result]]]) -> Figure:
         (figure.add_subplot(1, 2, 2), "dynamic mJ per token (modelled)", millijoules, 1e3 * PAPER_WATTS / PAPER_TOKENS),
     ):
         for row, axis in enumerate(order):
-            ends = sorted([("", value(base)), *((label, value(result)) for label, result in found[axis])], key=lambda end: end[1])
+            ends = sorted(
+                [("", value(base)), *((label, value(result)) for label, result in found[axis])], key=lambda end: end[1]
+            )
             (first, low), (last, high) = ends[0], ends[-1]
             axes.barh(row, high - low, left=low, height=0.5, color="tab:blue")
             if high - low > 0.05 * value(base):
@@ -84,7 +122,9 @@ def doubling(known: dict[int, dict[str, Role]]) -> list[str]:
         lanes = result.roofs["lanes"] * BASE.clock_mhz * 1e-3 * BASE.lanes * rate
         memory = result.bytes * rate / 1e9
         ports = BASE.ports * result.roofs["elementwise, answer, descriptors"] * rate
-        lines.append(f"| {firing:g} x | {lanes:.0f} | {memory:.1f} | {memory / (BASE.bandwidth / 1e9):.0%} | {ports:.1f} | {1e3 * result.dynamic:.1f} |")
+        lines.append(
+            f"| {firing:g} x | {lanes:.0f} | {memory:.1f} | {memory / (BASE.bandwidth / 1e9):.0%} | {ports:.1f} | {1e3 * result.dynamic:.1f} |"
+        )
     first, own = evaluate(BASE, known[BASE.ports]), highest_firing(BASE, known[BASE.ports], PAPER_TOKENS)
     lines += [
         "",
@@ -108,7 +148,11 @@ def doubling(known: dict[int, dict[str, Role]]) -> list[str]:
     ):
         choice = replace(BASE, lanes=lanes, clock_mhz=clock, bandwidth=bandwidth)
         factor = highest_firing(choice, known[choice.ports], rate)
-        at = f"{factor:.3f} | {1e3 * evaluate(replace(choice, firing=factor), known[choice.ports]).dynamic:.1f}" if factor else "none | "
+        at = (
+            f"{factor:.3f} | {1e3 * evaluate(replace(choice, firing=factor), known[choice.ports]).dynamic:.1f}"
+            if factor
+            else "none | "
+        )
         lines.append(f"| {lanes} / {choice.ports} | {clock:g} | {bandwidth / 1e9:.1f} | {at} |")
     return lines
 
@@ -126,14 +170,20 @@ def paper(base: Result) -> list[str]:
     """The paper's figures, with both readings of its 19.8 x."""
     joule, gpu_rate = PAPER_WATTS / PAPER_TOKENS, PAPER_TOKENS / PAPER_SPEEDUP
     watts = PAPER_WATTS * PAPER_RATIO
-    readings = [("tokens per joule", joule * PAPER_RATIO * gpu_rate, joule * PAPER_RATIO), ("watts", watts, watts / gpu_rate)]
+    readings = [
+        ("tokens per joule", joule * PAPER_RATIO * gpu_rate, joule * PAPER_RATIO),
+        ("watts", watts, watts / gpu_rate),
+    ]
     lines = [
         "| | tokens/s | dynamic W | dynamic mJ/token | tier |",
         "|---|---|---|---|---|",
         f"| this engine, base | {base.rate:.1f} | {base.dynamic * base.rate:.2f} | {1e3 * base.dynamic:.1f} | modelled; no power was measured |",
         f"| NSLLM on VCK190 | {PAPER_TOKENS} | {PAPER_WATTS} | {1e3 * joule:.1f} | published |",
     ]
-    lines += [f"| A800, if 19.8 x is a ratio of {name} | {gpu_rate:.1f} | {w:.1f} | {1e3 * j:.0f} | computed from published |" for name, w, j in readings]
+    lines += [
+        f"| A800, if 19.8 x is a ratio of {name} | {gpu_rate:.1f} | {w:.1f} | {1e3 * j:.0f} | computed from published |"
+        for name, w, j in readings
+    ]
     return [
         *lines,
         "",
@@ -151,7 +201,11 @@ def fits(known: dict[str, Role]) -> list[str]:
     works, board = token(BASE, known), board_of(BASE)
     weights = parameters(works)
     signals = sum(-(-work.size // 64) * 64 for work in works)
-    states = sum((work.size if work.kind == "Integrate" else 64 + work.size) for work in works if work.kind in ("Integrate", "Delay"))
+    states = sum(
+        (work.size if work.kind == "Integrate" else 64 + work.size)
+        for work in works
+        if work.kind in ("Integrate", "Delay")
+    )
     bits = board.engine.potential_bits
     bram, both = 36e-3 * board.device.capacity["block_ram"], (signals + states) * bits / 1e6
     lut = LUT_PER_LANE * BASE.lanes
@@ -162,7 +216,9 @@ def fits(known: dict[str, Role]) -> list[str]:
         return f"| {name} | {need} | {there} | {'yes' if fit else 'no'} | {tier} |"
 
     def words(name: str, need: int, there: int, tier: str) -> str:
-        return line(name, f"{need:,} words ({need * bits / 1e6:.1f} Mb)", f"{there:,} words in the build", need <= there, tier)
+        return line(
+            name, f"{need:,} words ({need * bits / 1e6:.1f} Mb)", f"{there:,} words in the build", need <= there, tier
+        )
 
     return [
         "| resource | needed | there | fits | tier |",
@@ -180,7 +236,9 @@ def fits(known: dict[str, Role]) -> list[str]:
 def main() -> None:
     known = {ports: roles(ports) for ports in (4, 8, 16)}
     base = evaluate(BASE, known[BASE.ports])
-    found = {axis: [(label, evaluate(choice, known[choice.ports])) for label, choice in choices] for axis, choices in AXES}
+    found = {
+        axis: [(label, evaluate(choice, known[choice.ports])) for label, choice in choices] for axis, choices in AXES
+    }
     tornado(base, found).savefig(HERE / "nsllm_on_vck190.png", dpi=120, metadata={"Software": None})
     works, events = token(BASE, known[BASE.ports]), known[BASE.ports]
     lines = [
@@ -196,9 +254,14 @@ def main() -> None:
         f"- All weights have {BITS} bits (ternary), also those of embedding and head; every bias and shift is read from memory. Batch 1.",
         f"- Firing as in the shipped model on {TOKENS} held-out tokens, per op (mean over its layers; simulated):",
         "  share of source neurons that spike, "
-        + ", ".join(f"{name} {events[name].events:.0%}" for name in ("receptance", "out", "mixer.up", "mixer.down", "head"))
+        + ", ".join(
+            f"{name} {events[name].events:.0%}" for name in ("receptance", "out", "mixer.up", "mixer.down", "head")
+        )
         + "; their mean counts are "
-        + ", ".join(f"{events[name].digits / events[name].events:.2f}" for name in ("receptance", "out", "mixer.up", "mixer.down", "head"))
+        + ", ".join(
+            f"{events[name].digits / events[name].events:.2f}"
+            for name in ("receptance", "out", "mixer.up", "mixer.down", "head")
+        )
         + ". NSLLM's firing rates are not public.",
         "- Cycles of each op from `hw/unit_costs.json` (fitted to clock-accurate simulation; [cost_model.md](cost_model.md)).",
         "  Build, clock, memory and energy per unit of work as in `hw/boards/vck190.toml`:",
@@ -213,7 +276,10 @@ def main() -> None:
         "",
         "| part | cycles | share |",
         "|---|---|---|",
-        *(f"| {name} | {value:,.0f} | {value * 1e-6 / BASE.clock_mhz / base.seconds:.1%} |" for name, value in base.cycles.items()),
+        *(
+            f"| {name} | {value:,.0f} | {value * 1e-6 / BASE.clock_mhz / base.seconds:.1%} |"
+            for name, value in base.cycles.items()
+        ),
         "",
         "Roofs, the time that each would take alone:",
         "",

@@ -72,10 +72,15 @@ def roles(ports: int) -> dict[str, Role]:
         if work.kind == "Linear":
             events, digits = (sum(getattr(part, key) for part in work.passes) for key in ("events", "digits"))
             part = work.passes[0]
-            found.setdefault(name, []).append(Role(events / work.source, digits / work.source, part.scan[2] / work.source))
+            found.setdefault(name, []).append(
+                Role(events / work.source, digits / work.source, part.scan[2] / work.source)
+            )
         elif work.kind == "Count":
             found.setdefault(name, []).append(Role(levels=work.steps / groups))
-    return {name: Role(*np.mean([list(vars(role).values()) for role in entries], axis=0).tolist()) for name, entries in found.items()}
+    return {
+        name: Role(*np.mean([list(vars(role).values()) for role in entries], axis=0).tolist())
+        for name, entries in found.items()
+    }
 
 
 def linear(name: str, source: int, outputs: int, role: Role, firing: float, ports: int) -> Work:
@@ -84,7 +89,9 @@ def linear(name: str, source: int, outputs: int, role: Role, firing: float, port
     rows = (1 - (1 - rate) ** ports) * source / ports
     events, scan = rate * source, (-(-source // 64), rows, rate * source * role.bits / role.events)
     one = Pass(events, events * role.digits / role.events, 0, scan)
-    return Work(name, "Linear", outputs, words=1, bytes=1, outputs=outputs, source=source, weight_bits=BITS, passes=(one,))
+    return Work(
+        name, "Linear", outputs, words=1, bytes=1, outputs=outputs, source=source, weight_bits=BITS, passes=(one,)
+    )
 
 
 def token(choice: Choice, known: dict[str, Role]) -> list[Work]:
@@ -92,7 +99,14 @@ def token(choice: Choice, known: dict[str, Role]) -> list[Work]:
     ports, c = choice.ports, WIDTH
 
     def count(name: str, size: int, role: str, by_signal: bool = False) -> Work:
-        return Work(name, "Count", size, words=0 if by_signal else 1, steps=known[role].levels * -(-size // ports), operands=1 + by_signal)
+        return Work(
+            name,
+            "Count",
+            size,
+            words=0 if by_signal else 1,
+            steps=known[role].levels * -(-size // ports),
+            operands=1 + by_signal,
+        )
 
     def project(name: str, source: int, outputs: int, role: str) -> Work:
         return linear(name, source, outputs, known[role], choice.firing, ports)
@@ -111,10 +125,21 @@ def token(choice: Choice, known: dict[str, Role]) -> list[Work]:
         project("down", FFN, c, "mixer.down"), residual,
     ]  # fmt: skip
     if choice.gated_mixer:
-        mixer += [project("mixer receptance", c, c, "receptance"), count("receptance spikes", c, "receptance_spikes"), Work("gate", "Gate", c, operands=2)]
+        mixer += [
+            project("mixer receptance", c, c, "receptance"),
+            count("receptance spikes", c, "receptance_spikes"),
+            Work("gate", "Gate", c, operands=2),
+        ]
     one = Pass(1, 1, 0, (-(-VOCABULARY // 64), 1, 1))
-    embedding = Work("embedding", "Linear", c, words=1, bytes=1, outputs=c, source=VOCABULARY, weight_bits=BITS, passes=(one,))
-    ends = [Work("input", "Input", VOCABULARY, steps=1), embedding, count("final spikes", c, "final.spikes"), project("head", c, VOCABULARY, "head")]
+    embedding = Work(
+        "embedding", "Linear", c, words=1, bytes=1, outputs=c, source=VOCABULARY, weight_bits=BITS, passes=(one,)
+    )
+    ends = [
+        Work("input", "Input", VOCABULARY, steps=1),
+        embedding,
+        count("final spikes", c, "final.spikes"),
+        project("head", c, VOCABULARY, "head"),
+    ]
     return [*ends, *LAYERS * (attention + mixer)]
 
 
@@ -127,9 +152,17 @@ def board_of(choice: Choice) -> Board:
     """The VCK190 with this build, clock and memory; the latency of the memory stays the same in seconds."""
     base = boards.load("vck190")
     memory = replace(
-        base.memory, efficiency=choice.efficiency, bandwidth=choice.bandwidth, latency=round(base.memory.latency * choice.clock_mhz / base.clock_mhz)
+        base.memory,
+        efficiency=choice.efficiency,
+        bandwidth=choice.bandwidth,
+        latency=round(base.memory.latency * choice.clock_mhz / base.clock_mhz),
     )
-    return replace(base, engine=replace(base.engine, lanes=choice.lanes, ports=choice.ports), clock_mhz=choice.clock_mhz, memory=memory)
+    return replace(
+        base,
+        engine=replace(base.engine, lanes=choice.lanes, ports=choice.ports),
+        clock_mhz=choice.clock_mhz,
+        memory=memory,
+    )
 
 
 def evaluate(choice: Choice, known: dict[str, Role]) -> Result:
@@ -149,7 +182,9 @@ def evaluate(choice: Choice, known: dict[str, Role]) -> Result:
         "memory port (one beat per cycle)": sum(cost_model.beats(work, where) for work in works) / hertz,
         "elementwise, answer, descriptors": (groups["elementwise"] + groups["answer, descriptors"]) / hertz,
     }
-    return Result(choice, sum(groups.values()) / hertz, groups, done["memory_byte"], sum(energy.values()), energy, roofs)
+    return Result(
+        choice, sum(groups.values()) / hertz, groups, done["memory_byte"], sum(energy.values()), energy, roofs
+    )
 
 
 def group_of(work: Work) -> str:

@@ -61,7 +61,10 @@ def edited(edit: Edit, *types: str) -> Callable[[Graph], Flat]:
     """The graph with other parameters of the nodes of ``types``."""
 
     def meant(graph: Graph) -> Flat:
-        nodes = {name: replace(n, parameters=edit(n.parameters)) if isinstance(n, Node) and n.type in types else n for name, n in graph.nodes.items()}
+        nodes = {
+            name: replace(n, parameters=edit(n.parameters)) if isinstance(n, Node) and n.type in types else n
+            for name, n in graph.nodes.items()
+        }
         return flatten(replace(graph, nodes=nodes))
 
     return meant
@@ -69,18 +72,33 @@ def edited(edit: Edit, *types: str) -> Callable[[Graph], Flat]:
 
 def shifted(p: dict[str, Any], target: Floats) -> dict[str, Any]:
     """A potential that starts at v_leak, with ``target`` as the potential at rest: all measured from v_leak."""
-    return {**p, "v_leak": target - p["v_leak"], "v_threshold": p["v_threshold"] - p["v_leak"], "v_reset": p["v_reset"] - p["v_leak"]}
+    return {
+        **p,
+        "v_leak": target - p["v_leak"],
+        "v_threshold": p["v_threshold"] - p["v_leak"],
+        "v_reset": p["v_reset"] - p["v_leak"],
+    }
 
 
 def late_branch(graph: Graph) -> Flat:
     """The second branch one step late."""
     nodes = {**graph.nodes, "late": Node("Delay", {"delay": np.full(12, DT)})}
-    return flatten(replace(graph, nodes=nodes, edges=(*(e for e in graph.edges if e != ("d_linear", "e_lif")), ("d_linear", "late"), ("late", "e_lif"))))
+    return flatten(
+        replace(
+            graph,
+            nodes=nodes,
+            edges=(*(e for e in graph.edges if e != ("d_linear", "e_lif")), ("d_linear", "late"), ("late", "e_lif")),
+        )
+    )
 
 
 def input_through_loop(graph: Graph) -> Flat:
     """The input in front of the recurrent matrix instead of the neurons."""
-    return flatten(replace(graph, edges=tuple(("b_weights", "c_loop_1") if e == ("b_weights", "c_lif") else e for e in graph.edges)))
+    return flatten(
+        replace(
+            graph, edges=tuple(("b_weights", "c_loop_1") if e == ("b_weights", "c_lif") else e for e in graph.edges)
+        )
+    )
 
 
 def one_delay(graph: Graph) -> Flat:
@@ -99,7 +117,11 @@ def leaky_if(graph: Graph) -> Flat:
         "c_li": Node("LI", {"tau": np.full(12, 10 * DT), "r": np.full(12, 10.0), "v_leak": np.zeros(12)}),
         "c_scale": Node("Scale", {"scale": -0.9 * threshold}),
     }
-    edges = [(a, "c_li" if b == "c_lif" else b) for a, b in graph.edges] + [("c_li", "c_lif"), ("c_lif", "c_scale"), ("c_scale", "c_li")]
+    edges = [(a, "c_li" if b == "c_lif" else b) for a, b in graph.edges] + [
+        ("c_li", "c_lif"),
+        ("c_lif", "c_scale"),
+        ("c_scale", "c_li"),
+    ]
     return flatten(replace(graph, nodes=nodes, edges=tuple(edges)))
 
 
@@ -127,15 +149,29 @@ class Cause:
 CAUSES = {
     "r": Cause("norse's LIF ignores r", "r = 1", edited(lambda p: {**p, "r": np.ones_like(p["r"])}, "LIF")),
     "dt": Cause("norse's dt is 1e-3 s unless given", "tau / 10", edited(lambda p: {**p, "tau": p["tau"] / 10}, "LIF")),
-    "ties": Cause("sums of multiples of 0.1 meet the threshold; float32 and float64 round them to different sides", "thresholds + 2^-12", changed=off_the_grid),
-    "start": Cause("norse's LIF starts at v_leak", "all potentials relative to v_leak", edited(lambda p: shifted(p, p["v_leak"]), "LIF")),
+    "ties": Cause(
+        "sums of multiples of 0.1 meet the threshold; float32 and float64 round them to different sides",
+        "thresholds + 2^-12",
+        changed=off_the_grid,
+    ),
+    "start": Cause(
+        "norse's LIF starts at v_leak",
+        "all potentials relative to v_leak",
+        edited(lambda p: shifted(p, p["v_leak"]), "LIF"),
+    ),
     "synapse": Cause(
         "norse's CubaLIF starts at v_leak, and its synapse decays to v_leak, too",
         "all potentials relative to v_leak, which r v_leak moves",
         edited(lambda p: shifted(p, (1 + p["r"]) * p["v_leak"]), "CubaLIF"),
     ),
-    "r dt": Cause("norse's IF ignores r and dt", "r = 1 / dt", edited(lambda p: {**p, "r": np.ones_like(p["r"]) / DT}, "IF")),
-    "leaky": Cause("snnTorch's IF leaks (beta 0.9), resets by subtraction, and ignores dt", "LI of beta 0.9, Threshold, Scale", leaky_if),
+    "r dt": Cause(
+        "norse's IF ignores r and dt", "r = 1 / dt", edited(lambda p: {**p, "r": np.ones_like(p["r"]) / DT}, "IF")
+    ),
+    "leaky": Cause(
+        "snnTorch's IF leaks (beta 0.9), resets by subtraction, and ignores dt",
+        "LI of beta 0.9, Threshold, Scale",
+        leaky_if,
+    ),
     "order": Cause(
         "norse runs depth first: the second branch comes one step late, and the Output is the node that ran last",
         "a Delay behind the second branch; Output of d_linear",
@@ -148,7 +184,11 @@ CAUSES = {
         "only the edge e_linear -> b_lif reads the step before",
         one_delay,
     ),
-    "matrix": Cause("snnTorch feeds the input of a one-matrix loop into the matrix", "b_weights -> c_loop_1 instead of b_weights -> c_lif", input_through_loop),
+    "matrix": Cause(
+        "snnTorch feeds the input of a one-matrix loop into the matrix",
+        "b_weights -> c_loop_1 instead of b_weights -> c_lif",
+        input_through_loop,
+    ),
     "refuses": Cause("not supported"),
 }
 
@@ -165,7 +205,12 @@ def run_peer(peer: str, graph: nir.NIRGraph, spikes: NDArray[np.int64]) -> Raste
     def record(name: str) -> Callable[..., None]:
         return lambda module, arguments, result: rasters.setdefault(name, []).append(_row(result))
 
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+        tempfile.TemporaryDirectory() as folder,
+        torch.no_grad(),
+    ):
         warnings.simplefilter("ignore")
         nir.write(Path(folder) / "graph.nir", graph)
         model = PEERS[peer](nir.read(Path(folder) / "graph.nir"))
@@ -187,7 +232,9 @@ def _row(result: Any) -> Floats:
 def run_reference(flat: Flat, spikes: NDArray[np.int64], output: str = "") -> Rasters:
     """Spikes of every spiking node, and the Output (or what ``output`` names instead) as ``z_output``."""
     steps = signals(flat, spikes)
-    found = {name: name for name, node in flat.nodes.items() if node.type in SPIKING} | {"z_output": output or "z_output"}
+    found = {name: name for name, node in flat.nodes.items() if node.type in SPIKING} | {
+        "z_output": output or "z_output"
+    }
     return {name: np.array([step[source].reshape(-1) for step in steps]) for name, source in found.items()}
 
 
@@ -199,7 +246,9 @@ def differing(want: Rasters, got: Rasters) -> dict[str, int]:
 def compare(case: Case, peer: str) -> dict[str, int] | str:
     """Differing cells per node, or the error of the reader."""
     try:
-        return differing(run_reference(flatten(as_graph(case.graph)), case.spikes), run_peer(peer, case.graph, case.spikes))
+        return differing(
+            run_reference(flatten(as_graph(case.graph)), case.spikes), run_peer(peer, case.graph, case.spikes)
+        )
     except Exception as error:  # readers refuse with exceptions of all kinds
         return f"{type(error).__name__}: {error}".splitlines()[0]
 
@@ -208,7 +257,9 @@ def explained(case: Case, peer: str) -> dict[str, int]:
     """Differing cells per node that are left on what the cause says that the reader computes."""
     cause = CAUSES[case.causes[peer]]
     graph = cause.changed(case.graph)
-    return differing(run_reference(cause.meant(as_graph(graph)), case.spikes, cause.output), run_peer(peer, graph, case.spikes))
+    return differing(
+        run_reference(cause.meant(as_graph(graph)), case.spikes, cause.output), run_peer(peer, graph, case.spikes)
+    )
 
 
 def default_neuron() -> list[str]:
@@ -217,8 +268,14 @@ def default_neuron() -> list[str]:
     import torch
     from snntorch.export_nir import export_to_nir
 
-    weights, spikes = np.random.default_rng(0).integers(-8, 16, (12, 10)) / 16, (np.random.default_rng(1).random((STEPS, 10)) < RATE).astype(np.int64)
-    net = torch.nn.Sequential(torch.nn.Linear(10, 12, bias=False), snntorch.Leaky(beta=torch.full((12,), 0.75), threshold=torch.ones(12), init_hidden=True))
+    weights, spikes = (
+        np.random.default_rng(0).integers(-8, 16, (12, 10)) / 16,
+        (np.random.default_rng(1).random((STEPS, 10)) < RATE).astype(np.int64),
+    )
+    net = torch.nn.Sequential(
+        torch.nn.Linear(10, 12, bias=False),
+        snntorch.Leaky(beta=torch.full((12,), 0.75), threshold=torch.ones(12), init_hidden=True),
+    )
     net[0].weight.data = torch.tensor(weights, dtype=torch.float32)
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -229,37 +286,59 @@ def default_neuron() -> list[str]:
             result, state = again(row, state)
             reread.append(_row(result))
     found = {
-        "LI, Threshold and Scale of docs/semantics.md": run_reference(flatten(network([weights], (0.75,), "subtract")), spikes, "output")["z_output"],
-        "`snntorch.export_nir`, in `float_reference`": run_reference(flatten(as_graph(exported)), spikes, "output")["z_output"],
+        "LI, Threshold and Scale of docs/semantics.md": run_reference(
+            flatten(network([weights], (0.75,), "subtract")), spikes, "output"
+        )["z_output"],
+        "`snntorch.export_nir`, in `float_reference`": run_reference(flatten(as_graph(exported)), spikes, "output")[
+            "z_output"
+        ],
         "`snntorch.export_nir`, read by snnTorch": np.array(reread),
     }
     rows = [f"| {name} | {int(values.sum())} | {int((values != want).sum())} |" for name, values in found.items()]
-    return [f"| {int(want.sum())} spikes of {want.size} in snnTorch | spikes | differing cells |", "|---|---|---|", *rows]
+    return [
+        f"| {int(want.sum())} spikes of {want.size} in snnTorch | spikes | differing cells |",
+        "|---|---|---|",
+        *rows,
+    ]
 
 
 def main() -> None:
     """Run everything and write the tables."""
     logging.disable(logging.CRITICAL)
-    head = ["# Float graphs in other readers (simulated)", "", "Written by `python benchmarks/peers.py`: norse 1.1.0 with dt = 1e-4 s, snnTorch 1.0.0.", ""]
+    head = [
+        "# Float graphs in other readers (simulated)",
+        "",
+        "Written by `python benchmarks/peers.py`: norse 1.1.0 with dt = 1e-4 s, snnTorch 1.0.0.",
+        "",
+    ]
     rows = ["| graph | parameters | node | spikes | differing cells: norse | snnTorch |", "|---|---|---|---|---|---|"]
-    why = ["| graph | parameters | reader | cause | experiment | differing cells | in the experiment |", "|---|---|---|---|---|---|---|"]
+    why = [
+        "| graph | parameters | reader | cause | experiment | differing cells | in the experiment |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for case in cases():
         want = run_reference(flatten(as_graph(case.graph)), case.spikes)
         found = {peer: compare(case, peer) for peer in case.peers}
         kind = "dyadic" if case.dyadic else "float"
         for node, values in want.items():
-            if node == "z_output" and all(isinstance(r, str) or r[node] in [cells for n, cells in r.items() if n != node] for r in found.values()):
+            if node == "z_output" and all(
+                isinstance(r, str) or r[node] in [cells for n, cells in r.items() if n != node] for r in found.values()
+            ):
                 continue  # it repeats the last node
             cells = {peer: "refused" if isinstance(r, str) else str(r[node]) for peer, r in found.items()}
             norse = cells.get("norse") or f"{cells['norse, no dt']} (dt not given)"
-            rows.append(f"| {case.name} | {kind} | {node} | {int(values.sum())} of {values.size} | {norse} | {cells.get('snnTorch', '')} |")
+            rows.append(
+                f"| {case.name} | {kind} | {node} | {int(values.sum())} of {values.size} | {norse} | {cells.get('snnTorch', '')} |"
+            )
         for peer, key in case.causes.items():
             result, text = found[peer], CAUSES[key].text
             if isinstance(result, str):
                 why.append(f"| {case.name} | {kind} | {peer} | {text} | | `{result}` | |")
             else:
                 before, after = (", ".join(f"{n} {c}" for n, c in r.items()) for r in (result, explained(case, peer)))
-                why.append(f"| {case.name} | {kind} | {peer} | {text} | {CAUSES[key].experiment} | {before} | {after} |")
+                why.append(
+                    f"| {case.name} | {kind} | {peer} | {text} | {CAUSES[key].experiment} | {before} | {after} |"
+                )
     lines = [
         *head,
         f"{STEPS} steps, {int(100 * RATE)} % input spikes.",
@@ -271,7 +350,12 @@ def main() -> None:
         *why,
         "",
     ]
-    lines += ["", "snnTorch's default neuron, which resets by subtraction one step late (its own export drops both):", "", *default_neuron()]
+    lines += [
+        "",
+        "snnTorch's default neuron, which resets by subtraction one step late (its own export drops both):",
+        "",
+        *default_neuron(),
+    ]
     Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

@@ -86,7 +86,15 @@ def float_transformer(size: dict[str, int], parameters: int) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     def build(intermediate: int) -> Any:
-        return LlamaForCausalLM(LlamaConfig(vocab_size=256, num_attention_heads=4, max_position_embeddings=512, intermediate_size=intermediate, **size))
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=256,
+                num_attention_heads=4,
+                max_position_embeddings=512,
+                intermediate_size=intermediate,
+                **size,
+            )
+        )
 
     def count(model: Any) -> int:
         return sum(p.numel() for p in model.parameters())
@@ -146,7 +154,11 @@ def execute(run: Run) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         train(model, text, Path(folder), plan, progress=False)
     seconds = time.process_time() - start
-    result: dict[str, Any] = {**asdict(run), "parameters": sum(p.numel() for p in model.parameters()), "cpu_seconds": seconds}
+    result: dict[str, Any] = {
+        **asdict(run),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "cpu_seconds": seconds,
+    }
     if model is spiking:
         spiking.freeze()
         result["count_mode_loss"] = evaluate(spiking, text, plan.context)
@@ -162,7 +174,9 @@ def launch(runs: list[Run], jobs: int) -> None:
     def one(run: Run) -> None:
         if run.path.exists():
             return
-        done = subprocess.run([sys.executable, __file__, "one", json.dumps(asdict(run))], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, __file__, "one", json.dumps(asdict(run))], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"{run.path.name} failed:\n{done.stderr[-2000:]}")
         result = json.loads(done.stdout.splitlines()[-1])
@@ -205,28 +219,55 @@ def table() -> None:
     head, small = _load("headline"), _load("ablation")
     best = {row: min(runs, key=lambda r: r["loss"]) for row, runs in head.items()}
     base = best["float softmax transformer"]["loss"]
-    lines = ["# Quality (measured)", "", "Written by `python benchmarks/quality.py table`; nats per byte on the held-out tenth of `pydoc_data.topics`,"]
+    lines = [
+        "# Quality (measured)",
+        "",
+        "Written by `python benchmarks/quality.py table`; nats per byte on the held-out tenth of `pydoc_data.topics`,",
+    ]
     lines += ["integer weights, binary spikes. Commands in the head of `benchmarks/quality.py`.", ""]
-    lines += ["| model | parameters | learning rate (of those tried) | loss | ratio to float | spikes per neuron and token |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| model | parameters | learning rate (of those tried) | loss | ratio to float | spikes per neuron and token |",
+        "|---|---|---|---|---|---|",
+    ]
     for row, run in best.items():
         tried = ", ".join(f"{r['plan']['learning_rate']:g}: {r['loss']:.3f}" for r in head[row])
         rate = f"{run['firing']['mean']:.3f}" if "firing" in run else ""
-        lines.append(f"| {row} | {run['parameters']:,} | {run['plan']['learning_rate']:g} ({tried}) | {run['loss']:.4f} | {run['loss'] / base:.3f} | {rate} |")
+        lines.append(
+            f"| {row} | {run['parameters']:,} | {run['plan']['learning_rate']:g} ({tried}) | {run['loss']:.4f} | {run['loss'] / base:.3f} | {rate} |"
+        )
     plan = head["float softmax transformer"][0]["plan"]
-    lines += ["", f"{plan['steps']} steps of 16 windows of 128 bytes. Weight bits concern the layers; embedding and head are int8.", "", "## Ablations", ""]
+    lines += [
+        "",
+        f"{plan['steps']} steps of 16 windows of 128 bytes. Weight bits concern the layers; embedding and head are int8.",
+        "",
+        "## Ablations",
+        "",
+    ]
     lines += ["| change | loss, mean of seeds | per seed | spikes per neuron and token |", "|---|---|---|---|"]
     for row, runs in small.items():
         losses = [r["loss"] for r in runs]
-        lines.append(f"| {row} | {sum(losses) / len(losses):.4f} | {', '.join(f'{x:.4f}' for x in losses)} | {runs[0]['firing']['mean']:.3f} |")
+        lines.append(
+            f"| {row} | {sum(losses) / len(losses):.4f} | {', '.join(f'{x:.4f}' for x in losses)} | {runs[0]['firing']['mean']:.3f} |"
+        )
     if small:
         first = next(iter(small.values()))[0]
         default, *_ = (mean := {row: sum(r["loss"] for r in runs) / len(runs) for row, runs in small.items()}).values()
         change = {row: f"{loss / default:.3f} x" for row, loss in mean.items()}
-        lines += ["", "The defaults follow this table, except where a better row costs what hardware or exactness cannot give: D = 8"]
-        lines += [f"({change['D = 8']} the default's loss) doubles the timesteps, RMSNorm ({change['RMSNorm put back']}) and the matrix state"]
-        lines += [f"({change['matrix state']}) cannot be exported. Without the denominator b the loss is {change['without the denominator b']}, within the"]
+        lines += [
+            "",
+            "The defaults follow this table, except where a better row costs what hardware or exactness cannot give: D = 8",
+        ]
+        lines += [
+            f"({change['D = 8']} the default's loss) doubles the timesteps, RMSNorm ({change['RMSNorm put back']}) and the matrix state"
+        ]
+        lines += [
+            f"({change['matrix state']}) cannot be exported. Without the denominator b the loss is {change['without the denominator b']}, within the"
+        ]
         lines += ["spread of the seeds; b stays because it bounds the read-out whatever the decay."]
-        lines += ["", f"{first['parameters']:,} parameters (default row), {first['plan']['steps']} steps, learning rate {first['plan']['learning_rate']:g}."]
+        lines += [
+            "",
+            f"{first['parameters']:,} parameters (default row), {first['plan']['steps']} steps, learning rate {first['plan']['learning_rate']:g}.",
+        ]
     (HERE / "quality.md").write_text("\n".join(lines) + "\n")
 
 

@@ -24,7 +24,10 @@ from nsllm_nir.program import Program
 BITS = (3, 4, 6, 8)
 SEEDS, CHAIN_STEPS = 4, 100
 BETAS = (0.9, 0.8)
-RESETS: dict[str, dict[str, Any]] = {"zero": {"reset_mechanism": "zero", "reset_delay": False}, "subtract": {}}  # of snntorch.Leaky; {}: its default
+RESETS: dict[str, dict[str, Any]] = {
+    "zero": {"reset_mechanism": "zero", "reset_delay": False},
+    "subtract": {},
+}  # of snntorch.Leaky; {}: its default
 TOKEN_STEPS, RATE_IMAGES, SPIKE_IMAGES, EPOCHS = 12, 20, 100, 12
 LAST = "layer_1.spikes"
 Weights = list[NDArray[np.float64]]
@@ -39,16 +42,27 @@ def leaky(
     tau = DT / (1 - beta) * ones
     weights, spikes = f"{name}.weights", f"{name}.spikes"
     if reset == "zero":
-        nodes = {weights: nir.Linear(weight), spikes: nir.LIF(tau=tau, r=tau / DT, v_leak=0 * ones, v_threshold=ones, v_reset=0 * ones)}
+        nodes = {
+            weights: nir.Linear(weight),
+            spikes: nir.LIF(tau=tau, r=tau / DT, v_leak=0 * ones, v_threshold=ones, v_reset=0 * ones),
+        }
         return nodes, [(source, weights), (weights, spikes)]
     potential, back = f"{name}.potential", f"{name}.reset"
-    nodes = {weights: nir.Linear(weight), potential: nir.LI(tau=tau, r=tau / DT, v_leak=0 * ones), spikes: nir.Threshold(ones), back: nir.Scale(-ones)}
+    nodes = {
+        weights: nir.Linear(weight),
+        potential: nir.LI(tau=tau, r=tau / DT, v_leak=0 * ones),
+        spikes: nir.Threshold(ones),
+        back: nir.Scale(-ones),
+    }
     return nodes, [(source, weights), (weights, potential), (potential, spikes), (spikes, back), (back, potential)]
 
 
 def network(weights: Weights, betas: tuple[NDArray[np.float64] | float, ...], reset: str) -> Graph:
     """Layers of `leaky` neurons, one after the other."""
-    nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array([weights[0].shape[1]])), "output": nir.Output(np.array([len(weights[-1])]))}
+    nodes: dict[str, nir.NIRNode] = {
+        "input": nir.Input(np.array([weights[0].shape[1]])),
+        "output": nir.Output(np.array([len(weights[-1])])),
+    }
     edges, source = [], "input"
     for i, (weight, beta) in enumerate(zip(weights, betas, strict=True)):
         more, connections = leaky(f"layer_{i}", weight, beta, reset, source)
@@ -150,7 +164,12 @@ def chain_table() -> list[str]:
                 for i, bits in enumerate(BITS):
                     integer, _ = quantize(graph, weight_bits=bits, calibration=random_spikes(2) if calibrated else None)
                     rows[name][i] += compare_quantization(graph, integer, random_spikes(1)).differences
-    fired = {r: sum(v.sum() for s in range(SEEDS) for v in float_reference.run(chain(s, r), random_spikes(1)).values.values()) for r in RESETS}
+    fired = {
+        r: sum(
+            v.sum() for s in range(SEEDS) for v in float_reference.run(chain(s, r), random_spikes(1)).values.values()
+        )
+        for r in RESETS
+    }
     lines = [f"| weight bits | {' | '.join(map(str, BITS))} |", "|---" * (len(BITS) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in rows.items()]
     spikes = " and ".join(str(int(n)) for n in fired.values())
@@ -166,7 +185,10 @@ def digits_table(reset: str) -> list[str]:
     data = digits()
     weights = train(data, reset)
     graph = network(weights, BETAS, reset)
-    own = sum(int((float_reference.run(graph, x).values[LAST] != snntorch_spikes(weights, reset, x)).sum()) for x in data.tests[:RATE_IMAGES])
+    own = sum(
+        int((float_reference.run(graph, x).values[LAST] != snntorch_spikes(weights, reset, x)).sum())
+        for x in data.tests[:RATE_IMAGES]
+    )
     accuracies = [data.accuracy(lambda x: float_reference.run(graph, x))]
     cells, total, spikes = [], 0, 0
     for bits in reversed(BITS):
@@ -188,7 +210,14 @@ def digits_table(reset: str) -> list[str]:
 
 def main() -> None:
     """Measure and write the tables."""
-    lines = ["# Quantization error (simulated)", "", "Written by `python benchmarks/quantization.py`.", "", *chain_table(), ""]
+    lines = [
+        "# Quantization error (simulated)",
+        "",
+        "Written by `python benchmarks/quantization.py`.",
+        "",
+        *chain_table(),
+        "",
+    ]
     lines += [
         f"Classifier of the scikit-learn digits, 64-48-10, betas {BETAS[0]} and {BETAS[1]}, {TOKEN_STEPS} steps of random spikes at the rate of the pixels, "
         f"trained by snnTorch for {EPOCHS} epochs on four fifths. Accuracy on the other 360 images; spikes of its first {SPIKE_IMAGES} images.",

@@ -36,7 +36,10 @@ Floats = NDArray[np.float64]
 def drawn() -> tuple[list[Floats], Floats]:
     """Weights (outputs, inputs) of each layer, and the input spikes (steps, inputs)."""
     rng = np.random.default_rng(0)
-    weights = [rng.normal(0, gain / np.sqrt(RATE * inputs), (outputs, inputs)) for gain, inputs, outputs in zip(GAINS, SIZES, SIZES[1:], strict=False)]
+    weights = [
+        rng.normal(0, gain / np.sqrt(RATE * inputs), (outputs, inputs))
+        for gain, inputs, outputs in zip(GAINS, SIZES, SIZES[1:], strict=False)
+    ]
     return weights, (rng.random((STEPS, SIZES[0])) < RATE).astype(np.float64)
 
 
@@ -59,7 +62,11 @@ def norse(weights: list[Floats], spikes: Floats) -> list[Floats]:
     rate = 1 - BETA
     out = []
     for weight in weights:
-        parameters = LIFBoxParameters(tau_mem_inv=torch.tensor(rate / 0.001, dtype=torch.float64), v_th=torch.tensor(rate), reset_method=reset_subtract)
+        parameters = LIFBoxParameters(
+            tau_mem_inv=torch.tensor(rate / 0.001, dtype=torch.float64),
+            v_th=torch.tensor(rate),
+            reset_method=reset_subtract,
+        )
         cell, state, rows = LIFBoxCell(parameters, dt=0.001), None, []
         for x in torch.from_numpy(spikes @ weight.T):
             fired, state = cell(x[None], state)
@@ -96,7 +103,9 @@ def module_spikes(network: nn.Sequential, spikes: Floats) -> list[Floats]:
 def graph_spikes(network: nn.Sequential, spikes: Floats) -> list[Floats]:
     """Spikes of each neuron layer of the file that `to_nir` writes."""
     with tempfile.TemporaryDirectory() as folder:
-        values = float_reference.run(graph.read(to_nir(network, Path(folder) / "network.nir")), spikes.astype(np.int64)).values
+        values = float_reference.run(
+            graph.read(to_nir(network, Path(folder) / "network.nir")), spikes.astype(np.int64)
+        ).values
     return [values[str(i)].astype(np.float64) for i in range(1, len(network), 2)]
 
 
@@ -106,13 +115,22 @@ def main() -> None:
     weights, spikes = drawn()
     base = immediate(weights, spikes)
     rates = ", ".join(f"{layer.mean():.1%}" for layer in base)
-    lines = ["# Reset rules (simulated)", "", "Written by `python benchmarks/reset_rules.py`: 512-1024-1024-256 neurons, beta 0.9, threshold 1,"]
+    lines = [
+        "# Reset rules (simulated)",
+        "",
+        "Written by `python benchmarks/reset_rules.py`: 512-1024-1024-256 neurons, beta 0.9, threshold 1,",
+    ]
     lines += [f"64 steps of 10 % input, float64. Rates under the immediate reset: {rates}.", ""]
-    lines += ["| rule | spikes per layer | output, immediate = 100 % | differing cells of the NIR file |", "|---|---|---|---|"]
+    lines += [
+        "| rule | spikes per layer | output, immediate = 100 % | differing cells of the NIR file |",
+        "|---|---|---|---|",
+    ]
 
     def row(name: str, found: list[Floats], written: Callable[[], list[Floats]] | None) -> str:
         counts = ", ".join(f"{int(layer.sum())}" for layer in found)
-        differences = "" if written is None else str(int(sum((a != b).sum() for a, b in zip(found, written(), strict=True))))
+        differences = (
+            "" if written is None else str(int(sum((a != b).sum() for a, b in zip(found, written(), strict=True))))
+        )
         return f"| {name} | {counts} | {found[-1].sum() / base[-1].sum():.1%} | {differences} |"
 
     lines.append(row("immediate: `U -= threshold` in the step of the spike", base, None))

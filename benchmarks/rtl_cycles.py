@@ -20,7 +20,14 @@ from nsllm_nir.hw import toolchain
 from nsllm_nir.program import Input, Linear, Program
 
 RATES, TOKENS = (0.05, 0.10, 0.25, 0.50), 4
-LAYERS = [(1024, 256, 2), (1024, 1024, 2), (1024, 256, 4), (1024, 256, 8), (256, 512, 2), (4096, 320, 4)]  # sources, outputs, weight bits
+LAYERS = [
+    (1024, 256, 2),
+    (1024, 1024, 2),
+    (1024, 256, 4),
+    (1024, 256, 8),
+    (256, 512, 2),
+    (4096, 320, 4),
+]  # sources, outputs, weight bits
 
 
 def layer(sources: int, outputs: int, bits: int) -> Program:
@@ -66,7 +73,9 @@ def main() -> None:
     for sources, outputs, bits in LAYERS:
         for rate in RATES:
             events, cycles, least = measure(sources, outputs, bits, rate)
-            lines.append(f"| {sources} | {outputs} | {bits} | {rate:.0%} | {events} | {least} | {cycles} | {cycles / least:.3f} |")
+            lines.append(
+                f"| {sources} | {outputs} | {bits} | {rate:.0%} | {events} | {least} | {cycles} | {cycles / least:.3f} |"
+            )
             print(lines[-1], flush=True)
     (Path(__file__).parent / "rtl_cycles.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -44,20 +44,36 @@ def lanes_and_seeds(text: str) -> tuple[int, int]:
 def clocks(folder: Path, lanes: int, seeds: int, timeout: float, progress: Steps) -> list[str]:
     """The table of one size that is synthesised in ``folder``, placed and routed with the seeds from 1."""
     lines = ["", f"Clock with {lanes} lanes on LFE5U-85F-6 (placed and routed, target {CLOCK:g} MHz):", ""]
-    lines += ["| seed | MHz | longest path | ns | of which wires | TRELLIS_COMB | TRELLIS_FF |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        "| seed | MHz | longest path | ns | of which wires | TRELLIS_COMB | TRELLIS_FF |",
+        "|---|---|---|---|---|---|---|",
+    ]
     reached = []
     for seed in range(1, seeds + 1):
         progress(f"place {lanes} lanes, seed {seed}")
         placed = synthesis.place_ecp5(folder, "spike_engine", DEVICE, CLOCK, seed, timeout)
         reached.append(placed.fmax_mhz)
         used = " | ".join(f"{placed.used[kind][0]:,}" for kind in ("TRELLIS_COMB", "TRELLIS_FF"))
-        lines.append(f"| {seed} | {placed.fmax_mhz:.1f} | {placed.critical} | {placed.critical_ns:.1f} | {placed.routing_ns:.1f} | {used} |")
-    return [*lines, "", f"Median {statistics.median(reached):.1f} MHz, lowest {min(reached):.1f}, highest {max(reached):.1f}."]
+        lines.append(
+            f"| {seed} | {placed.fmax_mhz:.1f} | {placed.critical} | {placed.critical_ns:.1f} | {placed.routing_ns:.1f} | {used} |"
+        )
+    return [
+        *lines,
+        "",
+        f"Median {statistics.median(reached):.1f} MHz, lowest {min(reached):.1f}, highest {max(reached):.1f}.",
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--place", type=lanes_and_seeds, nargs="+", default=[], metavar="LANES:SEEDS", help="sizes to place and route, seeds from 1")
+    parser.add_argument(
+        "--place",
+        type=lanes_and_seeds,
+        nargs="+",
+        default=[],
+        metavar="LANES:SEEDS",
+        help="sizes to place and route, seeds from 1",
+    )
     parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for one run of a tool")
     options = parser.parse_args()
     lines = [
@@ -73,7 +89,11 @@ def main() -> None:
             folder = Path(scratch) / str(lanes)
             folder.mkdir()
             progress(f"synthesise {lanes} lanes")
-            lines.append(area_row(lanes, synthesis.synthesise("ecp5", "spike_engine", folder, sizes(lanes), timeout=options.timeout)))
+            lines.append(
+                area_row(
+                    lanes, synthesis.synthesise("ecp5", "spike_engine", folder, sizes(lanes), timeout=options.timeout)
+                )
+            )
         for lanes, seeds in options.place:
             lines += clocks(Path(scratch) / str(lanes), lanes, seeds, options.timeout, progress)
     (Path(__file__).parent / "rtl_synthesis.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

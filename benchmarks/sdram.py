@@ -59,24 +59,42 @@ class FilledBus(SerialBus):
 
 def controller(board: Board) -> list[str]:
     """Cycles of reads by the controller alone, as `tests/sdram/sdram_bench.cpp` prints them."""
-    modules = [*(toolchain.RTL_SOURCES / name for name in ("ram.sv", "fifo.sv")), *(boards.FOLDER / f"sdram_{name}.sv" for name in ("memory", "pins"))]
+    modules = [
+        *(toolchain.RTL_SOURCES / name for name in ("ram.sv", "fifo.sv")),
+        *(boards.FOLDER / f"sdram_{name}.sv" for name in ("memory", "pins")),
+    ]
     modules += [TESTS / "sdram" / f"sdram_{name}.sv" for name in ("model", "board", "bench")]
-    parameters, flags = {"BEAT_BITS": 2 * board.engine.lanes, "CLOCK_MHZ": round(board.clock_mhz)}, ("-O1", f"-DBEAT_WORDS={board.engine.beat_words}")
-    binary = toolchain.build_simulation("sdram_bench", "SdramBench", parameters, modules, [TESTS / "sdram" / "sdram_bench.cpp"], flags)
-    return subprocess.run([str(binary), "1000000"], capture_output=True, text=True, timeout=600, check=True).stdout.split()
+    parameters, flags = (
+        {"BEAT_BITS": 2 * board.engine.lanes, "CLOCK_MHZ": round(board.clock_mhz)},
+        ("-O1", f"-DBEAT_WORDS={board.engine.beat_words}"),
+    )
+    binary = toolchain.build_simulation(
+        "sdram_bench", "SdramBench", parameters, modules, [TESTS / "sdram" / "sdram_bench.cpp"], flags
+    )
+    return subprocess.run(
+        [str(binary), "1000000"], capture_output=True, text=True, timeout=600, check=True
+    ).stdout.split()
 
 
 def whole_board(program: Program, board: Board, inputs: NDArray[np.integer], line: bool) -> list[int]:
     """Cycles of each token; every logit is that of the reference. line: the image, too, goes over the serial line."""
-    modules = [*bitstream.design_files(), *(TESTS / "sdram" / f"sdram_{name}.sv" for name in ("model", "board", "line"))]
+    modules = [
+        *bitstream.design_files(),
+        *(TESTS / "sdram" / f"sdram_{name}.sv" for name in ("model", "board", "line")),
+    ]
     parameters = {**board.engine.parameters(), "DIVISOR": DIVISOR, "MEMORY_WORDS": board.memory.words}
-    binary = toolchain.build_simulation("sdram_line", "Board", parameters, modules, [TESTS / "board_line.cpp"], ("-O2",))
+    binary = toolchain.build_simulation(
+        "sdram_line", "Board", parameters, modules, [TESTS / "board_line.cpp"], ("-O2",)
+    )
     image, want = pack(program, board), reference.run(program, inputs).values[program.outputs[0]]
     with tempfile.TemporaryDirectory() as folder:
         words = Path(folder) / "image.hex"
         words.write_text("\n".join(f"{word:04x}" for word in np.frombuffer(image, "<u2")), encoding="utf-8")
         at_power_up, kind = ([], SerialBus) if line else ([f"+image={words}"], FilledBus)
-        with PipeProcess([str(binary), str(100 * DIVISOR), "1", *at_power_up]) as process, kind(Line(process), timeout=600.0) as bus:
+        with (
+            PipeProcess([str(binary), str(100 * DIVISOR), "1", *at_power_up]) as process,
+            kind(Line(process), timeout=600.0) as bus,
+        ):
             driver = Driver(bus)
             driver.load(image)
             session, cycles = EngineSession(program, driver), list[int]()
@@ -101,7 +119,9 @@ def main(line: bool) -> None:
     cycles = whole_board(program, board, inputs, line)
     rows = [
         f"| {chr(token)!r} | {beats:,} | {whole:,} | {whole / beats:.2f} | {modelled:,} |"
-        for token, beats, whole, modelled in zip(TEXT, simple.cycles.beats.tolist(), cycles, simple.cycles.total.tolist(), strict=True)
+        for token, beats, whole, modelled in zip(
+            TEXT, simple.cycles.beats.tolist(), cycles, simple.cycles.total.tolist(), strict=True
+        )
     ]
     rate, mean, mean_modelled = 1e6 * board.clock_mhz, float(np.mean(cycles)), float(simple.cycles.total.mean())
     lines = [

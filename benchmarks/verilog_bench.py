@@ -11,8 +11,21 @@ from pathlib import Path
 from nsllm_nir.errors import BackendError
 from nsllm_nir.hw.toolchain import find_verilator
 
-FLAGS = ("--binary", "--timing", "-CFLAGS", "-std=c++20 -fcoroutines", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "bench")
-MAKE = ("-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include")  # the Verilator of the Python package does not know how g++ takes a precompiled header
+FLAGS = (
+    "--binary",
+    "--timing",
+    "-CFLAGS",
+    "-std=c++20 -fcoroutines",
+    "-Wno-fatal",
+    "-Wno-lint",
+    "-Wno-style",
+    "--top-module",
+    "bench",
+)
+MAKE = (
+    "-MAKEFLAGS",
+    "CFG_CXXFLAGS_PCH_I=-include",
+)  # the Verilator of the Python package does not know how g++ takes a precompiled header
 
 
 def execute(command: Sequence[str], folder: Path, timeout: float, **environment: str) -> str:
@@ -22,7 +35,13 @@ def execute(command: Sequence[str], folder: Path, timeout: float, **environment:
         BackendError: it failed or took longer than ``timeout``.
     """
     with subprocess.Popen(
-        command, cwd=folder, text=True, env=os.environ | environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=folder,
+        text=True,
+        env=os.environ | environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         try:
             output, errors = process.communicate(timeout=timeout)
@@ -30,7 +49,9 @@ def execute(command: Sequence[str], folder: Path, timeout: float, **environment:
             os.killpg(process.pid, signal.SIGKILL)
             raise BackendError(f"did not finish within {timeout:g} s") from None
     if process.returncode:
-        raise BackendError(f"{command[0]}, status {process.returncode}: {(errors.strip() or output.strip())[-300:]}".replace("\n", " "))
+        raise BackendError(
+            f"{command[0]}, status {process.returncode}: {(errors.strip() or output.strip())[-300:]}".replace("\n", " ")
+        )
     return output
 
 
@@ -43,5 +64,10 @@ def run_bench(text: str, sources: Sequence[Path], folder: Path, timeout: float) 
     """
     (folder / "bench.sv").write_text(text, encoding="utf-8")
     verilator = find_verilator()
-    execute([verilator.binary, *FLAGS, *MAKE, "--Mdir", "bench", "bench.sv", *map(str, sources)], folder, timeout, VERILATOR_ROOT=str(verilator.root))
+    execute(
+        [verilator.binary, *FLAGS, *MAKE, "--Mdir", "bench", "bench.sv", *map(str, sources)],
+        folder,
+        timeout,
+        VERILATOR_ROOT=str(verilator.root),
+    )
     return execute([str(folder / "bench" / "Vbench")], folder, timeout)

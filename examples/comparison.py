@@ -29,7 +29,14 @@ def _joined(samples: Array) -> Array:
 
 
 def compare(
-    source: Path | Graph, samples: Array, labels: Array, *, calibration: Array, framework: str, rasters: dict[str, Array], backends: Iterable[str]
+    source: Path | Graph,
+    samples: Array,
+    labels: Array,
+    *,
+    calibration: Array,
+    framework: str,
+    rasters: dict[str, Array],
+    backends: Iterable[str],
 ) -> bool:
     """Quantize, run everything, print the table; True if every backend equals the integer reference in every cell.
 
@@ -46,7 +53,9 @@ def compare(
     integers = dict(report.reference.values)
     nodes, output = list(rasters), list(rasters)[-1]
     for i in range(0, len(samples), 10):
-        if not np.array_equal(reference.run(program, samples[i]).values[output], integers[output].reshape(*samples.shape[:2], -1)[i]):
+        if not np.array_equal(
+            reference.run(program, samples[i]).values[output], integers[output].reshape(*samples.shape[:2], -1)[i]
+        ):
             raise SystemExit(f"test sample {i} is not as it is alone: the samples need more steps of silence")
 
     print(f"\n{len(samples)} test samples, {len(stream)} steps; neurons {', '.join(nodes)}")

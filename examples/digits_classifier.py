@@ -1,6 +1,6 @@
 """A spiking classifier of handwritten digits: trained with snnTorch, written as NIR, run on Lava and HLS.
 
-    python examples/digits_classifier.py
+python examples/digits_classifier.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A network trained in norse, written to a NIR file by norse itself, and run from that file on Lava and HLS.
 
-    python examples/norse_file.py
+python examples/norse_file.py
 """
 
 from __future__ import annotations
@@ -24,13 +24,20 @@ STEPS, SILENCE, BATCH, EPOCHS = 16, 36, 96, 25
 
 def neurons(size: int) -> norse.LIFBoxCell:
     """Membranes of 3.3 ms; one value per neuron, because nir cannot write numbers without an axis."""
-    constants = LIFBoxParameters(tau_mem_inv=torch.full((size,), 300.0), v_leak=torch.zeros(size), v_th=torch.ones(size), alpha=torch.tensor(10.0))
+    constants = LIFBoxParameters(
+        tau_mem_inv=torch.full((size,), 300.0),
+        v_leak=torch.zeros(size),
+        v_th=torch.ones(size),
+        alpha=torch.tensor(10.0),
+    )
     return norse.LIFBoxCell(constants, dt=DT)
 
 
 def build() -> norse.SequentialState:
     """Weights that fire: a spike moves the membrane by dt / tau of its weight."""
-    net = norse.SequentialState(torch.nn.Linear(64, 48, bias=False), neurons(48), torch.nn.Linear(48, 10, bias=False), neurons(10))
+    net = norse.SequentialState(
+        torch.nn.Linear(64, 48, bias=False), neurons(48), torch.nn.Linear(48, 10, bias=False), neurons(10)
+    )
     with torch.no_grad():
         for layer in (net[0], net[2]):
             layer.weight.mul_(3.5)

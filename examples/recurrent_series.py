@@ -63,22 +63,31 @@ speakers = data["speakers"].astype(np.int64) - 1
 levels = np.quantile(np.concatenate(series[:TRAIN]), (np.arange(LEVELS) + 0.5) / LEVELS, axis=0)
 spikes = torch.zeros(LONGEST + SILENCE, len(series), CELLS)
 for i, frames in enumerate(series):
-    spikes[: len(frames), i] = torch.from_numpy((frames[:, None] > levels).reshape(len(frames), CELLS).astype(np.float32))
-silent = torch.arange(LONGEST + 12)[:, None] >= torch.from_numpy(data["lengths"].astype(np.int64)) + 4  # (steps, samples)
+    spikes[: len(frames), i] = torch.from_numpy(
+        (frames[:, None] > levels).reshape(len(frames), CELLS).astype(np.float32)
+    )
+silent = (
+    torch.arange(LONGEST + 12)[:, None] >= torch.from_numpy(data["lengths"].astype(np.int64)) + 4
+)  # (steps, samples)
 
 net, labels = Classifier(), torch.from_numpy(speakers)
 optimizer = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=3e-3)
 for _ in range(EPOCHS):
     for batch in torch.randperm(TRAIN).split(BATCH):
         hidden, out = net(spikes[: len(silent), batch])
-        loss = torch.nn.functional.cross_entropy(out.sum(0), labels[batch]) + QUIET * (hidden * silent[:, batch, None]).mean()
+        loss = (
+            torch.nn.functional.cross_entropy(out.sum(0), labels[batch])
+            + QUIET * (hidden * silent[:, batch, None]).mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
 means = np.array([frames.mean(0) for frames in series])
 baseline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(means[:TRAIN], speakers[:TRAIN])
-print(f"baseline, logistic regression on the mean of each coefficient: {100 * baseline.score(means[TRAIN:], speakers[TRAIN:]):.2f} %")
+print(
+    f"baseline, logistic regression on the mean of each coefficient: {100 * baseline.score(means[TRAIN:], speakers[TRAIN:]):.2f} %"
+)
 
 with torch.no_grad():
     hidden, out = net(spikes[:, TRAIN:])

@@ -1,6 +1,6 @@
 """Train a small spiking language model, export it to NIR, and compare three backends spike for spike.
 
-    python examples/train_export_verify.py
+python examples/train_export_verify.py
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from nsllm_nir.training import TrainingPlan, train
 torch.manual_seed(0)
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
-    model = NSLLMForCausalLM(NSLLMConfig(hidden_size=32, num_hidden_layers=2, levels=[2, 4]))  # D timesteps per token, by layer
+    model = NSLLMForCausalLM(
+        NSLLMConfig(hidden_size=32, num_hidden_layers=2, levels=[2, 4])
+    )  # D timesteps per token, by layer
     plan = TrainingPlan(steps=60, batch_size=4, context=64, warmup_steps=10)
     metrics = train(model, corpus(PYDOC), folder / "run", plan, progress=False)
     print(f"held-out loss after {plan.steps} steps: {metrics['eval_loss']:.3f} nats per byte")

@@ -82,7 +82,13 @@ backend = _Hls()
 
 
 def build_vitis(
-    program: Program, inputs: NDArray[np.integer], trace: Trace, out_dir: str | Path, *, part: str = "xcvc1902-vsva2197-2MP-e-S", clock_ns: float = 4.0
+    program: Program,
+    inputs: NDArray[np.integer],
+    trace: Trace,
+    out_dir: str | Path,
+    *,
+    part: str = "xcvc1902-vsva2197-2MP-e-S",
+    clock_ns: float = 4.0,
 ) -> Path:
     """Write a self-contained project: engine, image, golden vectors, test bench, Makefile (g++) and tcl (Vitis HLS).
 
@@ -136,7 +142,12 @@ def render(template: str, facts: dict[str, object]) -> str:
     """A file of hw/templates with its blanks filled."""
     loader = jinja2.FileSystemLoader(toolchain.TEMPLATES)
     environment = jinja2.Environment(
-        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template(template).render(facts)
 
@@ -144,7 +155,9 @@ def render(template: str, facts: dict[str, object]) -> str:
 def _hardware_depths(need: images.Needs) -> toolchain.Depths:
     """The default build, with each memory that is too small for the program raised to the next power of two."""
     default = toolchain.Depths()
-    raised = {f.name: max(getattr(default, f.name), 1 << (getattr(need, f.name) - 1).bit_length()) for f in fields(need)}
+    raised = {
+        f.name: max(getattr(default, f.name), 1 << (getattr(need, f.name) - 1).bit_length()) for f in fields(need)
+    }
     return toolchain.Depths(**raised)
 
 

@@ -113,7 +113,9 @@ class Needs:
         for name, need in vars(self).items():
             have = getattr(depths, name)
             if need > have:
-                raise LossyConversionError(f"the program needs {name} = {need}, this build of the spike engine has {have}; use a build with larger {name}")
+                raise LossyConversionError(
+                    f"the program needs {name} = {need}, this build of the spike engine has {have}; use a build with larger {name}"
+                )
 
 
 def pack_image(program: Program, row_alignment: int = UNIT_WORDS) -> bytes:
@@ -127,7 +129,9 @@ def pack_image(program: Program, row_alignment: int = UNIT_WORDS) -> bytes:
         InputError: another row alignment.
     """
     if row_alignment not in ROW_ALIGNMENTS:
-        raise InputError(f"the row alignment is one of {', '.join(map(str, ROW_ALIGNMENTS))} words, got {row_alignment}")
+        raise InputError(
+            f"the row alignment is one of {', '.join(map(str, ROW_ALIGNMENTS))} words, got {row_alignment}"
+        )
     _check_program(program)
     packer = _Packer(program, row_alignment)
     for op in program.ops:  # all addresses first: a recurrent delay reads a signal that is produced later
@@ -152,7 +156,9 @@ def pack_vectors(program: Program, inputs: NDArray[np.integer], trace: Trace) ->
         InputError: the inputs do not fit the program.
     """
     spikes = reference.check_inputs(program, inputs)
-    expected = np.concatenate([np.asarray(trace.values[name]).reshape(len(spikes), -1) for name in program.traced], axis=1)
+    expected = np.concatenate(
+        [np.asarray(trace.values[name]).reshape(len(spikes), -1) for name in program.traced], axis=1
+    )
     parts = [np.array([VECTORS_MAGIC, VERSION, 0, 0, len(spikes), expected.shape[1], 0, 0])]
     for row, words in zip(spikes, expected, strict=True):
         pairs = events(row)
@@ -168,13 +174,19 @@ def events(spikes: NDArray[np.integer]) -> Words:
 
 def _check_program(program: Program) -> None:
     if len(program.inputs) != 1:
-        raise LossyConversionError(f"the spike engine takes programs with one input, this one has {len(program.inputs)}")
+        raise LossyConversionError(
+            f"the spike engine takes programs with one input, this one has {len(program.inputs)}"
+        )
     widest = max(program.widths.potential, program.widths.comparator)
     if widest > 32:
-        raise LossyConversionError(f"the spike engine computes with 32 bits, the program declares {widest}; lower its widths")
+        raise LossyConversionError(
+            f"the spike engine computes with 32 bits, the program declares {widest}; lower its widths"
+        )
     for op in program.ops:
         if isinstance(op, Integrate) and op.fraction_bits > 31:
-            raise LossyConversionError(f"Integrate {op.name!r}: the spike engine shifts by at most 31 bits, fraction_bits is {op.fraction_bits}")
+            raise LossyConversionError(
+                f"Integrate {op.name!r}: the spike engine shifts by at most 31 bits, fraction_bits is {op.fraction_bits}"
+            )
         if isinstance(op, Conv2d) and (largest := max(*op.stride, *op.padding, *op.dilation)) > GEOMETRY_LIMIT:
             raise LossyConversionError(
                 f"Conv2d {op.name!r}: the spike engine takes strides, paddings and dilations of at most {GEOMETRY_LIMIT}, found {largest}"
@@ -199,17 +211,34 @@ def _names(program: Program) -> tuple[dict[str, int], Words]:
 def _descriptor(packer: _Packer, op: Op) -> dict[str, int]:
     """Fields of one descriptor; section addresses are relative to the start of the sections until `_assemble`."""
     read = [packer.signals[name] for name in sources(op)]
-    fields = {"kind": KINDS[type(op)], "size": packer.program.signals[op.name].size, "destination": packer.signals[op.name], "name": packer.names[op.name]}
+    fields = {
+        "kind": KINDS[type(op)],
+        "size": packer.program.signals[op.name].size,
+        "destination": packer.signals[op.name],
+        "name": packer.names[op.name],
+    }
     match op:
         case Input():
             return fields
         case Linear():
             return fields | {"source": read[0]} | _linear(packer, op)
         case Sum():
-            return fields | packer.constants(constants=op.bias) | {"source_size": len(read), "more": packer.section(np.array(read))}
+            return (
+                fields
+                | packer.constants(constants=op.bias)
+                | {"source_size": len(read), "more": packer.section(np.array(read))}
+            )
         case Count():
-            step = {"second": read[1], "flags": SIGNAL_STEP} if isinstance(op.step, str) else packer.constants(constants=op.step)
-            return fields | step | {"source": read[0], "parameter": op.levels, "flags": step["flags"] | SIGNED_COUNT * op.signed}
+            step = (
+                {"second": read[1], "flags": SIGNAL_STEP}
+                if isinstance(op.step, str)
+                else packer.constants(constants=op.step)
+            )
+            return (
+                fields
+                | step
+                | {"source": read[0], "parameter": op.levels, "flags": step["flags"] | SIGNED_COUNT * op.signed}
+            )
         case Gate():
             return fields | {"second": read[0], "source": read[1]}
         case Integrate():
@@ -246,7 +275,10 @@ def _lif(packer: _Packer, op: Lif) -> dict[str, int]:
     factors = (4096 - op.current_decay.astype(np.int64)) | (4096 - op.voltage_decay.astype(np.int64)) << 16
     bias = np.clip(op.bias.astype(np.int64), -LIF_BIAS_LIMIT, LIF_BIAS_LIMIT)
     fields = packer.constants(constants=bias, more=op.threshold, weights=factors)
-    return fields | {"flags": fields["flags"] | POTENTIAL * (op.threshold is None), "state": packer.state(2 * padded(op.bias.size))}
+    return fields | {
+        "flags": fields["flags"] | POTENTIAL * (op.threshold is None),
+        "state": packer.state(2 * padded(op.bias.size)),
+    }
 
 
 def _conv(packer: _Packer, op: Conv2d) -> dict[str, int]:
@@ -256,7 +288,11 @@ def _conv(packer: _Packer, op: Conv2d) -> dict[str, int]:
     weight_bits = _weight_bits(op.weight)
     words = _row_words(group_outputs, weight_bits, packer.row_alignment)
     stride = taps * words
-    by_output = op.weight.reshape(op.groups, group_outputs, per_group, taps).transpose(1, 0, 2, 3).reshape(group_outputs, channels * taps)
+    by_output = (
+        op.weight.reshape(op.groups, group_outputs, per_group, taps)
+        .transpose(1, 0, 2, 3)
+        .reshape(group_outputs, channels * taps)
+    )
     axes = [(sizes[i], results[i], kernel[i], op.stride[i], op.padding[i], op.dilation[i]) for i in (0, 1)]
     # A row is added in whole units: its unused weights are 0, but they need accumulators.
     lanes = -(-group_outputs * weight_bits // (32 * UNIT_WORDS)) * (32 * UNIT_WORDS // weight_bits)

@@ -39,7 +39,9 @@ class _Session:
         """
         checked = check_inputs(self.program, spikes)
         if len(checked) > len(self.worker.input):
-            raise InputError(f"the session was started for runs of up to {len(self.worker.input)} tokens, got {len(checked)}")
+            raise InputError(
+                f"the session was started for runs of up to {len(self.worker.input)} tokens, got {len(checked)}"
+            )
         self.worker.input[:] = jobs.NO_TOKEN
         self.worker.input[: len(checked)] = checked
         self.worker.step()
@@ -58,7 +60,9 @@ class _Fused:
     def run(self, inputs: NDArray[np.integer]) -> Trace:
         spikes = check_inputs(self.program, inputs)
         if not len(spikes):
-            return Trace({node: np.zeros((0, self.program.signals[node].size), np.int64) for node in self.program.traced})
+            return Trace(
+                {node: np.zeros((0, self.program.signals[node].size), np.int64) for node in self.program.traced}
+            )
         with self.start(len(spikes)) as session:
             return Trace(session.run(spikes))
 
@@ -74,7 +78,10 @@ class _Fused:
         Raises:
             BackendError: the worker does not start, or /dev/shm cannot hold its messages.
         """
-        neurons, width = self.program.inputs[0].size, sum(self.program.signals[node].size for node in self.program.traced)
+        neurons, width = (
+            self.program.inputs[0].size,
+            sum(self.program.signals[node].size for node in self.program.traced),
+        )
         block = max(1, min(tokens, BLOCK_TOKENS, BLOCK_WORDS // (neurons + width)))
         steps = -(-tokens // block)
         lava_client.check_shared_memory(block * (neurons + width) * 4 * jobs.CHANNEL_SLOTS)
@@ -106,7 +113,9 @@ class _FusedBackend:
         lava_client.version()
         for node in program.traced:
             if program.signals[node].bits > MESSAGE_LIMIT:
-                raise LossyConversionError(f"node {node!r} needs {program.signals[node].bits} bits, a Lava message holds {MESSAGE_LIMIT}; quantize further")
+                raise LossyConversionError(
+                    f"node {node!r} needs {program.signals[node].bits} bits, a Lava message holds {MESSAGE_LIMIT}; quantize further"
+                )
         return _Fused(program, self.timeout_seconds)
 
 
@@ -124,7 +133,9 @@ class _Stock:
         data[:tokens, spikes.shape[1] :] = lava_stock.PAYLOADS
         job, arrays = lava_network.job(network)
         lava_client.check_shared_memory(lava_network.channel_bytes(network))
-        with lava_client.worker({**job, "steps": steps}, arrays, data, (steps, arrays["traced"].size), self.timeout_seconds) as worker:
+        with lava_client.worker(
+            {**job, "steps": steps}, arrays, data, (steps, arrays["traced"].size), self.timeout_seconds
+        ) as worker:
             worker.step()
             rows = _split(network.program, worker.output)
         return Trace({node: rows[node][lag : lag + tokens] for node, (_, lag) in network.traced.items()})

@@ -40,7 +40,9 @@ def version() -> str:
         try:
             importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            raise ToolNotFoundError(f"the Lava backends need the package {package}, which is not installed; install it with\n  {INSTALL}") from None
+            raise ToolNotFoundError(
+                f"the Lava backends need the package {package}, which is not installed; install it with\n  {INSTALL}"
+            ) from None
     return f"lava-nc {importlib.metadata.version('lava-nc')}"
 
 
@@ -100,7 +102,13 @@ class Worker:
 
 
 @contextlib.contextmanager
-def worker(job: dict[str, Any], arrays: jobs.Arrays, inputs: NDArray[np.integer], outputs: tuple[int, int], timeout_seconds: float) -> Iterator[Worker]:
+def worker(
+    job: dict[str, Any],
+    arrays: jobs.Arrays,
+    inputs: NDArray[np.integer],
+    outputs: tuple[int, int],
+    timeout_seconds: float,
+) -> Iterator[Worker]:
     """A started worker that waits for its first `Worker.step`; leaving the context ends all its processes.
 
     inputs: int32 (rows, neurons); outputs: shape (rows, neurons) of what the sink writes.
@@ -113,7 +121,9 @@ def worker(job: dict[str, Any], arrays: jobs.Arrays, inputs: NDArray[np.integer]
     with tempfile.TemporaryDirectory(prefix="lava-") as name:
         folder = Path(name)
         if len(name) > FOLDER_LENGTH:
-            raise BackendError(f"the temporary folder {name!r} is too long a path for a Unix socket inside it; set TMPDIR to a shorter one")
+            raise BackendError(
+                f"the temporary folder {name!r} is too long a path for a Unix socket inside it; set TMPDIR to a shorter one"
+            )
         jobs.write(folder, job, arrays)
         np.save(folder / jobs.INPUT, np.asarray(inputs, np.int32))
         np.lib.format.open_memmap(folder / jobs.OUTPUT, mode="w+", dtype=np.int32, shape=outputs).flush()

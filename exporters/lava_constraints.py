@@ -14,7 +14,15 @@ from typing import Any
 
 from nsllm_nir.errors import LossyConversionError
 from nsllm_nir.exporters.lava_lif import RANGES
-from nsllm_nir.exporters.lava_network import MESSAGE_BITS, MODELS, WEIGHT_BITS, WEIGHT_RANGES, Network, Population, Projection
+from nsllm_nir.exporters.lava_network import (
+    MESSAGE_BITS,
+    MODELS,
+    WEIGHT_BITS,
+    WEIGHT_RANGES,
+    Network,
+    Population,
+    Projection,
+)
 from nsllm_nir.exporters.lava_stock import LIF_ROUNDING, WEIGHT_EXPONENTS, lower
 from nsllm_nir.program import Op, Program
 
@@ -78,7 +86,14 @@ def report(network: Network) -> list[Constraint]:
     for name, neuron in network.inlined.items():
         signal = network.program.signals[name]
         part = dataclasses.replace(
-            neurons[neuron], node=name, role="synapses", size=0, low=int(signal.low.min()), high=int(signal.high.max()), registers={}, refused=""
+            neurons[neuron],
+            node=name,
+            role="synapses",
+            size=0,
+            low=int(signal.low.min()),
+            high=int(signal.high.max()),
+            registers={},
+            refused="",
         )
         rows.append(_row([part], incoming.get((name, "synapses"), []), network))
     delays = [_delay_row(op, network) for op in network.program.ops if op.name in network.delays]
@@ -94,7 +109,9 @@ def check(network: Network) -> None:
     """
     errors = [f"{row.node!r} ({row.process}): {row.reason}" for row in report(network) if row.status != "ok"]
     if errors:
-        raise LossyConversionError("stock Loihi 2 processes cannot hold this program exactly; node " + "; node ".join(errors))
+        raise LossyConversionError(
+            "stock Loihi 2 processes cannot hold this program exactly; node " + "; node ".join(errors)
+        )
 
 
 def as_rows(rows: Iterable[Constraint]) -> list[dict[str, Any]]:
@@ -116,7 +133,11 @@ def _row(members: list[Population], incoming: list[Projection], network: Network
     exponents = tuple(sorted({q.weight_exp for q in incoming}))
     loop = network.refused.get(p.node, "") if p.role == "value" else ""
     reason = loop or _reason(p, incoming)
-    registers = {name: (int(values.min()), int(values.max()), *RANGES[name]) for name, values in p.registers.items() if values.size}
+    registers = {
+        name: (int(values.min()), int(values.max()), *RANGES[name])
+        for name, values in p.registers.items()
+        if values.size
+    }
     return Constraint(
         node=p.node,
         role=p.role,

@@ -68,9 +68,15 @@ def _loop_path(program: Program, delay: Delay, ops: dict[str, Op], readers: dict
     """The operations between ``delay`` and the neuron that it starts from, or why they cannot be its synapses."""
     neuron, advice = ops[delay.source], "; use the backend 'lava'"
     if (delay.steps != 1).any():
-        return "the loop holds a delay other than one token; a Lava synapse back to the same neuron takes exactly one step" + advice
+        return (
+            "the loop holds a delay other than one token; a Lava synapse back to the same neuron takes exactly one step"
+            + advice
+        )
     if isinstance(neuron, Count) and isinstance(neuron.step, str):
-        return f"the loop closes at {neuron.name!r}, whose step is a signal; its comparison has no room for a recurrent synapse" + advice
+        return (
+            f"the loop closes at {neuron.name!r}, whose step is a signal; its comparison has no room for a recurrent synapse"
+            + advice
+        )
     path: list[str] = []
     pending = [delay.name]
     while pending:
@@ -91,7 +97,9 @@ def _loop_path(program: Program, delay: Delay, ops: dict[str, Op], readers: dict
     return path
 
 
-def _absorb(name: str, neuron: str, program: Program, ops: dict[str, Op], readers: dict[str, Counter[str]], found: Dendrites) -> None:
+def _absorb(
+    name: str, neuron: str, program: Program, ops: dict[str, Op], readers: dict[str, Counter[str]], found: Dendrites
+) -> None:
     op = ops[name]
     if isinstance(op, Linear | Conv2d | Sum) and readers[name].total() == 1:
         found.inlined.setdefault(name, neuron)

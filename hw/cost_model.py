@@ -17,7 +17,10 @@ from nsllm_nir.hw.work import Work
 from nsllm_nir.program import Program
 
 UNIT_COSTS = Path(__file__).parent / "unit_costs.json"
-SCANS = {"Linear": ("block", "row", "neuron"), "Conv2d": ("outside", "inside", "hit")}  # units of the numbers of `Pass.scan`
+SCANS = {
+    "Linear": ("block", "row", "neuron"),
+    "Conv2d": ("outside", "inside", "hit"),
+}  # units of the numbers of `Pass.scan`
 Units = dict[str, dict[str, float]]
 
 
@@ -36,7 +39,9 @@ class Setting:
     def constant_beats(self, work: Work, neurons: int, first: int = 0) -> int:
         """Beats of the constants of so many neurons from ``first`` on."""
         words, last = self.sizes.beat_words, first + neurons - 1
-        return work.words * (last // words - first // words + 1) + work.bytes * (last // (4 * words) - first // (4 * words) + 1)
+        return work.words * (last // words - first // words + 1) + work.bytes * (
+            last // (4 * words) - first // (4 * words) + 1
+        )
 
     def row_beats(self, work: Work) -> int:
         """Beats of one weight row (of a Conv2d: of one tap)."""
@@ -64,7 +69,10 @@ def lead(before: Work, took: float, setting: Setting, units: Units) -> float:
         return 0.0
     if before.kind == "Sum" and before.steps > 2:
         return 2.0 * setting.groups(before.size)
-    own, queue = setting.constant_beats(before, before.outputs if before.kind == "Linear" else before.size), units["queue"]["constant"]
+    own, queue = (
+        setting.constant_beats(before, before.outputs if before.kind == "Linear" else before.size),
+        units["queue"]["constant"],
+    )
     lists = setting.latency if before.kind == "Sum" else 0.0
     return max(0.0, (took - lists) * min(1.0, queue / max(1, own)) - min(own, queue) * setting.interval)
 
@@ -84,7 +92,9 @@ def cycles(work: Work, setting: Setting, units: Units, lead: float = 0.0) -> flo
             first = _job(work, setting, units, 0.0, groups * min(work.steps, 2.0))
             return first + lists * (setting.latency + unit["list"]) + passes * (2 * groups + unit["pass"])
         case "Count":
-            return _job(work, setting, units, lead, unit["level"] * work.steps + groups * (unit["group"] + work.operands - 1))
+            return _job(
+                work, setting, units, lead, unit["level"] * work.steps + groups * (unit["group"] + work.operands - 1)
+            )
         case "Delay":
             moves = unit["move"] + groups if work.steps else 0.0
             return _job(work, setting, units, lead, groups * (unit["slot"] * work.steps + unit["group"])) + moves
@@ -121,14 +131,21 @@ def beats(work: Work, setting: Setting) -> float:
     constants, window = 0, 0
     for part, last in zip(work.passes, lasts, strict=True):
         if last:
-            constants += _window_constants(work, setting, window % work.groups * work.outputs, setting.sizes.lanes if part.plane == 0 else work.outputs)
+            constants += _window_constants(
+                work,
+                setting,
+                window % work.groups * work.outputs,
+                setting.sizes.lanes if part.plane == 0 else work.outputs,
+            )
             window += 1
     return weights + constants + 16 // setting.sizes.beat_words
 
 
 def _window_constants(work: Work, setting: Setting, first: int, tile: int) -> int:
     """Beats of the constants of one window of a Conv2d: each tile asks anew, the last job of several planes asks once."""
-    return sum(setting.constant_beats(work, min(tile, work.outputs - at), first + at) for at in range(0, work.outputs, tile))
+    return sum(
+        setting.constant_beats(work, min(tile, work.outputs - at), first + at) for at in range(0, work.outputs, tile)
+    )
 
 
 def _arrival(beats: float, setting: Setting, units: Units, depth: str) -> float:
@@ -167,11 +184,18 @@ def _synapses(work: Work, setting: Setting, units: Units, lead: float) -> float:
     tile_beats, row_beats = work.weight_bits // 2, setting.row_beats(work)
     clock = unit["start"]
     if conv:
-        clock += setting.latency + 16 / setting.sizes.beat_words * setting.interval + work.steps + _scan(work.count, "Linear", units["Linear"])
+        clock += (
+            setting.latency
+            + 16 / setting.sizes.beat_words * setting.interval
+            + work.steps
+            + _scan(work.count, "Linear", units["Linear"])
+        )
     early = 0.0 if conv else _ahead(setting.constant_beats(work, work.outputs), lead + unit["scan"], setting, units)
     competing = -early  # beats of constants asked for among the weights, once it is above 0
     total, popped = 0.0, [(0.0, 0.0, 1.0)]  # requests so far; when the lanes had added the last of each tile
-    copied = taken = free = ready = drained = clock  # a tile is in the shadow; its job has started; the vector unit is idle
+    copied = taken = free = ready = drained = (
+        clock  # a tile is in the shadow; its job has started; the vector unit is idle
+    )
     group_first = 0  # of a Conv2d: the first output of the group
     for at, part in enumerate(work.passes):
         last = at + 1 == len(work.passes) or work.passes[at + 1].plane == 0
@@ -183,17 +207,25 @@ def _synapses(work: Work, setting: Setting, units: Units, lead: float) -> float:
         left_beats, left = row_beats, work.outputs
         first, streamed = True, 0
         repeats = part.digits / part.events if part.events else 1.0
-        flow = max(setting.interval, (setting.latency + queue["round"]) / queue["weight"], repeats)  # cycles per beat once the queue is full
+        flow = max(
+            setting.interval, (setting.latency + queue["round"]) / queue["weight"], repeats
+        )  # cycles per beat once the queue is full
         while left > 0:
             outputs, parts = min(left, lanes), min(tile_beats, left_beats)
             requests, additions = part.events * parts, part.digits * parts
             at_once = min(requests, queue["weight"])
-            begun = max(copied, (scanned if first else asked) + setting.latency + unit["read"])  # the lanes have the first beat
+            begun = max(
+                copied, (scanned if first else asked) + setting.latency + unit["read"]
+            )  # the lanes have the first beat
             full = max(asked + max(1.0, at_once * setting.interval), _popped(popped, total + at_once - queue["weight"]))
             asked = max(full + (requests - at_once) * flow, found if first else 0.0, taken)
             if requests > at_once:
                 asked = max(asked, begun + (requests - at_once) * repeats)
-            summed = max(begun + additions, asked + setting.latency + unit["read"] + repeats - 1) if requests else max(copied, asked) + 2
+            summed = (
+                max(begun + additions, asked + setting.latency + unit["read"] + repeats - 1)
+                if requests
+                else max(copied, asked) + 2
+            )
             single = last and part.plane == 0
             constants = setting.constant_beats(work, outputs, group_first + work.outputs - left) if single else 0
             total += requests
@@ -205,7 +237,9 @@ def _synapses(work: Work, setting: Setting, units: Units, lead: float) -> float:
             streamed += constants
             copied = max(summed + unit["copy"], drained)
             items = (outputs if conv else setting.groups(outputs)) * (1 if part.plane == 0 else 2)
-            drained = free = max(max(copied, free) + items, ready + _streamed(items, streamed, min(early, streamed), setting, units))
+            drained = free = max(
+                max(copied, free) + items, ready + _streamed(items, streamed, min(early, streamed), setting, units)
+            )
             clock, asked = asked, asked + max(0.0, min(constants, competing + constants)) * setting.interval
             competing += constants
             left, left_beats, first = left - outputs, left_beats - parts, False

@@ -55,9 +55,13 @@ class Driver:
         self._result_words: dict[int, int] = {}  # of each step command; empty without a loaded image
         self._ops = 0
         if (found := self._read("identification")) != IDENTIFICATION:
-            raise BackendError(f"no spike engine answers: its identification register reads 0x{found:08X}, expected 0x{IDENTIFICATION:08X}")
+            raise BackendError(
+                f"no spike engine answers: its identification register reads 0x{found:08X}, expected 0x{IDENTIFICATION:08X}"
+            )
         if (version := self._read("image_version")) != VERSION:
-            raise BackendError(f"the spike engine reads image format {version}, this driver writes format {VERSION}; use a build of the same release")
+            raise BackendError(
+                f"the spike engine reads image format {version}, this driver writes format {VERSION}; use a build of the same release"
+            )
         self.sizes = RtlSizes(**{field.name: self._read(field.name) for field in fields(RtlSizes)})
         for name in ("interrupt_enable", "interrupt_mask"):
             bus.write_register(OFFSETS[name], 1)
@@ -81,14 +85,21 @@ class Driver:
         words = np.frombuffer(image, "<u4")
         self._result_words = {}
         self.bus.write_memory(self.address, words)
-        settings = {"image_address_low": self.address & 0xFFFFFFFF, "image_address_high": self.address >> 32, "image_words": words.size}
+        settings = {
+            "image_address_low": self.address & 0xFFFFFFFF,
+            "image_address_high": self.address >> 32,
+            "image_words": words.size,
+        }
         for name, value in settings.items():
             self.bus.write_register(OFFSETS[name], value)
         self._start(LOAD)
         self._finish()
         header = read_header(image)
         self._ops = header.ops
-        self._result_words = {STEP: header.output_words + 2 * header.ops, STEP_TRACED: header.trace_words + 2 * header.ops}
+        self._result_words = {
+            STEP: header.output_words + 2 * header.ops,
+            STEP_TRACED: header.trace_words + 2 * header.ops,
+        }
 
     def reset(self) -> None:
         """Back to the silent start.
@@ -114,7 +125,9 @@ class Driver:
         words = self.bus.receive()
         self._finish()
         if words.size != self._result_words[command]:
-            raise BackendError(f"the spike engine sent {words.size} words for a token, expected {self._result_words[command]}")
+            raise BackendError(
+                f"the spike engine sent {words.size} words for a token, expected {self._result_words[command]}"
+            )
         return words
 
     def run(self, spikes: NDArray[np.integer], traced: bool) -> Words:

@@ -66,7 +66,9 @@ class Estimate:
         return {
             **{name: value for name, value in vars(self).items() if name != "ops"},
             "tokens_per_second": self.tokens_per_second,
-            "joules_per_token": None if self.dynamic is None else {"dynamic": sum(self.dynamic.values()), "static": self.static},
+            "joules_per_token": None
+            if self.dynamic is None
+            else {"dynamic": sum(self.dynamic.values()), "static": self.static},
             "tier": "modelled",
             "rests_on": {
                 "cycles": "simulated (unit costs of clock-accurate runs; benchmarks/cost_model.md) and spikes of the integer reference",
@@ -78,7 +80,9 @@ class Estimate:
         }
 
 
-def configured(board: Board, lanes: int | None = None, ports: int | None = None, clock_mhz: float | None = None) -> Board:
+def configured(
+    board: Board, lanes: int | None = None, ports: int | None = None, clock_mhz: float | None = None
+) -> Board:
     """The board with another build or clock. The latency of an external memory stays the same in seconds,
     the other memories keep the pace of the engine.
 
@@ -89,13 +93,19 @@ def configured(board: Board, lanes: int | None = None, ports: int | None = None,
     if sizes.lanes not in (64, 128, 256):
         raise InputError(f"--lanes must be 64, 128 or 256, got {sizes.lanes}")
     if sizes.ports not in (4, 8, 16) or sizes.ports > sizes.lanes // 16:
-        raise InputError(f"--ports must be 4, 8 or 16 and at most lanes / 16, got {sizes.ports} with {sizes.lanes} lanes")
+        raise InputError(
+            f"--ports must be 4, 8 or 16 and at most lanes / 16, got {sizes.ports} with {sizes.lanes} lanes"
+        )
     if clock_mhz is None:
         return replace(board, engine=sizes)
     if not clock_mhz > 0:
         raise InputError(f"--clock must be a frequency in MHz above 0, got {clock_mhz:g}")
     memory, faster = board.memory, clock_mhz / board.clock_mhz
-    changed = {"latency": round(memory.latency * faster)} if memory.kind == "external" else {"bandwidth": memory.bandwidth * faster}
+    changed = (
+        {"latency": round(memory.latency * faster)}
+        if memory.kind == "external"
+        else {"bandwidth": memory.bandwidth * faster}
+    )
     return replace(board, engine=sizes, clock_mhz=clock_mhz, memory=replace(memory, **changed))
 
 
@@ -121,7 +131,9 @@ def estimate(program: Program, image: bytes, spikes: NDArray[np.integer], board:
     tokens = profile(program, spikes, board.engine.ports)
     taken = np.mean([cost_model.op_cycles(works, where, units) for works in tokens], axis=0).tolist()
     total = sum(taken) + float(np.mean([cost_model.token_cycles(program, works, units) for works in tokens]))
-    ops = tuple(_op(works, where, cycles, total) for works, cycles in zip(zip(*tokens, strict=True), taken, strict=True))
+    ops = tuple(
+        _op(works, where, cycles, total) for works, cycles in zip(zip(*tokens, strict=True), taken, strict=True)
+    )
     header = read_header(image)
     memory = {
         "signal memory": (header.signal_words, board.engine.signal_words),
@@ -145,7 +157,13 @@ def _op(works: Sequence[Work], where: Setting, cycles: float, total: float) -> O
 
 def mean_work(tokens: Sequence[Sequence[Work]], where: Setting) -> dict[str, float]:
     """Units of work per token, by the names of `boards.Power`: additions, bytes of external memory and of memories on chip."""
-    sums = np.mean([[sum(column) for column in zip(*(_units_of_work(work, where) for work in works), strict=True)] for works in tokens], axis=0)
+    sums = np.mean(
+        [
+            [sum(column) for column in zip(*(_units_of_work(work, where) for work in works), strict=True)]
+            for works in tokens
+        ],
+        axis=0,
+    )
     return dict(zip(("addition", "memory_byte", "on_chip_byte"), sums.tolist(), strict=True))
 
 
@@ -195,7 +213,13 @@ def _units_of_work(work: Work, where: Setting) -> tuple[float, float, float]:
 def _synaptic_work(work: Work, where: Setting, fetched: float, value: float) -> tuple[float, float, float]:
     tiles = -(-work.outputs // where.sizes.lanes)
     events, digits = (sum(getattr(part, name) for part in work.passes) for name in ("events", "digits"))
-    planes = sum(2 if part.plane else 1 for part in work.passes) + 2 * sum(part.plane == 1 for part in work.passes)  # a later plane reads what it adds to
+    planes = sum(2 if part.plane else 1 for part in work.passes) + 2 * sum(
+        part.plane == 1 for part in work.passes
+    )  # a later plane reads what it adds to
     scanned = sum(part.scan[1] * (where.sizes.ports if work.kind == "Linear" else 1) for part in work.passes)
     queue = events * (1 + tiles) * QUEUE_ENTRY_BYTES
-    return digits * work.outputs + work.outputs * len(work.passes), fetched, (scanned + planes * work.outputs) * value + queue + 2 * fetched
+    return (
+        digits * work.outputs + work.outputs * len(work.passes),
+        fetched,
+        (scanned + planes * work.outputs) * value + queue + 2 * fetched,
+    )

@@ -16,7 +16,9 @@ def floorplan(family: str, placed: str) -> Floorplan:
     features (Nexus) that nextpnr wrote."""
     found = {"ecp5": _ecp5, "gowin": _gowin, "nexus": _nexus}[family]
     counts = Counter(found(placed))
-    return {kind: sorted((column, row, n) for (name, column, row), n in counts.items() if name == kind) for kind in KINDS}
+    return {
+        kind: sorted((column, row, n) for (name, column, row), n in counts.items() if name == kind) for kind in KINDS
+    }
 
 
 def _ecp5(text: str) -> Iterator[tuple[str, int, int]]:
@@ -42,7 +44,11 @@ def _gowin(text: str) -> Iterator[tuple[str, int, int]]:
 
 def _nexus(text: str) -> Iterator[tuple[str, int, int]]:
     """One feature per line; its name begins with its tile."""
-    settings = {"LUT": r"__PLC\.SLICE.\.K.\.INIT", "FF": r"__PLC\.SLICE.\.REG.\.USED\.YES", "block RAM": r"_EBR\d\.EBR\d\.MODE\."}
+    settings = {
+        "LUT": r"__PLC\.SLICE.\.K.\.INIT",
+        "FF": r"__PLC\.SLICE.\.REG.\.USED\.YES",
+        "block RAM": r"_EBR\d\.EBR\d\.MODE\.",
+    }
     for line in text.splitlines():
         if tile := re.match(r"R(\d+)C(\d+)(?=_)", line):
             for kind, pattern in settings.items():

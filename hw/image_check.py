@@ -167,7 +167,10 @@ def _too_small(header: Header, sizes: RtlSizes) -> Refusal | None:
         if need > have:
             return _refusal(status, more=f": it needs {name} = {need}, the build has {have}")
     if header.row_words_aligned < sizes.beat_words:
-        return _refusal("ROWS_UNALIGNED", more=f": rows are aligned to {header.row_words_aligned} words, the build needs {sizes.beat_words}")
+        return _refusal(
+            "ROWS_UNALIGNED",
+            more=f": rows are aligned to {header.row_words_aligned} words, the build needs {sizes.beat_words}",
+        )
     return None
 
 
@@ -220,19 +223,33 @@ def _descriptor(words: Words, header: Header, op: Descriptor) -> bool:
             return op.source_size >= 1 and _sections(words, op, constants=op.size) and _sum_sources(words, header, op)
         case Kind.COUNT:
             own = bool(op.flags & SIGNAL_STEP)
-            step = _signal(op.second, op.size, header) and not op.flags & IMMEDIATE["constants"] if own else _sections(words, op, constants=op.size)
+            step = (
+                _signal(op.second, op.size, header) and not op.flags & IMMEDIATE["constants"]
+                if own
+                else _sections(words, op, constants=op.size)
+            )
             return same and step and 1 <= op.parameter <= 255
         case Kind.GATE:
             return same and _signal(op.second, op.size, header)
         case Kind.INTEGRATE:
-            return same and op.parameter <= 31 and _sections(words, op, constants=_byte_words(op.size)) and _state(op, padded(op.size), header)
+            return (
+                same
+                and op.parameter <= 31
+                and _sections(words, op, constants=_byte_words(op.size))
+                and _state(op, padded(op.size), header)
+            )
         case Kind.DELAY:
             lines = _state(op, ALIGNMENT + op.stride * padded(op.size), header) if op.stride else True
             return same and lines and _sections(words, op, constants=op.size)
         case Kind.LIF:
             fires = not op.flags & POTENTIAL
             thresholds = _sections(words, op, more=op.size) if fires else not op.flags & IMMEDIATE["more"]
-            return same and thresholds and _sections(words, op, constants=op.size, weights=op.size) and _state(op, 2 * padded(op.size), header)
+            return (
+                same
+                and thresholds
+                and _sections(words, op, constants=op.size, weights=op.size)
+                and _state(op, 2 * padded(op.size), header)
+            )
         case Kind.CONV2D:
             return _conv(words, header, op)
     return False
@@ -244,7 +261,10 @@ def _byte_words(values: int) -> int:
 
 def _sections(words: Words, op: Descriptor, **lengths: int) -> bool:
     """Those of the named sections that are not immediate values lie inside the image."""
-    return all(op.flags & IMMEDIATE[key] or _inside(getattr(op, key), padded(length), words.size) for key, length in lengths.items())
+    return all(
+        op.flags & IMMEDIATE[key] or _inside(getattr(op, key), padded(length), words.size)
+        for key, length in lengths.items()
+    )
 
 
 def _state(op: Descriptor, size: int, header: Header) -> bool:
@@ -264,13 +284,24 @@ def _row_words(outputs: int, bits: int, header: Header) -> int:
 
 def _weights(words: Words, header: Header, op: Descriptor, rows: int) -> bool:
     aligned = op.stride % header.row_words_aligned == 0 and op.weights % header.row_words_aligned == 0
-    return aligned and op.stride <= header.row_words and op.parameter in (2, 4, 8) and _inside(op.weights, rows * op.stride, words.size)
+    return (
+        aligned
+        and op.stride <= header.row_words
+        and op.parameter in (2, 4, 8)
+        and _inside(op.weights, rows * op.stride, words.size)
+    )
 
 
 def _linear(words: Words, header: Header, op: Descriptor) -> bool:
-    if not _signal(op.source, op.source_size, header) or not _weights(words, header, op, op.source_size) or op.size > header.accumulators:
+    if (
+        not _signal(op.source, op.source_size, header)
+        or not _weights(words, header, op, op.source_size)
+        or op.size > header.accumulators
+    ):
         return False
-    return _row_words(op.size, op.parameter, header) <= op.stride and _sections(words, op, constants=op.size, more=_byte_words(op.size))
+    return _row_words(op.size, op.parameter, header) <= op.stride and _sections(
+        words, op, constants=op.size, more=_byte_words(op.size)
+    )
 
 
 def _conv(words: Words, header: Header, op: Descriptor) -> bool:
@@ -293,7 +324,10 @@ def _conv(words: Words, header: Header, op: Descriptor) -> bool:
 
 
 def _axis(size: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> bool:
-    if not all(1 <= word <= GEOMETRY_LIMIT for word in (size, outputs, kernel, stride, dilation)) or padding > GEOMETRY_LIMIT:
+    if (
+        not all(1 <= word <= GEOMETRY_LIMIT for word in (size, outputs, kernel, stride, dilation))
+        or padding > GEOMETRY_LIMIT
+    ):
         return False
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     return span >= 0 and span // stride == outputs - 1

@@ -45,7 +45,12 @@ class Status:
 
 
 REGISTERS = (
-    Register("control", 0x00, "RW", "bit 0 start (write 1; reads 1 until the engine has taken it), bit 1 done (cleared by reading), bit 2 idle, bit 3 ready"),
+    Register(
+        "control",
+        0x00,
+        "RW",
+        "bit 0 start (write 1; reads 1 until the engine has taken it), bit 1 done (cleared by reading), bit 2 idle, bit 3 ready",
+    ),
     Register("interrupt_enable", 0x04, "RW", "bit 0: the interrupt line follows the interrupt status"),
     Register("interrupt_mask", 0x08, "RW", "bit 0: done sets the interrupt status"),
     Register("interrupt_status", 0x0C, "RW", "bit 0: a command is done; writing 1 toggles it"),
@@ -78,9 +83,19 @@ COMMANDS = (
 
 STATUSES = (
     Status("OK", 0, "ok", ""),
-    Status("UNKNOWN_COMMAND", 1, "the command is not one of LOAD, RESET, STEP, STEP_TRACED", "the command is none of section 4"),
+    Status(
+        "UNKNOWN_COMMAND",
+        1,
+        "the command is not one of LOAD, RESET, STEP, STEP_TRACED",
+        "the command is none of section 4",
+    ),
     Status("NOT_LOADED", 2, "no image is loaded", "RESET or STEP without a loaded image"),
-    Status("BAD_LENGTH", 3, "the image is truncated or longer than its header says", "fewer than 32 words, or `image_words` is not the number of words given"),
+    Status(
+        "BAD_LENGTH",
+        3,
+        "the image is truncated or longer than its header says",
+        "fewer than 32 words, or `image_words` is not the number of words given",
+    ),
     Status("BAD_MAGIC", 4, "this is not a program image (wrong magic number)", "word 0"),
     Status("BAD_VERSION", 5, "the image has another format version than this engine", "word 1"),
     Status("BAD_CHECKSUM", 6, "the checksum of the image does not match its content", "word 3"),
@@ -91,10 +106,27 @@ STATUSES = (
         "a reserved header word is not 0; word 18 is none of 4, 8, 16, 32; descriptors, ports or names leave the image; a port leaves the signal memory; "
         "the sums of port sizes differ from words 16 and 17",
     ),
-    Status("SIGNALS_TOO_SMALL", 8, "the program needs more signal memory than this build has", "signal_words exceeds the build"),
-    Status("STATES_TOO_SMALL", 9, "the program needs more state memory than this build has", "state_words exceeds the build"),
-    Status("ROW_TOO_SMALL", 10, "a weight row is longer than the row buffer of this build", "row_words exceeds the build"),
-    Status("ACCUMULATORS_TOO_SMALL", 11, "a Linear or Conv2d has more outputs than this build has accumulators", "accumulators exceeds the build"),
+    Status(
+        "SIGNALS_TOO_SMALL",
+        8,
+        "the program needs more signal memory than this build has",
+        "signal_words exceeds the build",
+    ),
+    Status(
+        "STATES_TOO_SMALL",
+        9,
+        "the program needs more state memory than this build has",
+        "state_words exceeds the build",
+    ),
+    Status(
+        "ROW_TOO_SMALL", 10, "a weight row is longer than the row buffer of this build", "row_words exceeds the build"
+    ),
+    Status(
+        "ACCUMULATORS_TOO_SMALL",
+        11,
+        "a Linear or Conv2d has more outputs than this build has accumulators",
+        "accumulators exceeds the build",
+    ),
     Status(
         "BAD_DESCRIPTOR",
         12,
@@ -135,7 +167,12 @@ STATUSES = (
         "the program has more op descriptors or ports than this build holds",
         "ops (SystemVerilog: or ports) exceeds the descriptor memory of the build",
     ),
-    Status("MEMORY_ERROR", 18, "the external memory answered a read with an error", "(at any time) a read of the image returned an error"),
+    Status(
+        "MEMORY_ERROR",
+        18,
+        "the external memory answered a read with an error",
+        "(at any time) a read of the image returned an error",
+    ),
     Status(
         "QUEUE_TOO_SMALL",
         19,
@@ -221,7 +258,10 @@ def _table(head: str, rows: list[str]) -> str:
 
 
 def _registers_table() -> str:
-    return _table("| offset | register | access | meaning |", [f"| 0x{r.offset:02X} | {r.name} | {r.access} | {r.meaning} |" for r in REGISTERS])
+    return _table(
+        "| offset | register | access | meaning |",
+        [f"| 0x{r.offset:02X} | {r.name} | {r.access} | {r.meaning} |" for r in REGISTERS],
+    )
 
 
 def _commands_table() -> str:
@@ -233,7 +273,11 @@ def _statuses_table() -> str:
 
 
 PAGE = FOLDER.parent / "docs" / "image_format.md"
-_SECTIONS: dict[str, Callable[[], str]] = {"statuses": _statuses_table, "registers": _registers_table, "commands": _commands_table}
+_SECTIONS: dict[str, Callable[[], str]] = {
+    "statuses": _statuses_table,
+    "registers": _registers_table,
+    "commands": _commands_table,
+}
 
 
 def _page(text: str) -> str:

@@ -46,11 +46,15 @@ def open_port(name: str) -> SerialPort:
     try:
         import serial
     except ImportError:
-        raise ToolNotFoundError("a serial port needs the Python package pyserial, which is not installed; install it with: pip install pyserial") from None
+        raise ToolNotFoundError(
+            "a serial port needs the Python package pyserial, which is not installed; install it with: pip install pyserial"
+        ) from None
     try:
         port: SerialPort = serial.Serial(name, BAUD, timeout=0.1, write_timeout=ANSWER_TIMEOUT)
     except (OSError, ValueError) as error:  # SerialException is an OSError
-        raise BackendError(f"cannot open the serial port {name}: {error}; check that the board is plugged in and that you may use the port") from None
+        raise BackendError(
+            f"cannot open the serial port {name}: {error}; check that the board is plugged in and that you may use the port"
+        ) from None
     return port
 
 
@@ -80,7 +84,9 @@ class SerialBus:
                     raise BackendError("the serial port does not fall silent; check that it is the port of the board")
             version, self.memory_words, self.queue_words = self._ask(_RESET)[1].tolist()
             if version != VERSION:
-                raise BackendError(f"the board speaks version {version} of the serial protocol, this driver version {VERSION}; use a build of the same release")
+                raise BackendError(
+                    f"the board speaks version {version} of the serial protocol, this driver version {VERSION}; use a build of the same release"
+                )
         except BaseException:
             self.close()
             raise
@@ -88,7 +94,9 @@ class SerialBus:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -103,13 +111,17 @@ class SerialBus:
 
     def write_memory(self, address: int, words: Words) -> None:
         if address % 4 or address // 4 + words.size > self.memory_words:
-            raise BackendError(f"{words.size} words at byte {address} do not fit the image memory of the board, which has {self.memory_words} words")
+            raise BackendError(
+                f"{words.size} words at byte {address} do not fit the image memory of the board, which has {self.memory_words} words"
+            )
         for first in range(0, words.size, LONGEST):
             self._ask(_WRITE_MEMORY, address + 4 * first, words[first : first + LONGEST])
 
     def send(self, words: Words) -> None:
         if words.size > self.queue_words:
-            raise BackendError(f"an event packet has {words.size} words, the queue of the board holds {self.queue_words}")
+            raise BackendError(
+                f"an event packet has {words.size} words, the queue of the board holds {self.queue_words}"
+            )
         for first in range(0, words.size, LONGEST):
             self._ask(_SEND, int(first + LONGEST >= words.size), words[first : first + LONGEST])
 
@@ -130,7 +142,9 @@ class SerialBus:
     def _check(self, deadline: float, what: str) -> None:
         if time.monotonic() > deadline:
             status = self.read_register(OFFSETS["control"])
-            raise BackendError(f"{what} did not come within {self.timeout:g} s (control register 0x{status:X}); connect again, or set a longer time-out")
+            raise BackendError(
+                f"{what} did not come within {self.timeout:g} s (control register 0x{status:X}); connect again, or set a longer time-out"
+            )
 
     def _ask(self, operation: int, address: int = 0, words: Words | None = None) -> tuple[int, Words]:
         """Send a request; status and words of its answer."""
@@ -139,14 +153,22 @@ class SerialBus:
         self._write(bytes([_REQUEST]) + request + crc_hqx(request, 0xFFFF).to_bytes(2, "big"))
         head = self._read(4)
         if head[0] != _ANSWER:
-            raise BackendError(f"the serial port answers with the byte 0x{head[0]:02X}, expected 0x{_ANSWER:02X}; check the port and the bitstream loaded")
+            raise BackendError(
+                f"the serial port answers with the byte 0x{head[0]:02X}, expected 0x{_ANSWER:02X}; check the port and the bitstream loaded"
+            )
         body = self._read(4 * head[3] + 2)
         if crc_hqx(head[1:] + body, 0xFFFF):
-            raise BackendError("an answer of the board has a wrong checksum: bytes were lost or changed on the line; connect again, check the cable")
+            raise BackendError(
+                "an answer of the board has a wrong checksum: bytes were lost or changed on the line; connect again, check the cable"
+            )
         if head[2] & _DAMAGED:
-            raise BackendError("the board received a request with a wrong checksum: bytes were lost or changed on the line; connect again, check the cable")
+            raise BackendError(
+                "the board received a request with a wrong checksum: bytes were lost or changed on the line; connect again, check the cable"
+            )
         if head[2] & _REFUSED or head[1] != operation:
-            raise BackendError(f"the board refuses operation {operation} at {address} with {len(payload) // 4} words (status {head[2]}); connect again")
+            raise BackendError(
+                f"the board refuses operation {operation} at {address} with {len(payload) // 4} words (status {head[2]}); connect again"
+            )
         return head[2], np.frombuffer(body[:-2], "<u4")
 
     def _read(self, size: int) -> bytes:

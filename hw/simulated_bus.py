@@ -47,7 +47,9 @@ class SimulatedBus(PipeProcess):
     Every method raises BackendError where the engine breaks a rule of its buses (names cycle and channel), crashes or hangs.
     """
 
-    def __init__(self, binary: Path, surroundings: Surroundings = Surroundings(), timeout: float = REQUEST_TIMEOUT) -> None:
+    def __init__(
+        self, binary: Path, surroundings: Surroundings = Surroundings(), timeout: float = REQUEST_TIMEOUT
+    ) -> None:
         super().__init__([str(binary), *map(str, astuple(surroundings))], timeout)
 
     def refusal(self, status: int, text: str) -> BackendError:

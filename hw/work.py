@@ -99,22 +99,38 @@ def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Wo
         case Conv2d():
             values = signals[op.source]
             count = _scanned(np.abs(values), ports, isinstance(ops[op.source], Conv2d))
-            work = replace(work, words=_varies(op.bias), bytes=_varies(op.shift), weight_bits=weight_bits(op.weight), steps=_geometry_bits(op), count=count)
+            work = replace(
+                work,
+                words=_varies(op.bias),
+                bytes=_varies(op.shift),
+                weight_bits=weight_bits(op.weight),
+                steps=_geometry_bits(op),
+                count=count,
+            )
             outputs = op.weight.shape[0] // op.groups
-            return replace(work, outputs=outputs, groups=op.groups, source=values.size, passes=tuple(_windows(op, values)))
+            return replace(
+                work, outputs=outputs, groups=op.groups, source=values.size, passes=tuple(_windows(op, values))
+            )
         case Sum():
             return replace(work, words=_varies(op.bias), steps=len(op.sources), operands=len(op.sources))
         case Count():
             levels = np.maximum(np.minimum(_groups(np.abs(out), ports).max(axis=1) + 1, op.levels), COUNT_LEVELS).sum()
             by_signal = isinstance(op.step, str)
-            return replace(work, words=0 if isinstance(op.step, str) else _varies(op.step), steps=int(levels), operands=1 + by_signal)
+            return replace(
+                work,
+                words=0 if isinstance(op.step, str) else _varies(op.step),
+                steps=int(levels),
+                operands=1 + by_signal,
+            )
         case Gate():
             return replace(work, operands=2)
         case Integrate():
             return replace(work, bytes=_varies(op.decay))
         case Lif():
             factors = op.current_decay.astype(np.int64) << 16 | op.voltage_decay.astype(np.int64)
-            return replace(work, words=_varies(op.bias) + _varies(factors) + (0 if op.threshold is None else _varies(op.threshold)))
+            return replace(
+                work, words=_varies(op.bias) + _varies(factors) + (0 if op.threshold is None else _varies(op.threshold))
+            )
         case Delay():
             return replace(work, words=_varies(op.steps), steps=int(op.steps.max()))
 
@@ -135,7 +151,11 @@ def _planes(largest: int) -> int:
 def _scanned(sizes: Ints, ports: int, serial: bool) -> tuple[int, int, int]:
     """Blocks, rows and neurons of a scan. serial: the source was written one by one, so that the flags of its rows are all set."""
     rows = _groups(sizes, ports)
-    return -(-sizes.size // ALIGNMENT), len(rows) if serial else int(np.count_nonzero(rows.any(axis=1))), int(np.count_nonzero(sizes))
+    return (
+        -(-sizes.size // ALIGNMENT),
+        len(rows) if serial else int(np.count_nonzero(rows.any(axis=1))),
+        int(np.count_nonzero(sizes)),
+    )
 
 
 def _scans(values: Ints, ports: int, serial: bool) -> Iterator[Pass]:

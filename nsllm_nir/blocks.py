@@ -100,7 +100,10 @@ class AttentionNumbers:
         step: Ints | str = self.read_step
         if self.denominator:
             step = p + "read_step"
-            ops += [Integrate(p + "denominator", p + "key_spikes", decay, self.fraction_bits), Sum(step, (p + "denominator",), self.read_step)]
+            ops += [
+                Integrate(p + "denominator", p + "key_spikes", decay, self.fraction_bits),
+                Sum(step, (p + "denominator",), self.read_step),
+            ]
         return [
             *ops,
             Count(p + "read_spikes", p + "numerator", step, self.levels),

@@ -96,15 +96,33 @@ class Report:
         """The table of the report."""
         area, placement, run = self.hardware.area, self.hardware.placement, self.simulated
         tier = "synthesised" if placement else "synthesised (yosys estimate)"
-        names = {"lut": "LUT", "carry": "carry cells", "ff": "FF", "block_ram": "block RAM", "lut_ram": "LUT RAM", "dsp": "DSP"}
+        names = {
+            "lut": "LUT",
+            "carry": "carry cells",
+            "ff": "FF",
+            "block_ram": "block RAM",
+            "lut_ram": "LUT RAM",
+            "dsp": "DSP",
+        }
         rows = [Figure(text, getattr(area, name), "cells", tier) for name, text in names.items()]
         if placement:
             rows.append(Figure("Fmax", placement.fmax_mhz, "MHz", "synthesised (placed and routed)"))
-        rows += [Figure("cycles per token", run.cycles, "cycles", "simulated"), Figure("fetched per token", run.bytes, "bytes", "simulated")]
+        rows += [
+            Figure("cycles per token", run.cycles, "cycles", "simulated"),
+            Figure("fetched per token", run.bytes, "bytes", "simulated"),
+        ]
         if placement:
             rows.append(Figure("tokens per second at Fmax", 1e6 * placement.fmax_mhz / run.cycles, "1/s", "modelled"))
         rate = 1e6 * self.board.clock_mhz / run.cycles
-        return [*rows, Figure(f"tokens per second at {self.board.clock_mhz:g} MHz", rate, "1/s", "modelled" if placement else "modelled (clock assumed)")]
+        return [
+            *rows,
+            Figure(
+                f"tokens per second at {self.board.clock_mhz:g} MHz",
+                rate,
+                "1/s",
+                "modelled" if placement else "modelled (clock assumed)",
+            ),
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -124,7 +142,9 @@ class Report:
         }
 
 
-def build(program: Program, inputs: NDArray[np.integer], board: Board, out: Path, timeout: float, steps: Steps) -> Report:
+def build(
+    program: Program, inputs: NDArray[np.integer], board: Board, out: Path, timeout: float, steps: Steps
+) -> Report:
     """Everything that puts ``program`` on ``board``, in the new folder ``out``, which appears whole or not at all.
 
     inputs: spikes (tokens, neurons) that the simulation runs; timeout: seconds for each tool.
@@ -178,7 +198,9 @@ def surroundings(board: Board) -> Surroundings:
     return Surroundings(latency=board.memory.latency, interval=math.ceil(board.beat_interval))
 
 
-def simulate(program: Program, inputs: NDArray[np.integer], trace: Trace, board: Board, around: Surroundings) -> Simulated:
+def simulate(
+    program: Program, inputs: NDArray[np.integer], trace: Trace, board: Board, around: Surroundings
+) -> Simulated:
     """Run the engine of a board clock by clock: once traced, against ``trace``, once as in use, for the cycles.
 
     Raises:
@@ -187,7 +209,9 @@ def simulate(program: Program, inputs: NDArray[np.integer], trace: Trace, board:
     engine = rtl.executable(program, board.engine, around)
     results = compare(trace, engine.run(inputs))
     if first := first_difference(results):
-        raise BackendError(f"the simulated engine differs from the reference in {sum(r.differences for r in results)} cells, first at {first}")
+        raise BackendError(
+            f"the simulated engine differs from the reference in {sum(r.differences for r in results)} cells, first at {first}"
+        )
     engine.run(inputs, traced=False)
     cycles, tokens = engine.cycles, len(inputs)
     assert cycles is not None
@@ -201,8 +225,16 @@ def simulate(program: Program, inputs: NDArray[np.integer], trace: Trace, board:
         if isinstance(op, Linear | Conv2d):
             descriptor = Descriptor(*row[:14])
             events = engine.counters[op.name].rows / tokens
-            layers.append(Layer(op.name, descriptor.parameter, 4 * descriptor.stride, events, float(cycles.ops[op.name].mean())))
-    return Simulated(tokens, float(cycles.total.mean()), 4 * board.engine.beat_words * float(cycles.beats.mean()), blocks, tuple(layers))
+            layers.append(
+                Layer(op.name, descriptor.parameter, 4 * descriptor.stride, events, float(cycles.ops[op.name].mean()))
+            )
+    return Simulated(
+        tokens,
+        float(cycles.total.mean()),
+        4 * board.engine.beat_words * float(cycles.beats.mean()),
+        blocks,
+        tuple(layers),
+    )
 
 
 def synthesise_board(board: Board, tools: dict[str, str], timeout: float, progress: Progress) -> Hardware:
@@ -221,8 +253,21 @@ def synthesise_board(board: Board, tools: dict[str, str], timeout: float, progre
         (folder / "hardware.json").write_text(json.dumps(hardware), encoding="utf-8")
         return folder / "hardware.json"
 
-    design = (board.device, board.engine, board.memory.kind, board.memory.words, board.clock_mhz, board.oscillator_mhz, board.io_standard, board.pins)
-    sources = [*bitstream.design_files(), *boards.FOLDER.glob("*.j2"), *map(Path, (bitstream.__file__, floorplan.__file__, synthesis.__file__))]
+    design = (
+        board.device,
+        board.engine,
+        board.memory.kind,
+        board.memory.words,
+        board.clock_mhz,
+        board.oscillator_mhz,
+        board.io_standard,
+        board.pins,
+    )
+    sources = [
+        *bitstream.design_files(),
+        *boards.FOLDER.glob("*.j2"),
+        *map(Path, (bitstream.__file__, floorplan.__file__, synthesis.__file__)),
+    ]
     kept = toolchain.cached("hardware", [board.name, repr(design), *tools.values()], sources, run)
     return replace(_decode(json.loads(kept.read_text(encoding="utf-8"))), kept=not made)
 
@@ -232,18 +277,24 @@ def _synthesise(board: Board, folder: Path, timeout: float, progress: Progress) 
         found = bitstream.build_bitstream(board, folder, timeout=timeout, progress=progress)
         return Hardware(found.area, found.placement, found.file.name, found.file.read_bytes(), found.floorplan)
     settings = board.engine.parameters()
-    return Hardware(synthesis.synthesise(board.device.family, "spike_engine", folder, settings, timeout=timeout, progress=progress))
+    return Hardware(
+        synthesis.synthesise(board.device.family, "spike_engine", folder, settings, timeout=timeout, progress=progress)
+    )
 
 
 def _decode(data: dict[str, Any]) -> Hardware:
     placement = data["placement"]
     if placement:
-        placement = Placement(**{**placement, "used": {kind: (used, there) for kind, (used, there) in placement["used"].items()}})
+        placement = Placement(
+            **{**placement, "used": {kind: (used, there) for kind, (used, there) in placement["used"].items()}}
+        )
     plan = {kind: [(column, row, n) for column, row, n in tiles] for kind, tiles in data["floorplan"].items()}
     return Hardware(Area(**data["area"]), placement, data["bitstream_name"], base64.b64decode(data["bitstream"]), plan)
 
 
-def _write(report: Report, image: bytes, program: Program, inputs: NDArray[np.integer], trace: Trace, folder: Path) -> Report:
+def _write(
+    report: Report, image: bytes, program: Program, inputs: NDArray[np.integer], trace: Trace, folder: Path
+) -> Report:
     """All files; returns the report that names them."""
     from . import build_report
     from .plots import png
@@ -254,7 +305,10 @@ def _write(report: Report, image: bytes, program: Program, inputs: NDArray[np.in
         files[report.hardware.bitstream_name] = "the bitstream: the engine, for any program that fits it"
         write_bytes(folder / report.hardware.bitstream_name, report.hardware.bitstream)
     else:
-        files |= {"README.txt": "how the vendor's tools take the projects", "vivado/": "the SystemVerilog engine for Vivado (not run)"}
+        files |= {
+            "README.txt": "how the vendor's tools take the projects",
+            "vivado/": "the SystemVerilog engine for Vivado (not run)",
+        }
         files["vitis/"] = "the C++ engine for Vitis HLS (not run)"
         _vivado(board, folder)
         build_vitis(program, inputs, trace, folder / "vitis", part=board.device.part, clock_ns=1000 / board.clock_mhz)
@@ -279,5 +333,9 @@ def _vivado(board: Board, folder: Path) -> None:
         "title": board.title, "part": board.device.part, "clock_mhz": board.clock_mhz, "clock_ns": round(1000 / board.clock_mhz, 3),
         "sources": [f"rtl/{source.name}" for source in sources], "parameters": board.engine.parameters(),
     }  # fmt: skip
-    for path, template in ((project / "build.tcl", "build.tcl"), (project / "spike_engine.xdc", "spike_engine.xdc"), (folder / "README.txt", "README.txt")):
+    for path, template in (
+        (project / "build.tcl", "build.tcl"),
+        (project / "spike_engine.xdc", "spike_engine.xdc"),
+        (folder / "README.txt", "README.txt"),
+    ):
         path.write_text(render(f"vivado/{template}.j2", facts), encoding="utf-8")

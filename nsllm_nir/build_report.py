@@ -30,7 +30,9 @@ def facts(report: Report) -> dict[str, str]:
         "program image": f"{report.image_bytes:,} bytes of {4 * board.memory.words:,}",
         "input": f"{report.simulated.tokens} tokens, every cell of every node compared with the reference: 0 differences",
         "clock": f"{board.clock_mhz:g} MHz{'' if report.hardware.placement else ' (assumed: nothing was placed)'}",
-        "synthesis": "kept from an earlier build of the same sources, board and tools" if report.hardware.kept else "run for this report",
+        "synthesis": "kept from an earlier build of the same sources, board and tools"
+        if report.hardware.kept
+        else "run for this report",
     }
 
 
@@ -67,13 +69,23 @@ def shares(report: Report) -> dict[str, tuple[float, float]]:
         return {kind: (used, there) for kind, (used, there) in report.hardware.placement.used.items() if used}
     area, there = report.hardware.area, report.board.device.capacity
     half = sum(n for name, n in area.cells.items() if name.startswith("RAMB18"))  # of a block RAM as the vendor counts
-    used = {"lut": area.lut, "ff": area.ff, "block_ram": area.block_ram - half / 2, "lut_ram": area.lut_ram, "dsp": area.dsp}
+    used = {
+        "lut": area.lut,
+        "ff": area.ff,
+        "block_ram": area.block_ram - half / 2,
+        "lut_ram": area.lut_ram,
+        "dsp": area.dsp,
+    }
     return {kind: (used[kind], there[kind]) for kind in used if kind in there}
 
 
 def figures(report: Report) -> dict[str, tuple[str, Figure]]:
     """{file name: (what it shows, picture)}."""
-    placed = {"floorplan.png": ("where the design lies on the device", floorplan(report))} if report.hardware.floorplan else {}
+    placed = (
+        {"floorplan.png": ("where the design lies on the device", floorplan(report))}
+        if report.hardware.floorplan
+        else {}
+    )
     return {
         **placed,
         "utilisation.png": ("used share of each kind of site", utilisation(report)),
@@ -106,7 +118,14 @@ def utilisation(report: Report) -> Figure:
     axes = figure.subplots()
     part = [100 * used / there for used, there in found.values()]
     bars = axes.barh(list(found), part, color=[MARK if share > 100 else INK for share in part])
-    axes.bar_label(bars, [f" {share:.1f} %  ({number(used)} of {there:,})" for share, (used, there) in zip(part, found.values(), strict=True)], fontsize=7)
+    axes.bar_label(
+        bars,
+        [
+            f" {share:.1f} %  ({number(used)} of {there:,})"
+            for share, (used, there) in zip(part, found.values(), strict=True)
+        ],
+        fontsize=7,
+    )
     axes.set_xlim(0, 1.45 * max([*part, 1.0]))
     axes.invert_yaxis()
     tier = "synthesised, placed and routed" if report.hardware.placement else "synthesised, yosys estimate"
@@ -121,7 +140,11 @@ def cycles(report: Report) -> Figure:
     figure = Figure(figsize=(8, 0.28 * len(blocks) + 1.0), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(list(blocks), list(blocks.values()), color=INK)
-    axes.bar_label(bars, [f" {number(round(count))}  ({count / report.simulated.cycles:.1%})" for count in blocks.values()], fontsize=7)
+    axes.bar_label(
+        bars,
+        [f" {number(round(count))}  ({count / report.simulated.cycles:.1%})" for count in blocks.values()],
+        fontsize=7,
+    )
     axes.set_xlim(0, 1.3 * max(blocks.values()))
     axes.invert_yaxis()
     axes.set_xlabel(f"cycles per token (simulated, mean of {report.simulated.tokens} tokens)", fontsize=8)
@@ -135,18 +158,36 @@ def roofline(report: Report) -> Figure:
     axes = figure.subplots()
     ran = [layer for layer in report.simulated.layers if layer.events]
     engine, interval = report.board.engine, report.surroundings.interval
-    low, high = min((layer.row_bytes for layer in ran), default=16) / 2, max((layer.row_bytes for layer in ran), default=16) * 2
+    low, high = (
+        min((layer.row_bytes for layer in ran), default=16) / 2,
+        max((layer.row_bytes for layer in ran), default=16) * 2,
+    )
     x = np.geomspace(low, high, 50)
     rate = 4 * engine.beat_words / interval  # bytes per cycle
     axes.plot(x, rate / x, color="0.3", label=f"memory: {rate:.4g} bytes per cycle")
     for bits in sorted({layer.weight_bits for layer in ran}):
         mine = [layer for layer in ran if layer.weight_bits == bits]
-        axes.plot(x, np.minimum(1, engine.lanes * bits / 8 / x), "--", color=COLOURS[bits], label=f"{engine.lanes} lanes, {bits}-bit weights")
-        axes.plot([layer.row_bytes for layer in mine], [layer.events / layer.cycles for layer in mine], "o", color=COLOURS[bits], markersize=4)
+        axes.plot(
+            x,
+            np.minimum(1, engine.lanes * bits / 8 / x),
+            "--",
+            color=COLOURS[bits],
+            label=f"{engine.lanes} lanes, {bits}-bit weights",
+        )
+        axes.plot(
+            [layer.row_bytes for layer in mine],
+            [layer.events / layer.cycles for layer in mine],
+            "o",
+            color=COLOURS[bits],
+            markersize=4,
+        )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("bytes per event: one weight row (Conv2d: the whole kernel block, of which an event at the border needs less)", fontsize=8)
+    axes.set_xlabel(
+        "bytes per event: one weight row (Conv2d: the whole kernel block, of which an event at the border needs less)",
+        fontsize=8,
+    )
     axes.set_ylabel("events per busy cycle (simulated)", fontsize=8)
     axes.legend(fontsize=8)
     axes.tick_params(labelsize=8)

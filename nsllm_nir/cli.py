@@ -74,14 +74,26 @@ def doctor(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.json and model.nir.")] = Path("out/demo"),
-    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint to use; default: the one that comes with the package.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint to use; default: the one that comes with the package.")
+    ] = None,
     tokens: Annotated[int, typer.Option(help="Held-out tokens to compare.")] = 64,
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 32,
     json_file: Json = None,
 ) -> None:
     """Run a trained model on every backend, compare every spike, generate the same text everywhere, and write the report page."""
     from .demo import run_demo
-    from .report import audit_table, backends_table, constraints_table, differences_table, facts_table, findings, generations_table, spikes_table, write_json
+    from .report import (
+        audit_table,
+        backends_table,
+        constraints_table,
+        differences_table,
+        facts_table,
+        findings,
+        generations_table,
+        spikes_table,
+        write_json,
+    )
 
     with Steps() as progress:
         result = run_demo(out, checkpoint, tokens, new_tokens, progress)

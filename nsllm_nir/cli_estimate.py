@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_options import AllNodes, InputFile, Json, Length, Model, Prompt, Random, Sample, Seed, TextFile, TimeStep, Tokens, TokensFile
+from .cli_options import (
+    AllNodes,
+    InputFile,
+    Json,
+    Length,
+    Model,
+    Prompt,
+    Random,
+    Sample,
+    Seed,
+    TextFile,
+    TimeStep,
+    Tokens,
+    TokensFile,
+)
 from .inputs import InputOptions
 from .terminal import Steps, show
 
@@ -19,9 +33,16 @@ if TYPE_CHECKING:
 def estimate(
     model: Model,
     board: Annotated[str, typer.Option(help="Name of a board in hw/boards.")],
-    lanes: Annotated[int | None, typer.Option(help="Lanes of the engine, 64, 128 or 256, instead of those of the board file.")] = None,
-    ports: Annotated[int | None, typer.Option(help="Neurons per cycle of the vector unit, 4, 8 or 16, instead of those of the board file.")] = None,
-    clock: Annotated[float | None, typer.Option(metavar="MHZ", help="Clock of the engine instead of that of the board file.")] = None,
+    lanes: Annotated[
+        int | None, typer.Option(help="Lanes of the engine, 64, 128 or 256, instead of those of the board file.")
+    ] = None,
+    ports: Annotated[
+        int | None,
+        typer.Option(help="Neurons per cycle of the vector unit, 4, 8 or 16, instead of those of the board file."),
+    ] = None,
+    clock: Annotated[
+        float | None, typer.Option(metavar="MHZ", help="Clock of the engine instead of that of the board file.")
+    ] = None,
     prompt: Prompt = None,
     tokens_file: TokensFile = None,
     text: TextFile = None,
@@ -44,7 +65,9 @@ def estimate(
     from .report import write_json
 
     chosen = configured(boards.load(board), lanes, ports, clock)
-    prepared, spikes = load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
+    prepared, spikes = load(
+        model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt
+    )
     with Steps() as progress:
         progress(f"estimate on {board}")
         found = model_cost(prepared.program, pack_image(prepared.program, chosen.engine.beat_words), spikes, chosen)
@@ -71,7 +94,9 @@ def _ops_table(found: Estimate, *, all_nodes: bool) -> Table:
     for name, (cycles, share, events, read) in groups.items():
         table.add_row(name, f"{cycles:,.0f}", f"{share:.1%}", f"{events:,.1f}", f"{read:,.0f}")
     table.add_section()
-    table.add_row("total", f"{found.cycles:,.0f}", "100.0%", f"{sum(op.events for op in found.ops):,.1f}", f"{found.bytes:,.0f}")
+    table.add_row(
+        "total", f"{found.cycles:,.0f}", "100.0%", f"{sum(op.events for op in found.ops):,.1f}", f"{found.bytes:,.0f}"
+    )
     return table
 
 
@@ -82,19 +107,41 @@ def _facts(found: Estimate) -> Table:
     for column in ("figure", "value", "tier", "rests on"):
         table.add_column(column)
     rows = [
-        ("tokens per second", f"{found.tokens_per_second:,.1f}", "modelled", "unit costs: simulated; clock: board file"),
+        (
+            "tokens per second",
+            f"{found.tokens_per_second:,.1f}",
+            "modelled",
+            "unit costs: simulated; clock: board file",
+        ),
         ("memory", f"latency {found.latency:g} cycles, {found.interval:.3g} cycles per beat", "modelled", "board file"),
         ("program image", f"{found.image_bytes:,} bytes", "exact", "the image"),
     ]
-    rows += [(name, f"{used:,} of {there:,} ({used / there:.1%})", "exact", "the image and the build") for name, (used, there) in found.memory.items()]
+    rows += [
+        (name, f"{used:,} of {there:,} ({used / there:.1%})", "exact", "the image and the build")
+        for name, (used, there) in found.memory.items()
+    ]
     if found.dynamic is None:
         rows.append(("energy", "not known", "", "the board file gives no figures"))
     else:
         for name, value in found.dynamic.items():
-            rows.append((f"dynamic, {name}", f"{value:.3e} J/token", "modelled", f"published pJ; {found.work[name]:,.0f} per token"))
+            rows.append(
+                (
+                    f"dynamic, {name}",
+                    f"{value:.3e} J/token",
+                    "modelled",
+                    f"published pJ; {found.work[name]:,.0f} per token",
+                )
+            )
         rows.append(("dynamic", f"{sum(found.dynamic.values()):.3e} J/token", "modelled", "no power was measured"))
         static = "not published for this device" if found.static is None else f"{found.static:.3e} J/token"
-        rows.append(("static", static, "" if found.static is None else "modelled", "watts of the board file times seconds per token"))
+        rows.append(
+            (
+                "static",
+                static,
+                "" if found.static is None else "modelled",
+                "watts of the board file times seconds per token",
+            )
+        )
     for row in rows:
         table.add_row(*row)
     return table

@@ -7,7 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_options import AllNodes, Backends, InputFile, Json, Length, Model, Prompt, Random, Sample, Seed, TextFile, TimeStep, Tokens, TokensFile, given
+from .cli_options import (
+    AllNodes,
+    Backends,
+    InputFile,
+    Json,
+    Length,
+    Model,
+    Prompt,
+    Random,
+    Sample,
+    Seed,
+    TextFile,
+    TimeStep,
+    Tokens,
+    TokensFile,
+    given,
+)
 from .errors import InputError
 from .hw import boards
 from .inputs import InputOptions
@@ -43,7 +59,9 @@ def run(
     steps: Length = None,
     seed: Seed = None,
     dt: TimeStep = 1e-4,
-    out: Annotated[Path | None, typer.Option(help="Write the trace as .npz: one array (steps, neurons) per node.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the trace as .npz: one array (steps, neurons) per node.")
+    ] = None,
     all_nodes: AllNodes = False,
     json_file: Json = None,
 ) -> None:
@@ -53,7 +71,9 @@ def run(
     from .report import block_of, quantization_tables, rows, spikes_table, write_arrays, write_json
 
     found = exporters.load(backend)
-    prepared, spikes = load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
+    prepared, spikes = load(
+        model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt
+    )
     program = prepared.program
     with Steps() as progress:
         progress(f"run {backend}")
@@ -82,8 +102,12 @@ def verify(
     seed: Seed = None,
     dt: TimeStep = 1e-4,
     all_nodes: AllNodes = False,
-    picture: Annotated[Path | None, typer.Option(help="Write the spike raster, differences marked, to this PNG file.")] = None,
-    constraints: Annotated[Path | None, typer.Option(help="Print the Loihi 2 constraint report and write it to this JSON file.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the spike raster, differences marked, to this PNG file.")
+    ] = None,
+    constraints: Annotated[
+        Path | None, typer.Option(help="Print the Loihi 2 constraint report and write it to this JSON file.")
+    ] = None,
     json_file: Json = None,
 ) -> None:
     """Compare backends with the integer reference at every node, step and neuron; exit status 0 only if all are exact.
@@ -98,7 +122,9 @@ def verify(
     names = backend or _all_backends(model)
     for name in names:
         exporters.load(name)
-    prepared, spikes = load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt)
+    prepared, spikes = load(
+        model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt
+    )
     with Steps() as progress:
         report = run_verification(prepared, spikes, names, progress=progress)
     show(*quantization_tables(report.quantization, report.quantization_error))
@@ -156,7 +182,10 @@ def generate(
 def build(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what is built; must not exist or be empty.")],
-    target: Annotated[str, typer.Option(help=f"vitis: the C++ engine as a Vitis HLS project; or a board: {', '.join(boards.names())}.")] = "vitis",
+    target: Annotated[
+        str,
+        typer.Option(help=f"vitis: the C++ engine as a Vitis HLS project; or a board: {', '.join(boards.names())}."),
+    ] = "vitis",
     part: Annotated[str | None, typer.Option(help="With vitis: FPGA part.")] = None,
     clock_ns: Annotated[float | None, typer.Option(help="With vitis: clock period in nanoseconds.")] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="With a board: time limit of each tool.")] = 7200.0,
@@ -185,13 +214,19 @@ def build(
         raise InputError(f"--target must be vitis or a board ({', '.join(boards.names())}), got {target!r}")
     vitis = given(part=part, clock_ns=clock_ns)
     if target != "vitis" and vitis:
-        raise InputError(f"--part and --clock-ns belong to --target vitis; part and clock of {target} stand in its board file")
-    prepared, spikes = load(model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt, length=16)
+        raise InputError(
+            f"--part and --clock-ns belong to --target vitis; part and clock of {target} stand in its board file"
+        )
+    prepared, spikes = load(
+        model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt, length=16
+    )
     if target != "vitis":
         return _build_board(prepared, spikes, boards.load(target), out, timeout)
     project = build_vitis(prepared.program, spikes, reference.run(prepared.program, spikes), out, **vitis)
     show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes)))
-    show(f"{project}: engine, image, golden vectors of {len(spikes)} steps. Check it with `make -C {project}`; README.txt there says how Vitis HLS takes it.")
+    show(
+        f"{project}: engine, image, golden vectors of {len(spikes)} steps. Check it with `make -C {project}`; README.txt there says how Vitis HLS takes it."
+    )
 
 
 def _build_board(prepared: Prepared, spikes: NDArray[Any], board: boards.Board, out: Path, timeout: float) -> None:

@@ -28,9 +28,15 @@ def _levels(text: str | None) -> int | list[int] | None:
 
 
 def train(
-    text: Annotated[str | None, typer.Argument(help="UTF-8 text file, or 'pydoc': the language reference that comes with Python.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, log (trainer_state.json) and the final model.")] = Path("checkpoint"),
-    dataset: Annotated[str | None, typer.Option(help="Hugging Face data set (name or folder) with a 'text' column, instead of TEXT.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="UTF-8 text file, or 'pydoc': the language reference that comes with Python.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for checkpoints, log (trainer_state.json) and the final model.")
+    ] = Path("checkpoint"),
+    dataset: Annotated[
+        str | None, typer.Option(help="Hugging Face data set (name or folder) with a 'text' column, instead of TEXT.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
     context: Annotated[int | None, typer.Option(help="Tokens per window.")] = None,
@@ -39,15 +45,21 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights and windows.")] = 0,
     hidden_size: Annotated[int | None, typer.Option(help="Neurons per layer.")] = None,
     layers: Annotated[int | None, typer.Option(help="Number of layers.")] = None,
-    levels: Annotated[str | None, typer.Option(help="D, timesteps per token: one number, or one per layer (4,4,8).")] = None,
+    levels: Annotated[
+        str | None, typer.Option(help="D, timesteps per token: one number, or one per layer (4,4,8).")
+    ] = None,
     final_levels: Annotated[int | None, typer.Option(help="D of the neurons before the output head.")] = None,
     weight_bits: Annotated[int | None, typer.Option(help="2 (ternary), 4 or 8.")] = None,
     coding: Annotated[str | None, typer.Option(help="binary or ternary.")] = None,
     state: Annotated[str | None, typer.Option(help="vector, or matrix (not exportable).")] = None,
     normalisation: Annotated[str | None, typer.Option(help="none, pooled, or rms (not exportable).")] = None,
     denominator: Annotated[bool | None, typer.Option(help="Normalise the attention read-out by the key count.")] = None,
-    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in the output folder.")] = False,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the last checkpoint in the output folder.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="Torch threads.")] = None,
     json_file: Json = None,
 ) -> None:
@@ -64,11 +76,21 @@ def train(
 
     if (text is None) == (dataset is None):
         raise InputError("give either TEXT (a file, or 'pydoc') or --dataset")
-    size = given(hidden_size=hidden_size, num_hidden_layers=layers, levels=_levels(levels), final_levels=final_levels, weight_bits=weight_bits)
-    config = NSLLMConfig(**size, **given(coding=coding, state=state, normalisation=normalisation, denominator=denominator))
+    size = given(
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        levels=_levels(levels),
+        final_levels=final_levels,
+        weight_bits=weight_bits,
+    )
+    config = NSLLMConfig(
+        **size, **given(coding=coding, state=state, normalisation=normalisation, denominator=denominator)
+    )
     _check_out(out, config, resume)
     plan = TrainingPlan(
-        **given(steps=steps, batch_size=batch_size, context=context, learning_rate=learning_rate, save_steps=save_steps),
+        **given(
+            steps=steps, batch_size=batch_size, context=context, learning_rate=learning_rate, save_steps=save_steps
+        ),
         seed=seed,
         gradient_checkpointing=gradient_checkpointing,
     )
@@ -77,7 +99,10 @@ def train(
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
     model = NSLLMForCausalLM(config)
-    choices = {**vars(plan), **{k: v for k, v in config.to_diff_dict().items() if k not in ("transformers_version", "architectures")}}
+    choices = {
+        **vars(plan),
+        **{k: v for k, v in config.to_diff_dict().items() if k not in ("transformers_version", "architectures")},
+    }
     show(facts_table("Training", choices))
     start = time.perf_counter()
     metrics = run_training(model, content, out, plan, resume=resume)
@@ -104,13 +129,19 @@ def _check_out(out: Path, config: Any, resume: bool) -> None:
     if not saved:
         raise InputError(f"--resume: {out} holds no checkpoint; leave --resume out to start")
     before, now = type(config).from_pretrained(saved[-1].parent).to_dict(), config.to_dict()
-    changed = [f"{k} = {before[k]} there, {now[k]} here" for k in now if k in before and before[k] != now[k] and k not in ("dtype", "architectures")]
+    changed = [
+        f"{k} = {before[k]} there, {now[k]} here"
+        for k in now
+        if k in before and before[k] != now[k] and k not in ("dtype", "architectures")
+    ]
     if changed:
         raise InputError(f"--resume: the options describe another model than {saved[-1].parent}: {'; '.join(changed)}")
 
 
 def quantize(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder or hub name, or a float .nir file.", metavar="MODEL")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint folder or hub name, or a float .nir file.", metavar="MODEL")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the quantized model, or the integer .nir file.")],
     dt: TimeStep = 1e-4,
     json_file: Json = None,
@@ -140,8 +171,16 @@ def quantize(
         byte_tokenizer().save_pretrained(out)
         after = load_model(out)(tokens).logits
     if not torch.equal(before, after):
-        raise LossyConversionError(f"the quantized model in {out} differs from {checkpoint} by up to {(before - after).abs().max():g}; do not use it")
-    facts = {"bytes_before": bytes_before, "bytes_after": _tensor_bytes(model), "tokens_compared": tokens.numel(), "differing_logits": 0, "model": str(out)}
+        raise LossyConversionError(
+            f"the quantized model in {out} differs from {checkpoint} by up to {(before - after).abs().max():g}; do not use it"
+        )
+    facts = {
+        "bytes_before": bytes_before,
+        "bytes_after": _tensor_bytes(model),
+        "tokens_compared": tokens.numel(),
+        "differing_logits": 0,
+        "model": str(out),
+    }
     show(facts_table("Quantized", facts))
     if json_file:
         write_json(json_file, facts)
@@ -163,7 +202,9 @@ def _quantize_graph(path: Path, out: Path, dt: float, json_file: Path | None) ->
     write(out, integer)
     show(str(summary), *quantization_tables(summary, error))
     if error:
-        show("Measured on random spikes of rate 0.1; `nsllm-nir verify` of the float graph measures it on inputs of your own.")
+        show(
+            "Measured on random spikes of rate 0.1; `nsllm-nir verify` of the float graph measures it on inputs of your own."
+        )
     if json_file:
         write_json(json_file, quantization_json(summary, error))
 
@@ -175,7 +216,9 @@ def _tensor_bytes(model: Any) -> int:
 def export(
     checkpoint: Checkpoint,
     out: Annotated[Path, typer.Argument(help="NIR file to write.", metavar="OUT.nir")],
-    profile: Annotated[str, typer.Option(help="structured (compact), or portable (stock readers run it; small models only).")] = "structured",
+    profile: Annotated[
+        str, typer.Option(help="structured (compact), or portable (stock readers run it; small models only).")
+    ] = "structured",
     json_file: Json = None,
 ) -> None:
     """Write a checkpoint as a NIR file."""
@@ -193,7 +236,12 @@ def export(
         program = lower(structured)
         if profile == "portable":
             to_portable(program, out)
-        facts = {"file": str(out), "bytes": out.stat().st_size, "operations": len(program.ops), "parameters": program.parameters()}
+        facts = {
+            "file": str(out),
+            "bytes": out.stat().st_size,
+            "operations": len(program.ops),
+            "parameters": program.parameters(),
+        }
         show(facts_table(f"Exported, {profile} profile", facts), audit_table(program))
     if json_file:
         write_json(json_file, {**facts, "operations_per_step_bound": audit_totals(program)})

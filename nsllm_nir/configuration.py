@@ -59,8 +59,17 @@ class NSLLMConfig(PretrainedConfig):
         self.levels, self.final_levels = levels, final_levels
         self.weight_bits, self.embedding_bits = weight_bits, embedding_bits
         self.coding, self.state, self.denominator, self.normalisation = coding, state, denominator, normalisation
-        self.input_threshold, self.residual_gain, self.margin, self.gate_margin = input_threshold, residual_gain, margin, gate_margin
-        self.residual_fraction_bits, self.logit_fraction_bits, self.state_fraction_bits = residual_fraction_bits, logit_fraction_bits, state_fraction_bits
+        self.input_threshold, self.residual_gain, self.margin, self.gate_margin = (
+            input_threshold,
+            residual_gain,
+            margin,
+            gate_margin,
+        )
+        self.residual_fraction_bits, self.logit_fraction_bits, self.state_fraction_bits = (
+            residual_fraction_bits,
+            logit_fraction_bits,
+            state_fraction_bits,
+        )
         self.frozen = frozen
         self._check()
         super().__init__(**kwargs)
@@ -78,12 +87,17 @@ class NSLLMConfig(PretrainedConfig):
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise InputError(f"NSLLMConfig.{name} must be at least 1, got {getattr(self, name)}")
-        for name, values in (("levels", self.levels if isinstance(self.levels, list) else [self.levels]), ("final_levels", [self.final_levels])):
+        for name, values in (
+            ("levels", self.levels if isinstance(self.levels, list) else [self.levels]),
+            ("final_levels", [self.final_levels]),
+        ):
             for value in values:
                 if not 1 <= value <= 255:
                     raise InputError(f"NSLLMConfig.{name} must be in [1, 255], got {value}")
         if self.state == "matrix" and self.hidden_size % self.num_attention_heads:
-            raise InputError(f"NSLLMConfig.hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}")
+            raise InputError(
+                f"NSLLMConfig.hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
         if isinstance(self.levels, list) and len(self.levels) != self.num_hidden_layers:
             raise InputError(f"NSLLMConfig.levels has {len(self.levels)} entries for {self.num_hidden_layers} layers")
 

@@ -24,7 +24,9 @@ def corpus(source: str) -> str:
         return "\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
     path = Path(source)
     if not path.is_file():
-        raise InputError(f"text {source!r}: no such file; give a UTF-8 text file, or {PYDOC!r} for the bundled language reference")
+        raise InputError(
+            f"text {source!r}: no such file; give a UTF-8 text file, or {PYDOC!r} for the bundled language reference"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -75,10 +75,16 @@ class Demo:
             "same_text": self.same_text,
             "verification": self.report.to_json(),
             "prompt": self.prompt,
-            "generation": {g.engine: {"text": g.text, "tokens": g.tokens, "seconds": round(g.seconds, 3), "error": g.error} for g in self.generations},
+            "generation": {
+                g.engine: {"text": g.text, "tokens": g.tokens, "seconds": round(g.seconds, 3), "error": g.error}
+                for g in self.generations
+            },
             "size": self.size,
             "operations_per_token_bound": audit_totals(program),
-            "synaptic_operations_per_token": {"tier": "simulated", **synaptic_operations(program, self.report.reference)},
+            "synaptic_operations_per_token": {
+                "tier": "simulated",
+                **synaptic_operations(program, self.report.reference),
+            },
             "loihi2_constraints": {"estimated_cores": self.cores, "rows": self.constraints},
         }
 
@@ -111,14 +117,20 @@ def load_model(checkpoint: Path) -> NSLLMForCausalLM:
 
     hub_name = not checkpoint.is_absolute() and len(checkpoint.parts) <= 2 and not checkpoint.exists()
     if not hub_name and not (checkpoint / "config.json").is_file():
-        raise InputError(f"{checkpoint} holds no checkpoint (there is no config.json); give a folder that `nsllm-nir train` or save_pretrained wrote")
+        raise InputError(
+            f"{checkpoint} holds no checkpoint (there is no config.json); give a folder that `nsllm-nir train` or save_pretrained wrote"
+        )
     try:
         kind = PretrainedConfig.get_config_dict(str(checkpoint))[0].get("model_type")
         if kind != "nsllm":
             raise InputError(f"{checkpoint} holds a model of type {kind!r}, an NSLLM model is needed")
         return NSLLMForCausalLM.from_pretrained(str(checkpoint)).eval()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise error if isinstance(error, NsllmNirError) else InputError(f"the checkpoint in {checkpoint} cannot be loaded: {error}") from error
+        raise (
+            error
+            if isinstance(error, NsllmNirError)
+            else InputError(f"the checkpoint in {checkpoint} cannot be loaded: {error}")
+        ) from error
 
 
 def run_demo(out: Path, checkpoint: Path | None, tokens: int, new_tokens: int, progress: Progress) -> Demo:
@@ -142,7 +154,14 @@ def run_demo(out: Path, checkpoint: Path | None, tokens: int, new_tokens: int, p
     progress("Loihi 2 constraints")
     rows = lava_constraints.constraints(program)
     size = _size(source, path, program)
-    result = Demo(report, decode(prompt), generations, tuple(lava_constraints.as_rows(rows)), lava_constraints.estimated_cores(rows), size)
+    result = Demo(
+        report,
+        decode(prompt),
+        generations,
+        tuple(lava_constraints.as_rows(rows)),
+        lava_constraints.estimated_cores(rows),
+        size,
+    )
     progress("write the report")
     _write(result, out)
     return result
@@ -155,10 +174,14 @@ def _in_memory(model: NSLLMForCausalLM, program: Program, tokens: NDArray[np.int
     start = time.perf_counter()
     trace = trace_model(model.set_binary_mode(), program, one_hot(tokens, program.inputs[0].size))
     model.set_binary_mode(False)
-    return BackendResult("model", backend.version(), time.perf_counter() - start, tuple(compare(report.reference, trace)), trace)
+    return BackendResult(
+        "model", backend.version(), time.perf_counter() - start, tuple(compare(report.reference, trace)), trace
+    )
 
 
-def _generate_everywhere(model: NSLLMForCausalLM, program: Program, prompt: NDArray[np.int64], new_tokens: int, progress: Progress) -> tuple[Generation, ...]:
+def _generate_everywhere(
+    model: NSLLMForCausalLM, program: Program, prompt: NDArray[np.int64], new_tokens: int, progress: Progress
+) -> tuple[Generation, ...]:
     progress("generate with torch")
     found = [_timed("torch", lambda: _hugging_face(model, prompt, new_tokens))]
     for name in GENERATORS:
@@ -190,7 +213,9 @@ def _hugging_face(model: NSLLMForCausalLM, prompt: NDArray[np.int64], new_tokens
 
     ids = torch.from_numpy(prompt)[None]
     mask = torch.ones_like(ids)
-    out: Any = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)  # type: ignore[misc]
+    out: Any = model.generate(
+        ids, attention_mask=mask, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False
+    )  # type: ignore[misc]
     tokens: list[int] = out[0, ids.shape[1] :].tolist()
     return tokens
 
@@ -223,7 +248,10 @@ def _write(result: Demo, out: Path) -> None:
         "total_work": sum(row.synaptic_operations or 0 for row in found),
         "findings": findings(report),
         "audit": audit_totals(report.program),
-        "rasters": {name: plots.data_uri(plots.raster_figure(report, {name: nodes})) for name, nodes in plots.layers(report).items()},
+        "rasters": {
+            name: plots.data_uri(plots.raster_figure(report, {name: nodes}))
+            for name, nodes in plots.layers(report).items()
+        },
         "spikes_picture": plots.data_uri(plots.spikes_figure(found, steps)),
         "differences_picture": plots.data_uri(plots.differences_figure(found)),
     }

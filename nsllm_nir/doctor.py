@@ -49,7 +49,18 @@ def probe_program() -> Program:
         Integrate("state", "key_value", np.array([128, 192, 224, 240], np.int32), 4),
         Sum("read_step", ("key_spikes",), np.full(4, 8, np.int32)),
         Count("read_spikes", "state", "read_step", 4),
-        Conv2d("line", "read_spikes", np.array([[[[2, 3, -1]]]], np.int8), zeros[:1], shift[:1], (1, 1, 4), (1, 1), (0, 1), (1, 1), 1),
+        Conv2d(
+            "line",
+            "read_spikes",
+            np.array([[[[2, 3, -1]]]], np.int8),
+            zeros[:1],
+            shift[:1],
+            (1, 1, 4),
+            (1, 1),
+            (0, 1),
+            (1, 1),
+            1,
+        ),
         Lif("lif_spikes", "line", np.full(4, 4096), np.full(4, 1024), np.full(4, 3), zeros),
         Linear("output", "lif_spikes", weight, zeros, shift),
     )
@@ -63,7 +74,9 @@ def check_backend(name: str, *, quick: bool) -> Check:
         if not quick:
             _run(name)
     except NsllmNirError as error:
-        return Check(name, "backend", False, "missing" if isinstance(error, ToolNotFoundError) else "broken", str(error))
+        return Check(
+            name, "backend", False, "missing" if isinstance(error, ToolNotFoundError) else "broken", str(error)
+        )
     return Check(name, "backend", True, version, "")
 
 
@@ -94,7 +107,9 @@ def check_tool(name: str, install: str) -> Check:
         return Check(name, "tool", False, "missing", f"{name} is not on PATH; install it with: {install}")
     done = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=30, check=False)
     if done.returncode:
-        return Check(name, "tool", False, "broken", f"{name} --version ends with status {done.returncode}: {done.stderr.strip()}")
+        return Check(
+            name, "tool", False, "broken", f"{name} --version ends with status {done.returncode}: {done.stderr.strip()}"
+        )
     return Check(name, "tool", True, done.stdout.splitlines()[0], "")
 
 
@@ -106,7 +121,9 @@ def check_synthesis_tool(name: str) -> Check:
         return Check(name, "tool", False, "missing", str(error))
 
 
-def check_all(backends: Iterable[str], *, quick: bool = False, progress: Callable[[str], None] = lambda message: None) -> list[Check]:
+def check_all(
+    backends: Iterable[str], *, quick: bool = False, progress: Callable[[str], None] = lambda message: None
+) -> list[Check]:
     """Python, the build tools, those of synthesis, then each backend."""
     checks = [Check("python", "tool", sys.version_info >= (3, 11), platform.python_version(), "")]
     checks += [check_tool(name, install) for name, install in TOOLS.items()]

@@ -87,12 +87,16 @@ def _flatten(graph: Graph, prefix: str, entry: tuple[Read, ...] | None, flat: Fl
         if isinstance(node, Node) and node.type == "Input" and entry is not None:
             signals[name] = entry
             continue
-        reads = tuple(r for s in sources[name] for r in ((Read(prefix + s, True),) if (s, name) in delayed else signals[s]))
+        reads = tuple(
+            r for s in sources[name] for r in ((Read(prefix + s, True),) if (s, name) in delayed else signals[s])
+        )
         if not reads and not (isinstance(node, Node) and node.type == "Input"):
             raise GraphError(f"{where}: the node has no input; connect or delete it")
         if isinstance(node, Graph):
             if composite_op(node) is not None:
-                raise GraphError(f"{where}: a block of a spiking language model is integer already; lower it without quantizing")
+                raise GraphError(
+                    f"{where}: a block of a spiking language model is integer already; lower it without quantizing"
+                )
             signals[name] = _flatten(node, where + ".", reads, flat)
         elif node.type == "Output" and entry is not None:
             out = signals[name] = reads
@@ -138,7 +142,9 @@ def neuron(node: Node, where: str, shape: Shape) -> Neuron:
     syn = rate("tau_syn") if "tau_syn" in p else np.ones(shape)
     gain = rounded(value("r", 1.0) * (mem if membrane else DT) * value("w_in", 1.0) * syn).reshape(shape)
     if not (gain > 0).all():
-        raise GraphError(f"{where}: r, w_in and dt / tau must give a positive gain, found {gain.min():g}; move the sign into the weights")
+        raise GraphError(
+            f"{where}: r, w_in and dt / tau must give a positive gain, found {gain.min():g}; move the sign into the weights"
+        )
     threshold = value("v_threshold", 0.0) if "v_threshold" in p else None
     return Neuron(syn, mem, gain, value("v_leak", 0.0), threshold, value("v_reset", 0.0))
 
@@ -166,7 +172,10 @@ def _convolution(node: Node, where: str, shape: Shape) -> Synapses:
     parameters, kind = dict(node.parameters), node.type.replace("Avg", "Sum")
     pooling = kind == "SumPool2d"
     if not pooling:
-        parameters |= {"weight": np.zeros(node.array("weight").shape, np.int8), "bias": np.zeros(node.array("bias").size, np.int32)}
+        parameters |= {
+            "weight": np.zeros(node.array("weight").shape, np.int8),
+            "bias": np.zeros(node.array("bias").size, np.int32),
+        }
     ops, out = RULES[kind](Node(kind, parameters), where, "", shape)
     op = ops[0]
     assert isinstance(op, Conv2d)
@@ -174,14 +183,18 @@ def _convolution(node: Node, where: str, shape: Shape) -> Synapses:
     if node.type == "AvgPool2d":
         weight = weight / weight[0].size
     bias = np.zeros(()) if pooling else node.array("bias").astype(np.float64).reshape(-1, *([1] * (len(out) - 1)))
-    return Synapses(weight, bias, lambda w, x: convolve(op, w.reshape(op.weight.shape), x.reshape(op.input_shape)).reshape(out))
+    return Synapses(
+        weight, bias, lambda w, x: convolve(op, w.reshape(op.weight.shape), x.reshape(op.input_shape)).reshape(out)
+    )
 
 
 def convolve(op: Conv2d, weight: Floats, image: Floats) -> Floats:
     """Float convolution with the geometry of ``op``: image (channels, height, width) to (outputs, height, width)."""
     padded = np.pad(image, ((0, 0), *((p, p) for p in op.padding)))
     reach = [gap * (kernel - 1) + 1 for gap, kernel in zip(op.dilation, weight.shape[2:], strict=True)]
-    windows = sliding_window_view(padded, reach, axis=(1, 2))[:, :: op.stride[0], :: op.stride[1], :: op.dilation[0], :: op.dilation[1]]
+    windows = sliding_window_view(padded, reach, axis=(1, 2))[
+        :, :: op.stride[0], :: op.stride[1], :: op.dilation[0], :: op.dilation[1]
+    ]
     groups = windows.reshape(op.groups, -1, *windows.shape[1:])
     kernels = weight.reshape(op.groups, weight.shape[0] // op.groups, *weight.shape[1:])
     out: Floats = np.einsum("gockl,gcyxkl->goyx", kernels, groups, optimize=True)
@@ -192,7 +205,9 @@ def delay_steps(node: Node, where: str, shape: Shape) -> NDArray[np.int64]:
     """Delays in steps; raises GraphError where they are not whole steps."""
     steps = rounded(values(node, "delay", shape) / DT).reshape(shape)
     if not np.isfinite(steps).all() or (steps != np.rint(steps)).any() or (steps < 0).any():
-        raise GraphError(f"{where}: the delay must be a whole number of steps of {DT:g} s, found {steps.reshape(-1)[:4]} steps; round it")
+        raise GraphError(
+            f"{where}: the delay must be a whole number of steps of {DT:g} s, found {steps.reshape(-1)[:4]} steps; round it"
+        )
     return steps.astype(np.int64)
 
 
@@ -305,7 +320,9 @@ def run(graph: Graph, inputs: NDArray[np.number]) -> Trace:
     def stack(name: str) -> Floats:
         return np.array([x[name].reshape(-1) for x in steps])
 
-    out: dict[str, NDArray[np.generic]] = {name: stack(name).astype(bool) for name, node in flat.nodes.items() if node.type in SPIKING}
+    out: dict[str, NDArray[np.generic]] = {
+        name: stack(name).astype(bool) for name, node in flat.nodes.items() if node.type in SPIKING
+    }
     for name, node in flat.nodes.items():
         if node.type == "Output":
             reads = flat.reads[name]

@@ -73,7 +73,9 @@ class LazyArray:
             with h5py.File(self.path, "r") as file:
                 loaded: NDArray[Any] = file[self.dataset][()]
         except (OSError, RuntimeError, KeyError, MemoryError) as error:
-            raise GraphError(f"{self.path}: {self.dataset} is not readable ({error}); the file may be truncated or corrupt, export it again") from error
+            raise GraphError(
+                f"{self.path}: {self.dataset} is not readable ({error}); the file may be truncated or corrupt, export it again"
+            ) from error
         return loaded if dtype is None else loaded.astype(dtype)
 
 
@@ -209,7 +211,11 @@ def _write_array(group: h5py.Group, name: bytes, array: NDArray[Any], stored: St
     The low-level calls do what `Group.create_dataset` does, without its search for defaults. There is no
     compression: packing random integer weights would dominate the export.
     """
-    content = (array.dtype.str, array.shape, str(array) if array.dtype == object else array.tobytes()) if array.size <= SMALL else None
+    content = (
+        (array.dtype.str, array.shape, str(array) if array.dtype == object else array.tobytes())
+        if array.size <= SMALL
+        else None
+    )
     if content in stored:
         group.id.links.create_hard(name, *stored[content])
         return
@@ -251,10 +257,21 @@ def read(path: Path | str) -> Graph:
             if "node" not in source.file:
                 raise GraphError(f"{path} is an HDF5 file but not a NIR file (it has no group 'node')")
             graph = _Reader(path, source, source.size + EAGER).graph(member(source.file, "node"), "graph", 0)
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         if isinstance(error, GraphError):
             raise
-        raise GraphError(f"{path} is not a readable NIR file ({error}); it may be truncated or corrupt, export it again") from error
+        raise GraphError(
+            f"{path} is not a readable NIR file ({error}); it may be truncated or corrupt, export it again"
+        ) from error
     return Graph(graph.nodes, graph.edges, graph.metadata, path)
 
 
@@ -300,7 +317,9 @@ class _Reader:
         found = self.source.value(group, name)
         self.room -= sys.getsizeof(found) if isinstance(found, str) else np.asarray(found).nbytes
         if self.room < 0:
-            raise GraphError(f"{group.name}/{name}: edges and metadata up to here take {EAGER >> 20} MiB more than the file; store each array once")
+            raise GraphError(
+                f"{group.name}/{name}: edges and metadata up to here take {EAGER >> 20} MiB more than the file; store each array once"
+            )
         return found
 
     def _text(self, group: h5py.Group, name: str) -> str:
@@ -317,14 +336,19 @@ class _Reader:
     def _metadata(self, group: h5py.Group, depth: int) -> dict[str, Any]:
         self._enter(group, depth)
         items = {key: member(group, key) for key in group}
-        return {key: self._metadata(item, depth + 1) if isinstance(item, h5py.Group) else self._value(group, key) for key, item in items.items()}
+        return {
+            key: self._metadata(item, depth + 1) if isinstance(item, h5py.Group) else self._value(group, key)
+            for key, item in items.items()
+        }
 
     def _node(self, group: h5py.Group, where: str, depth: int) -> Node | Graph:
         kind = self._text(group, "type")
         if kind == "NIRGraph":
             return self.graph(group, where, depth)
         if kind not in PARAMETERS:
-            raise GraphError(f"{where}: node type {kind!r} is not supported; supported are {', '.join(sorted(PARAMETERS))} and NIRGraph")
+            raise GraphError(
+                f"{where}: node type {kind!r} is not supported; supported are {', '.join(sorted(PARAMETERS))} and NIRGraph"
+            )
         parameters: dict[str, Any] = {}
         for name in PARAMETERS[kind]:
             if name not in group:
@@ -351,10 +375,16 @@ def from_nir_object(graph: nir.NIRGraph) -> Graph:
 
     def convert(name: str, node: Any) -> Node | Graph:
         if isinstance(node, nir.NIRGraph):
-            return Graph({k: convert(f"{name}.{k}", v) for k, v in node.nodes.items()}, tuple(map(tuple, node.edges)), dict(node.metadata))
+            return Graph(
+                {k: convert(f"{name}.{k}", v) for k, v in node.nodes.items()},
+                tuple(map(tuple, node.edges)),
+                dict(node.metadata),
+            )
         kind = type(node).__name__
         if kind not in PARAMETERS:
-            raise GraphError(f"{name}: node type {kind!r} is not supported; supported are {', '.join(sorted(PARAMETERS))} and NIRGraph")
+            raise GraphError(
+                f"{name}: node type {kind!r} is not supported; supported are {', '.join(sorted(PARAMETERS))} and NIRGraph"
+            )
         if kind in ("Input", "Output"):
             return Node(kind, {"shape": np.asarray(next(iter(getattr(node, f"{kind.lower()}_type").values())))})
         return Node(kind, {p: getattr(node, p) for p in PARAMETERS[kind] if getattr(node, p, None) is not None})

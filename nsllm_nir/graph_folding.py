@@ -64,15 +64,21 @@ def _check(node: Node, where: str, shape: Shape, formats: Formats) -> None:
     if node.type in NEURONS:
         found = neuron(node, where, shape)
         if found.reset.any():
-            raise GraphError(f"{where}: v_reset must be 0, as Loihi resets to zero; shift v_leak, v_threshold and v_reset so that v_reset is 0")
+            raise GraphError(
+                f"{where}: v_reset must be 0, as Loihi resets to zero; shift v_leak, v_threshold and v_reset so that v_reset is 0"
+            )
         memoryless = (found.mem == 1).all() and (found.syn == 1).all() and not found.leak.any()
         if found.threshold is not None and not memoryless and (found.threshold < 0).any():
-            raise GraphError(f"{where}: a neuron with memory needs v_threshold >= 0, found {found.threshold.min():g}; raise it and lower v_leak")
+            raise GraphError(
+                f"{where}: a neuron with memory needs v_threshold >= 0, found {found.threshold.min():g}; raise it and lower v_leak"
+            )
         for name, rate in (("tau_syn", found.syn), ("tau", found.mem)):
             slow, most = formats.decay(rate) == 0, 2 << formats.decay_bits
             if slow.any() and (name == "tau_syn" or node.type not in ("IF", "I")):
                 bits = formats.decay_bits
-                raise GraphError(f"{where}: {name} is beyond {most} steps, its {bits}-bit decay is 0; use an IF or I node, or at most {most * DT:g} s")
+                raise GraphError(
+                    f"{where}: {name} is beyond {most} steps, its {bits}-bit decay is 0; use an IF or I node, or at most {most * DT:g} s"
+                )
     if node.type == "Delay":
         delay_steps(node, where, shape)
 
@@ -90,7 +96,9 @@ def _uniform_gains(net: Graph) -> Graph:
         edges = [(a, f"{name}.gain" if b == name else b) for a, b in edges] + [(f"{name}.gain", name)]
         nodes[f"{name}.gain"] = Node("Scale", {"scale": n.gain / top})
         more = {"w_in": np.ones(shape)} if node.type == "CubaLI" else {}
-        nodes[name] = Node(node.type, {**node.parameters, **more, "r": top / (n.syn * (n.mem if node.type != "I" else DT))})
+        nodes[name] = Node(
+            node.type, {**node.parameters, **more, "r": top / (n.syn * (n.mem if node.type != "I" else DT))}
+        )
     return Graph(nodes, tuple(edges), net.metadata)
 
 
@@ -124,7 +132,11 @@ def _scaled(node: Node | Graph, gain: Floats, *, rows: bool) -> Node | None:
     weight, gain = node.array("weight").astype(np.float64), gain.astype(np.float64)
     size = weight.shape[-2 if rows else -1]
     if node.type.startswith("Conv"):
-        channels = gain.reshape(gain.shape[0], -1) if gain.ndim == weight.ndim - 1 else np.broadcast_to(gain.reshape(1, -1), (1, gain.size))
+        channels = (
+            gain.reshape(gain.shape[0], -1)
+            if gain.ndim == weight.ndim - 1
+            else np.broadcast_to(gain.reshape(1, -1), (1, gain.size))
+        )
         if (channels != channels[:, :1]).any() or (not rows and int(node.parameters["groups"]) > 1):
             return None
         axis = 0 if rows else 1
@@ -156,7 +168,12 @@ def _rewritten(net: Graph, rewrite: Callable[[Graph, str, str, Shape], Graph | N
     """What ``rewrite`` makes of each LI node, the last one first, and of the only node that reads it and reads nothing else, where it applies."""
     for name, node, shape in reversed(list(shaped(net))):
         readers = [b for a, b in net.edges if a == name]
-        if node.type == "LI" and len(readers) == 1 and sum(b == readers[0] for _, b in net.edges) == 1 and not node.array("v_leak").any():
+        if (
+            node.type == "LI"
+            and len(readers) == 1
+            and sum(b == readers[0] for _, b in net.edges) == 1
+            and not node.array("v_leak").any()
+        ):
             found = rewrite(net, name, readers[0], shape)
             if found is not None:
                 yield found
@@ -169,7 +186,9 @@ def _as_synapse(net: Graph, name: str, reader: str, shape: Shape) -> Graph | Non
         return None
     membrane = {"tau_mem" if key == "tau" else key: value for key, value in nodes[reader].parameters.items()}
     synapse = {"tau_syn": nodes[name].array("tau"), "w_in": nodes[name].array("r")}
-    return _without(Graph({**nodes, reader: Node(f"Cuba{nodes[reader].type}", membrane | synapse)}, net.edges, net.metadata), name)
+    return _without(
+        Graph({**nodes, reader: Node(f"Cuba{nodes[reader].type}", membrane | synapse)}, net.edges, net.metadata), name
+    )
 
 
 def _behind(net: Graph, name: str, reader: str, shape: Shape) -> Graph | None:
@@ -186,7 +205,9 @@ def _behind(net: Graph, name: str, reader: str, shape: Shape) -> Graph | None:
         if [nodes[b].type for b in behind] not in (["LI"], ["LIF"]):
             return None
         last = nodes[behind[0]]
-        leak = last.array("v_leak").reshape(-1) + last.array("r").reshape(-1) * np.broadcast_to(found.bias, out).reshape(-1)
+        leak = last.array("v_leak").reshape(-1) + last.array("r").reshape(-1) * np.broadcast_to(
+            found.bias, out
+        ).reshape(-1)
         nodes[behind[0]] = Node(last.type, {**last.parameters, "v_leak": leak})
         nodes[reader] = Node(weights.type, {**weights.parameters, "bias": np.zeros(weights.array("bias").shape)})
     swap = {name: reader, reader: name}
@@ -197,7 +218,11 @@ def _merge_linears(net: Graph) -> Graph:
     """Matrices that follow each other become their product, under the name of the last one."""
     for name in sorted(net.nodes):
         nodes, readers = _nodes(net), [b for a, b in net.edges if a == name]
-        if len(readers) != 1 or sum(b == readers[0] for _, b in net.edges) != 1 or {nodes[name].type, nodes[readers[0]].type} - {"Linear", "Affine"}:
+        if (
+            len(readers) != 1
+            or sum(b == readers[0] for _, b in net.edges) != 1
+            or {nodes[name].type, nodes[readers[0]].type} - {"Linear", "Affine"}
+        ):
             continue
         one, two = (synapses(nodes[n], n, nodes[n].array("weight").shape[-1:]) for n in (name, readers[0]))
         assert one is not None and two is not None
@@ -224,7 +249,9 @@ def _without(net: Graph, name: str) -> Graph:
 def _unit_synapses(net: Graph) -> tuple[Graph, frozenset[str]]:
     """Unit Scales, to be quantized like weights, where spikes reach a neuron with memory, or a sum, without weights of their own."""
     nodes, edges = dict(net.nodes), list(net.edges)
-    factor: dict[str, float | None] = {name: 1.0 for name, node in net.nodes.items() if isinstance(node, Node) and node.type in (*SPIKING, "Input")}
+    factor: dict[str, float | None] = {
+        name: 1.0 for name, node in net.nodes.items() if isinstance(node, Node) and node.type in (*SPIKING, "Input")
+    }
     added = set()
     for name, node, shape in shaped(net):
         before = [a for a, b in net.edges if b == name]
@@ -256,5 +283,7 @@ def tie(node: Node) -> float | None:
     """Output scale over input scale of a node without weights of its own; None for the others."""
     if node.type == "AvgPool2d":
         return float(np.prod(np.broadcast_to(node.array("kernel_size").reshape(-1), (2,))))
-    passing = node.type in ("Flatten", "Delay", "SumPool2d", "Output") or (node.type == "Scale" and gain_shift(node) is not None)
+    passing = node.type in ("Flatten", "Delay", "SumPool2d", "Output") or (
+        node.type == "Scale" and gain_shift(node) is not None
+    )
     return 1.0 if passing else None

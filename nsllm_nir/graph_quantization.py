@@ -82,7 +82,9 @@ class QuantizationReport:
         return {"quantization_error": {"steps": self.steps, "differences": self.differences, "nodes": nodes}}
 
     def __str__(self) -> str:
-        lines = ["quantization error (float graph against integer graph; not the equivalence of backends, which is exact)"]
+        lines = [
+            "quantization error (float graph against integer graph; not the equivalence of backends, which is exact)"
+        ]
         for n in self.nodes:
             share = 100 * n.differences / max(n.cells, 1)
             spikes = f"float {n.float_spikes:>8}  integer {n.integer_spikes:>8} spikes"
@@ -119,7 +121,11 @@ def quantize(
     scales = Scales(*prepare(graph, formats), formats)
     factors: dict[Port, float] = {} if calibration is None else _calibrate(graph, scales, calibration)
     factors, (built, weights) = _fitting(scales, factors)
-    outputs = {name: scales.of((name, 1), factors) for name, node in built.nodes.items() if isinstance(node, Node) and node.type == "Output"}
+    outputs = {
+        name: scales.of((name, 1), factors)
+        for name, node in built.nodes.items()
+        if isinstance(node, Node) and node.type == "Output"
+    }
     return built, Quantization(formats, False, weights, outputs)
 
 
@@ -132,7 +138,9 @@ def is_integer(graph: Graph) -> bool:
     return True
 
 
-def compare_quantization(source: Graph | nir.NIRGraph | str | Path, integer: Graph, inputs: NDArray[np.integer]) -> QuantizationReport:
+def compare_quantization(
+    source: Graph | nir.NIRGraph | str | Path, integer: Graph, inputs: NDArray[np.integer]
+) -> QuantizationReport:
     """Run both graphs on spikes (steps, neurons) and count the differing cells of every spiking node.
 
     Raises:
@@ -148,12 +156,16 @@ def _compare(expected: Trace, integer: Graph, inputs: NDArray[np.integer]) -> Qu
         if want.dtype != bool:
             continue
         if name not in got or got[name].shape != want.shape:
-            raise GraphError(f"{name}: the integer graph has no such spiking node; compare a graph with what quantize made of it")
+            raise GraphError(
+                f"{name}: the integer graph has no such spiking node; compare a graph with what quantize made of it"
+            )
         nodes.append(NodeError(name, int(want.sum()), int(got[name].sum()), int((got[name] != want).sum()), want.size))
     return QuantizationReport(len(inputs), tuple(nodes))
 
 
-def _fitting(scales: Scales, factors: dict[Port, float]) -> tuple[dict[Port, float], tuple[Graph, tuple[NodeScale, ...]]]:
+def _fitting(
+    scales: Scales, factors: dict[Port, float]
+) -> tuple[dict[Port, float], tuple[Graph, tuple[NodeScale, ...]]]:
     """The factors that fit, and what they build; where the worst case of the rounded weights leaves the widths, with smaller scales, by tenths."""
     for _ in range(SHRINKS):
         built = scales.build(factors)
@@ -163,7 +175,9 @@ def _fitting(scales: Scales, factors: dict[Port, float]) -> tuple[dict[Port, flo
         except IntegerOverflowError as error:
             failed = error
         factors = {root: 0.9 * factors.get(root, 1.0) for root in scales.roots}
-    raise IntegerOverflowError(f"no scale of the weights fits the declared widths: {failed}; use fewer weight bits, or put a neuron between layers") from failed
+    raise IntegerOverflowError(
+        f"no scale of the weights fits the declared widths: {failed}; use fewer weight bits, or put a neuron between layers"
+    ) from failed
 
 
 def _calibrate(graph: Graph, scales: Scales, inputs: NDArray[np.integer]) -> dict[Port, float]:

@@ -91,7 +91,9 @@ class Scales:
         (root_a, to_a), (root_b, to_b) = self._find(a), self._find(b)
         if root_a == root_b:
             if not np.isclose(to_b, ratio * to_a, rtol=1e-9):
-                raise GraphError(f"{b[0]}: its inputs have scales that do not agree ({to_b:g} and {ratio * to_a:g}); put a Linear or Scale on one of them")
+                raise GraphError(
+                    f"{b[0]}: its inputs have scales that do not agree ({to_b:g} and {ratio * to_a:g}); put a Linear or Scale on one of them"
+                )
         elif root_b == SPIKES:
             self.parents[root_a] = (root_b, to_b / (ratio * to_a))
         else:
@@ -127,7 +129,9 @@ class Scales:
         if root in self.resolved:
             return
         if root in self.active:
-            raise GraphError(f"{root[0]}: weights feed back into the scale of their own input without a neuron between; put a spiking neuron into that path")
+            raise GraphError(
+                f"{root[0]}: weights feed back into the scale of their own input without a neuron between; put a spiking neuron into that path"
+            )
         self.active.append(root)
         weights: list[Floats] = []
         gains: list[Floats] = []
@@ -140,7 +144,11 @@ class Scales:
             weight = found.weight * (ratio / self.of((name, 0)))
             (gains if self.shapes[name][0].type == "Scale" else weights).append(weight)
             biases.append(found.bias * ratio)
-            cap = min(cap, _over(self._limit(name), _top([weight])), _over(HEADROOM * LIF_LIMIT, ratio * _largest(self.bounds[name, 1])))
+            cap = min(
+                cap,
+                _over(self._limit(name), _top([weight])),
+                _over(HEADROOM * LIF_LIMIT, ratio * _largest(self.bounds[name, 1])),
+            )
         for name, n in self.neurons.items():
             class_, ratio = self._find((name, 0))
             if class_ == root:
@@ -169,14 +177,20 @@ class Scales:
         if n.threshold is not None:
             return min(cap, _over(self.formats.largest_threshold, float(np.abs(n.threshold / n.gain).max())))
         out = min(_largest(self.bounds[name, 1]), self._room(name, n))
-        return min(cap, _over(HEADROOM * LIF_LIMIT * float(n.gain.max()), self._unit(name) * out)) if np.isfinite(out) else cap
+        return (
+            min(cap, _over(HEADROOM * LIF_LIMIT * float(n.gain.max()), self._unit(name) * out))
+            if np.isfinite(out)
+            else cap
+        )
 
     def _room(self, name: str, n: Neuron) -> float:
         """What an integrator that only thresholds read must hold: one step beyond the threshold, for it may saturate there as a spiking neuron does."""
         readers = [b for a, b in self.net.edges if a == name]
         alone = [self.shapes[b][0] for b in readers if sum(target == b for _, target in self.net.edges) == 1]
         levels = [node.array("threshold").astype(np.float64) for node in alone if node.type == "Threshold"]
-        if len(levels) < len(readers) or any((level < 0).any() for level in levels):  # a negative threshold is added to the potential
+        if len(levels) < len(readers) or any(
+            (level < 0).any() for level in levels
+        ):  # a negative threshold is added to the potential
             return np.inf
         return float((n.gain / n.syn).max()) * _largest(self.bounds[name, 0]) + _top(levels)
 
@@ -192,7 +206,14 @@ class Scales:
             elif name in self.neurons:
                 nodes[name] = _neuron(node, name, self.neurons[name], inner, self._unit(name), self.formats)
             elif node.type == "Threshold":
-                nodes[name] = Node("Threshold", {"threshold": _half(rounded(node.array("threshold") * inner)).reshape(node.array("threshold").shape)})
+                nodes[name] = Node(
+                    "Threshold",
+                    {
+                        "threshold": _half(rounded(node.array("threshold") * inner)).reshape(
+                            node.array("threshold").shape
+                        )
+                    },
+                )
             else:
                 nodes[name] = Node(node.type.replace("AvgPool", "SumPool"), node.parameters)
         return Graph(nodes, tuple(sorted(self.net.edges)), self.net.metadata), tuple(report)
@@ -218,7 +239,9 @@ def _soft(n: Neuron, ratio: float) -> list[Floats]:
     return found
 
 
-def _choose(cap: float, top: float, strict: list[Floats], soft: list[Floats], gains: list[Floats]) -> tuple[float, bool]:
+def _choose(
+    cap: float, top: float, strict: list[Floats], soft: list[Floats], gains: list[Floats]
+) -> tuple[float, bool]:
     """Largest scale up to ``cap`` at which all numbers are integers, else all of ``strict``, else (near ``cap``) of ``gains``, else ``cap``.
 
     Returns also whether ``strict`` are integers there. top: the largest weight.
@@ -245,7 +268,9 @@ def _bounds(net: Graph, shapes: dict[str, tuple[Node, Shape]], neurons: dict[str
     spikes = {name: (0.0, 1.0) for name, (node, _) in shapes.items() if node.type in (*SPIKING, "Input")}
     reads = flatten(net).reads
     for name, (node, shape) in shapes.items():
-        ends = [tuple(np.broadcast_to(e, shape) for e in (spikes.get(r.source) or out[r.source, 1])) for r in reads[name]]
+        ends = [
+            tuple(np.broadcast_to(e, shape) for e in (spikes.get(r.source) or out[r.source, 1])) for r in reads[name]
+        ]
         low, high = (np.sum([e[i] for e in ends], axis=0) if ends else np.full(shape, float(i)) for i in (0, 1))
         out[name, 0] = (low, high)
         found = synapses(node, name, shape)
@@ -304,6 +329,8 @@ def _neuron(node: Node, where: str, n: Neuron, scale: float, unit: int, formats:
         memoryless = (mem == 4096).all() and (syn == 4096).all() and not bias.any()
         level = _half(scaled) if memoryless else np.rint(scaled) if leaky else np.floor(scaled)
         if not memoryless and level.max() > formats.largest_threshold:
-            raise GraphError(f"{where}: v_threshold is {level.max():g} in units of its weights, beyond {formats.threshold_bits} bits; use a smaller scale")
+            raise GraphError(
+                f"{where}: v_threshold is {level.max():g} in units of its weights, beyond {formats.threshold_bits} bits; use a smaller scale"
+            )
         parameters |= {"v_threshold": level, "v_reset": np.zeros(mem.shape)}
     return Node(node.type, dict(parameters))

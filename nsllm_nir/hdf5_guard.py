@@ -20,7 +20,9 @@ import numpy as np
 from .errors import GraphError
 
 DEFLATE_LIMIT = 1032  # HDF5's compression never packs tighter than 1032:1
-TEXT = np.dtype([("bytes", "<u4"), ("heap", "<u8"), ("object", "<u4")])  # how an element of a data set of texts is stored
+TEXT = np.dtype(
+    [("bytes", "<u4"), ("heap", "<u8"), ("object", "<u4")]
+)  # how an element of a data set of texts is stored
 HEADER = 16  # bytes in front of a collection of texts, and of each object in it
 SMALLEST_COLLECTION = 4096  # bytes
 MOST_CHILDREN = 32  # of a B-tree node, the default of HDF5, which NIR files never change
@@ -52,7 +54,10 @@ class Source(io.FileIO):
             # The library allocates what an element claims; and all elements of a hostile file may be the same long text.
             at = data.id.get_offset()
             stored = b"" if at is None or data.chunks else self._bytes(at, TEXT.itemsize * data.size)
-            if len(stored) < TEXT.itemsize * data.size or np.frombuffer(stored, TEXT)["bytes"].sum(dtype=np.uint64) > self.size:
+            if (
+                len(stored) < TEXT.itemsize * data.size
+                or np.frombuffer(stored, TEXT)["bytes"].sum(dtype=np.uint64) > self.size
+            ):
                 raise GraphError(f"{data.name} claims more text than this file can hold; it is corrupt")
         found = data[()]
         return found.decode("utf8") if isinstance(found, bytes) else found
@@ -85,8 +90,12 @@ class Source(io.FileIO):
             return False
         if head[8] < 2:
             base = 24 + 4 * head[8]
-            return head[13:15] + head[16:20] + head[base : base + 8] == b"\x08\x08\x04\x00" + bytes([MOST_CHILDREN // 2]) + bytes(9)
-        return head[9:11] + head[12:28] == b"\x08\x08" + bytes(8) + b"\xff" * 8  # without an extension, which could change the size of B-trees
+            return head[13:15] + head[16:20] + head[base : base + 8] == b"\x08\x08\x04\x00" + bytes(
+                [MOST_CHILDREN // 2]
+            ) + bytes(9)
+        return (
+            head[9:11] + head[12:28] == b"\x08\x08" + bytes(8) + b"\xff" * 8
+        )  # without an extension, which could change the size of B-trees
 
     def _texts(self, at: int) -> bool:
         """Whether the objects of a collection of texts fill it, one behind the other."""
@@ -187,7 +196,9 @@ def open_file(path: Path) -> Iterator[Source]:
     """
     with Source(path) as source, h5py.File(source, "r") as file:
         if not source.is_usual():
-            raise GraphError(f"{path}: its addresses or B-trees have sizes that no NIR file has; it is corrupt, export it again")
+            raise GraphError(
+                f"{path}: its addresses or B-trees have sizes that no NIR file has; it is corrupt, export it again"
+            )
         source.file = file
         yield source
 
@@ -217,7 +228,9 @@ def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     if not isinstance(data, h5py.Dataset):
         raise GraphError(f"{data.name} is a group, expected numbers or text")
     if data.shape is None or (data.dtype.kind not in "biuf" and h5py.check_string_dtype(data.dtype) is None):
-        raise GraphError(f"{data.name} holds {'nothing' if data.shape is None else data.dtype}, expected numbers or text")
+        raise GraphError(
+            f"{data.name} holds {'nothing' if data.shape is None else data.dtype}, expected numbers or text"
+        )
     if data.is_virtual or data.external:
         raise GraphError(f"{data.name} keeps its numbers in other files; export them into one file")
     # The stored size of chunks is not asked for: the library follows a looped B-tree of chunks for it until it crashes.

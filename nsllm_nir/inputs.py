@@ -17,7 +17,12 @@ from .program import Input, Program
 from .spike_files import read_array, read_spikes
 
 BYTES = 256
-DETAILS = {"tokens": "text", "sample": "input", "steps": "random", "seed": "random"}  # option: the source that it belongs to
+DETAILS = {
+    "tokens": "text",
+    "sample": "input",
+    "steps": "random",
+    "seed": "random",
+}  # option: the source that it belongs to
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,13 @@ class InputOptions:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in ("prompt", "tokens_file", "text", "input", "random") if getattr(self, name) is not None]
+        given = [
+            name for name in ("prompt", "tokens_file", "text", "input", "random") if getattr(self, name) is not None
+        ]
         if len(given) > 1:
-            raise InputError(f"give only one of --prompt, --tokens-file, --text, --input and --random, got {' and '.join(map(_flag, given))}")
+            raise InputError(
+                f"give only one of --prompt, --tokens-file, --text, --input and --random, got {' and '.join(map(_flag, given))}"
+            )
         source = given[0] if given else "text"
         for detail, owner in DETAILS.items():
             if getattr(self, detail) is not None and owner != source:
@@ -78,7 +87,9 @@ def held_out(source: str, tokens: int) -> NDArray[np.int64]:
     newline = np.flatnonzero(tail == ord("\n"))
     tail = tail[newline[0] + 1 :] if newline.size and len(tail) - newline[0] > tokens else tail
     if len(tail) < tokens:
-        raise InputError(f"the held-out tail of {source!r} has {len(tail)} tokens, {tokens} are asked for; give a longer text or a smaller --tokens")
+        raise InputError(
+            f"the held-out tail of {source!r} has {len(tail)} tokens, {tokens} are asked for; give a longer text or a smaller --tokens"
+        )
     return tail[:tokens]
 
 
@@ -89,11 +100,19 @@ def read_tokens(path: Path) -> NDArray[Any]:
         InputError: the file is missing, unreadable, or holds no integers.
     """
     try:
-        array = read_array(path) if path.suffix == ".npy" else np.array([int(word) for word in path.read_text().split()], np.int64)
+        array = (
+            read_array(path)
+            if path.suffix == ".npy"
+            else np.array([int(word) for word in path.read_text().split()], np.int64)
+        )
     except (OSError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: {error}; expected token ids separated by white space, or an .npy file of integers") from error
+        raise InputError(
+            f"{path}: {error}; expected token ids separated by white space, or an .npy file of integers"
+        ) from error
     if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise InputError(f"{path}: expected integer token ids (tokens,), found {array.dtype} of shape {array.shape}; --input reads spikes (steps, neurons)")
+        raise InputError(
+            f"{path}: expected integer token ids (tokens,), found {array.dtype} of shape {array.shape}; --input reads spikes (steps, neurons)"
+        )
     return array
 
 
@@ -138,7 +157,9 @@ def only_input(program: Program) -> Input:
     """The Input of a program; raises InputError where there are several."""
     if len(program.inputs) != 1:
         names = ", ".join(repr(node.name) for node in program.inputs)
-        raise InputError(f"the graph has {len(program.inputs)} inputs ({names}), one is expected; join them into one Input")
+        raise InputError(
+            f"the graph has {len(program.inputs)} inputs ({names}), one is expected; join them into one Input"
+        )
     return program.inputs[0]
 
 

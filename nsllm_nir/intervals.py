@@ -56,7 +56,10 @@ def analyse(ops: tuple[Op, ...], outputs: tuple[str, ...], widths: Widths) -> di
             if name not in names:
                 raise _fail(op, f"reads the signal {name!r}, which no operation produces")
             if name not in signals and not is_recurrent(op):
-                raise _fail(op, f"reads {name!r} before it is produced; order the operations, or put a delay of at least one token into the loop")
+                raise _fail(
+                    op,
+                    f"reads {name!r} before it is produced; order the operations, or put a delay of at least one token into the loop",
+                )
         loop = is_recurrent(op) and sources(op)[0] not in signals
         signals[op.name] = _declared_loop(ops, op) if loop else _interval(op, signals)
         _check_width(widths, op, signals)
@@ -90,7 +93,10 @@ def _declared_loop(ops: tuple[Op, ...], op: Op) -> Signal:
     if isinstance(source, Lif) and source.threshold is not None:
         return _spikes(size, 1)
     if not isinstance(source, Count):
-        raise _fail(op, f"closes a loop through {source.name!r}, a {type(source).__name__}; only a Count or a spiking Lif may close a loop")
+        raise _fail(
+            op,
+            f"closes a loop through {source.name!r}, a {type(source).__name__}; only a Count or a spiking Lif may close a loop",
+        )
     return _spikes(size, source.levels, source.signed)
 
 
@@ -123,7 +129,9 @@ def _interval(op: Op, signals: Mapping[str, Signal]) -> Signal:
             gate, source = ins
             _same_size(op, source.size, ins)
             if gate.low.min() < 0 or gate.high.max() > 1:
-                raise _fail(op, f"the gate {op.gate!r} must be binary, its interval is [{gate.low.min()}, {gate.high.max()}]")
+                raise _fail(
+                    op, f"the gate {op.gate!r} must be binary, its interval is [{gate.low.min()}, {gate.high.max()}]"
+                )
             return Signal(source.size, np.minimum(source.low, 0), np.maximum(source.high, 0), source.spikes)
         case Integrate():
             return _integrate_interval(op, ins[0])
@@ -148,13 +156,19 @@ def _same_size(op: Op, size: int, ins: list[Signal]) -> None:
 def _linear_interval(op: Linear, source: Signal) -> Signal:
     outputs = op.bias.size
     if op.weight.shape != (outputs, source.size) or op.shift.shape != (outputs,):
-        raise _fail(op, f"weight {op.weight.shape}, bias {op.bias.shape}, shift {op.shift.shape} do not fit a source of {source.size} neurons")
+        raise _fail(
+            op,
+            f"weight {op.weight.shape}, bias {op.bias.shape}, shift {op.shift.shape} do not fit a source of {source.size} neurons",
+        )
     limit = 2 ** (MAX_WEIGHT_BITS - 1)
     low, high = np.empty(outputs, np.int64), np.empty(outputs, np.int64)
     for rows in range(0, outputs, 256):  # blocks keep the temporary int64 copies small
         w = np.asarray(op.weight[rows : rows + 256], dtype=np.int64)
         if w.min() < -limit or w.max() >= limit:
-            raise _fail(op, f"weights must be in [{-limit}, {limit - 1}], found [{w.min()}, {w.max()}]; quantize the model first")
+            raise _fail(
+                op,
+                f"weights must be in [{-limit}, {limit - 1}], found [{w.min()}, {w.max()}]; quantize the model first",
+            )
         pos, neg = np.maximum(w, 0), np.minimum(w, 0)
         high[rows : rows + 256] = pos @ source.high + neg @ source.low
         low[rows : rows + 256] = pos @ source.low + neg @ source.high
@@ -183,14 +197,20 @@ def _count_interval(op: Count, ins: list[Signal]) -> Signal:
 def _conv_interval(op: Conv2d, source: Signal) -> Signal:
     channels, height, width_ = op.input_shape
     if op.weight.ndim != 4:
-        raise _fail(op, f"the weight has shape {op.weight.shape}, expected (outputs, channels / groups, kernel height, kernel width)")
+        raise _fail(
+            op,
+            f"the weight has shape {op.weight.shape}, expected (outputs, channels / groups, kernel height, kernel width)",
+        )
     if source.size != channels * height * width_:
         raise _fail(op, f"expects {op.input_shape} neurons, its source has {source.size}")
     outputs, per_group = op.weight.shape[:2]
     if per_group * op.groups != channels or outputs % op.groups:
         raise _fail(op, f"weight {op.weight.shape} with {op.groups} groups does not fit {channels} input channels")
     if op.bias.shape != (outputs,) or op.shift.shape != (outputs,) or min(op.output_shape) < 1:
-        raise _fail(op, f"bias {op.bias.shape}, shift {op.shift.shape} or output {op.output_shape} does not fit weight {op.weight.shape}")
+        raise _fail(
+            op,
+            f"bias {op.bias.shape}, shift {op.shift.shape} or output {op.output_shape} does not fit weight {op.weight.shape}",
+        )
     limit = 2 ** (MAX_WEIGHT_BITS - 1)
     if not np.issubdtype(op.weight.dtype, np.integer) or op.weight.min() < -limit or op.weight.max() >= limit:
         raise _fail(op, f"weights must be integers in [{-limit}, {limit - 1}]; quantize the model first")
@@ -268,10 +288,14 @@ def _check_width(widths: Widths, op: Op, signals: Mapping[str, Signal]) -> None:
         bad = np.flatnonzero((current < 0) | (current > LIF_LIMIT))
         if bad.size:
             where = f"Lif {op.name!r}, neuron {int(bad[0])}"
-            raise IntegerOverflowError(f"{where}: the synaptic current may leave 24 bits; use smaller weights or a larger current decay")
+            raise IntegerOverflowError(
+                f"{where}: the synaptic current may leave 24 bits; use smaller weights or a larger current decay"
+            )
     if isinstance(op, Count):
         source = signals[op.source]
         step = int(signals[op.step].high.max()) if isinstance(op.step, str) else int(op.step.max())
         need = width(-1 - 2 * max(-int(source.low.min()), 0) - (2 * op.levels - 1) * step, 2 * int(source.high.max()))
         if need > widths.comparator:
-            raise IntegerOverflowError(f"Count {op.name!r}: the comparison needs {need} bits, {widths.comparator} are declared; use a smaller step")
+            raise IntegerOverflowError(
+                f"Count {op.name!r}: the comparison needs {need} bits, {widths.comparator} are declared; use a smaller step"
+            )

@@ -28,9 +28,13 @@ class BlockInput(nn.Module):
         self.normalisation = config.normalisation
         self.unit = 2.0**-config.residual_fraction_bits
         signed = config.coding == "ternary"
-        self.spikes = SpikeCount(config.hidden_size, levels, threshold=config.input_threshold, signed=signed, margin=config.margin)
+        self.spikes = SpikeCount(
+            config.hidden_size, levels, threshold=config.input_threshold, signed=signed, margin=config.margin
+        )
         if self.normalisation == "pooled":
-            self.pool_spikes = SpikeCount(config.hidden_size, levels, threshold=config.input_threshold, margin=config.margin)
+            self.pool_spikes = SpikeCount(
+                config.hidden_size, levels, threshold=config.input_threshold, margin=config.margin
+            )
 
     def forward(self, h: Tensor) -> Tensor:
         """h: (B, N, C) residual potentials; returns spikes (T, B, N, C)."""
@@ -49,7 +53,12 @@ def _projection(config: NSLLMConfig, inputs: int, outputs: int, bias: float = 0.
 
 def _residual_write(config: NSLLMConfig, inputs: int) -> SpikingLinear:
     return SpikingLinear(
-        inputs, config.hidden_size, config.weight_bits, lowest_exponent=-config.residual_fraction_bits, gain=config.residual_gain, frozen=config.frozen
+        inputs,
+        config.hidden_size,
+        config.weight_bits,
+        lowest_exponent=-config.residual_fraction_bits,
+        gain=config.residual_gain,
+        frozen=config.frozen,
     )
 
 
@@ -81,7 +90,9 @@ class SpikingLinearAttention(nn.Module):
         if not self.denominator:
             # A quarter of the steady state of one spike per token.
             with torch.no_grad():
-                self.read_spikes.threshold.copy_(0.25 * 2.0**config.state_fraction_bits * torch.exp2(8 - self.integrator.shift))
+                self.read_spikes.threshold.copy_(
+                    0.25 * 2.0**config.state_fraction_bits * torch.exp2(8 - self.integrator.shift)
+                )
 
     def forward(self, h: Tensor, state: LayerState) -> Tensor:
         """h: (B, N, C) to the residual update (B, N, C); entries of ``state`` are replaced."""
@@ -107,7 +118,11 @@ class SpikingLinearAttention(nn.Module):
         b, n, c = r.shape[1:]
         width = c // self.heads
         # Group j of channel (h, i) holds k[h, i] v[h, j].
-        values = v.view(*v.shape[:3], self.heads, width).transpose(-1, -2)[..., None].expand(*v.shape[:3], width, self.heads, width)
+        values = (
+            v.view(*v.shape[:3], self.heads, width)
+            .transpose(-1, -2)[..., None]
+            .expand(*v.shape[:3], width, self.heads, width)
+        )
         outer = self.key_value(k[:, :, :, None], values.flatten(-2)).sum(0)
         states = self._integrate(torch.cat([outer, k[0][:, :, None]], dim=2), state)
         gated = self.read_gate(r[0][:, :, None], states).view(b, n, width + 1, self.heads, width).sum(-1)

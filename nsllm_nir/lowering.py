@@ -38,7 +38,13 @@ def as_graph(source: Graph | nir.NIRGraph | str | Path) -> Graph:
     return nir_graph.from_nir_object(source) if isinstance(source, nir.NIRGraph) else nir_graph.read(source)
 
 
-def lower(source: Graph | nir.NIRGraph | str | Path, *, node: str | None = None, widths: Widths = DEFAULT_WIDTHS, input_levels: int = 1) -> Program:
+def lower(
+    source: Graph | nir.NIRGraph | str | Path,
+    *,
+    node: str | None = None,
+    widths: Widths = DEFAULT_WIDTHS,
+    input_levels: int = 1,
+) -> Program:
     """Lower a NIR graph, or only its subgraph ``node``, to a program.
 
     Args:
@@ -54,7 +60,9 @@ def lower(source: Graph | nir.NIRGraph | str | Path, *, node: str | None = None,
     if node is not None:
         inner = found.nodes.get(node)
         if not isinstance(inner, Graph):
-            raise GraphError(f"{node!r} is not a subgraph; subgraphs are {', '.join(n for n, g in found.nodes.items() if isinstance(g, Graph))}")
+            raise GraphError(
+                f"{node!r} is not a subgraph; subgraphs are {', '.join(n for n, g in found.nodes.items() if isinstance(g, Graph))}"
+            )
         size = _port_size(inner, "Input")
         ports = {"input": Node("Input", {"shape": [1, size]}), "output": Node("Output", {"shape": [1, 1]})}
         found = Graph({**ports, node: inner}, (("input", node), (node, "output")))
@@ -106,7 +114,9 @@ class _Lowering:
             if isinstance(node, Node) and node.type == "Input":
                 wires[name] = self._input(node, where, entry)
                 continue
-            reads = [wires[s] if (s, name) not in delayed else self._loop(prefix + s, graph.nodes[s]) for s in sources[name]]
+            reads = [
+                wires[s] if (s, name) not in delayed else self._loop(prefix + s, graph.nodes[s]) for s in sources[name]
+            ]
             if not reads:
                 raise GraphError(f"{where}: the node has no input; connect or delete it")
             if isinstance(node, Node) and node.type == "Output":
@@ -117,7 +127,10 @@ class _Lowering:
                 wires[name] = self._subgraph(node, where, reads)
             elif node.type == "Scale" and (shift := gain_shift(node)) is not None:
                 # A subgraph may pass a signal through: then others read the Linear behind it as well.
-                alone = sum(a == sources[name][0] for a, _ in graph.edges) == 1 and reads[0].signal == prefix + sources[name][0]
+                alone = (
+                    sum(a == sources[name][0] for a, _ in graph.edges) == 1
+                    and reads[0].signal == prefix + sources[name][0]
+                )
                 wires[name] = self._power_of_two(shift, where, reads, alone)
             else:
                 wires[name] = self._node(node, where, self._sum(where, reads))
@@ -127,7 +140,10 @@ class _Lowering:
         shape: Shape
         try:
             if node.type in ("Affine", "Linear") and self.weight_limit > WEIGHT_LIMIT:
-                ops, shape = linear(node, where, source.signal, self.weight_limit), (int(node.parameters["weight"].shape[-2]),)
+                ops, shape = (
+                    linear(node, where, source.signal, self.weight_limit),
+                    (int(node.parameters["weight"].shape[-2]),),
+                )
             else:
                 ops, shape = RULES[node.type](node, where, source.signal, source.shape)
         except GraphError:
@@ -138,14 +154,22 @@ class _Lowering:
         wire = _Wire(ops[-1].name if ops else source.signal, shape)
         for op in ops:
             if isinstance(op, Conv2d) and math.prod(op.weight.shape[1:]) * wire.size > MAX_SYNAPSES:
-                raise GraphError(f"{where}: a kernel of {op.weight.shape} on {wire.size:,} neurons has more than {MAX_SYNAPSES:,} synapses")
+                raise GraphError(
+                    f"{where}: a kernel of {op.weight.shape} on {wire.size:,} neurons has more than {MAX_SYNAPSES:,} synapses"
+                )
         self.ops += ops
         return wire
 
     def _power_of_two(self, shift: Ints, where: str, reads: list[_Wire], alone: bool) -> _Wire:
         """Power-of-two gains: the shift of the Linear in front where nothing else reads it, a plain sum where they are 1."""
         last = self.ops[-1] if self.ops else None
-        if len(reads) == 1 and alone and isinstance(last, Linear) and last.name == reads[0].signal and not last.shift.any():
+        if (
+            len(reads) == 1
+            and alone
+            and isinstance(last, Linear)
+            and last.name == reads[0].signal
+            and not last.shift.any()
+        ):
             self.ops[-1] = replace(last, shift=shift)
             return reads[0]
         if not shift.any():
@@ -184,17 +208,24 @@ class _Lowering:
         if len(reads) == 1:
             return reads[0]
         if any(read.shape != reads[0].shape for read in reads):
-            raise GraphError(f"{where}: its inputs have different shapes: {', '.join(f'{read.signal} {read.shape}' for read in reads)}")
+            raise GraphError(
+                f"{where}: its inputs have different shapes: {', '.join(f'{read.signal} {read.shape}' for read in reads)}"
+            )
         wire = _Wire(where + ".sum", reads[0].shape)
         self.ops.append(Sum(wire.signal, tuple(read.signal for read in reads), np.zeros(wire.size, np.int32)))
         return wire
 
 
 def _check_ports(graph: Graph, prefix: str) -> None:
-    ports = {kind: [n for n, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind] for kind in ("Input", "Output")}
+    ports = {
+        kind: [n for n, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind]
+        for kind in ("Input", "Output")
+    }
     for kind, names in ports.items():
         if not names or (prefix and len(names) > 1):
-            raise GraphError(f"{prefix[:-1] or 'the graph'}: {'a subgraph needs one' if prefix else 'it has no'} {kind}, this one has {len(names)}")
+            raise GraphError(
+                f"{prefix[:-1] or 'the graph'}: {'a subgraph needs one' if prefix else 'it has no'} {kind}, this one has {len(names)}"
+            )
     for a, b in graph.edges:
         if b in ports["Input"]:
             raise GraphError(f"{prefix}{b}: an Input node reads nothing; delete the edge from {a!r}")
@@ -273,6 +304,7 @@ def execution_order(graph: Graph, delayed: set[tuple[str, str]], prefix: str) ->
                 heapq.heappush(ready, b)
     if len(order) != len(graph.nodes):
         stuck = sorted(set(graph.nodes) - set(order))
-        raise GraphError(f"{prefix[:-1] or 'the graph'}: the cycle through {', '.join(stuck[:4])} has no spiking node that could delay it")
+        raise GraphError(
+            f"{prefix[:-1] or 'the graph'}: the cycle through {', '.join(stuck[:4])} has no spiking node that could delay it"
+        )
     return order
-

@@ -119,7 +119,9 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
     def _embed(self, input_ids: Tensor) -> Tensor:
         """The embedding is a linear layer on one-hot spikes: select the weight row of the token that spiked."""
         if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < self.config.vocab_size:
-            raise InputError(f"token ids must be in [0, {self.config.vocab_size - 1}], got [{int(input_ids.min())}, {int(input_ids.max())}]")
+            raise InputError(
+                f"token ids must be in [0, {self.config.vocab_size - 1}], got [{int(input_ids.min())}, {int(input_ids.max())}]"
+            )
         weight = self.embedding.quantized(self.embedding.unit())
         return nn.functional.embedding(input_ids, weight.T)
 
@@ -141,7 +143,9 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
         """
         # A padding token followed by a real one: on the left, or between a right-padded prompt and its continuation.
         if attention_mask is not None and bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
-            raise InputError("padding in front of a token would enter the recurrent state; pad on the right to train, generate from prompts of equal length")
+            raise InputError(
+                "padding in front of a token would enter the recurrent state; pad on the right to train, generate from prompts of equal length"
+            )
         cache = past_key_values if past_key_values is not None else NSLLMCache([{} for _ in self.layers])
         h = self._embed(input_ids)
         for i, layer in enumerate(self.layers):

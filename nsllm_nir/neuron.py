@@ -154,7 +154,9 @@ class TokenShift(nn.Module):
         if previous is None:
             previous = torch.zeros_like(late[..., :1, :])
         shifted = torch.cat([previous, late[..., :-1, :]], dim=-2)
-        return torch.cat([shifted, spikes[..., self.delayed :]], dim=-1), late[..., -1:, :].detach().clone()  # a view would keep the whole sequence
+        return torch.cat([shifted, spikes[..., self.delayed :]], dim=-1), late[
+            ..., -1:, :
+        ].detach().clone()  # a view would keep the whole sequence
 
 
 class _LeakyIntegrate(torch.autograd.Function):

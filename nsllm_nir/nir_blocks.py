@@ -33,7 +33,10 @@ def _conv(size: int, weight: Ints) -> Node:
     """Conv1d of kernel 1 over ``size`` neurons, weight (lines out, lines in)."""
     bias = np.zeros(len(weight), np.int32)
     kernel = weight.astype(np.int16)[:, :, None]
-    return Node("Conv1d", {"input_shape": size, "weight": kernel, "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": bias})
+    return Node(
+        "Conv1d",
+        {"input_shape": size, "weight": kernel, "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": bias},
+    )
 
 
 def _expand(size: int, weights: list[int]) -> Node:
@@ -58,7 +61,11 @@ def scale(shift: Ints) -> Node:
 def linear(projection: Projection, bias: bool) -> Node:
     """Linear, or Affine, with int8 weights (1, out, in)."""
     weight = projection.weight[None]
-    return Node("Affine", {"weight": weight, "bias": projection.bias[None]}) if bias else Node("Linear", {"weight": weight})
+    return (
+        Node("Affine", {"weight": weight, "bias": projection.bias[None]})
+        if bias
+        else Node("Linear", {"weight": weight})
+    )
 
 
 def _odd(levels: int, signed: bool) -> list[int]:
@@ -66,14 +73,26 @@ def _odd(levels: int, signed: bool) -> list[int]:
     return odd + odd if signed else odd
 
 
-def _lines(nodes: Nodes, edges: Edges, name: str, source: str, step: Ints, levels: int, *, signed: bool = False, step_signal: str = "") -> list[int]:
+def _lines(
+    nodes: Nodes,
+    edges: Edges,
+    name: str,
+    source: str,
+    step: Ints,
+    levels: int,
+    *,
+    signed: bool = False,
+    step_signal: str = "",
+) -> list[int]:
     """``2 v - (2m - 1) step > 1/2`` for each line m, as name.lines; returns the sign of each line."""
     size, odd = step.size, _odd(levels, signed)
     sign = [1] * levels + [-1] * (levels if signed else 0)
     nodes[name + ".expand"] = _expand(size, [2 * s for s in sign])
     if int(step.max()) * odd[levels - 1] >= 2**23:
         worst = f"{odd[levels - 1]} * {step.max()} + 1/2"
-        raise LossyConversionError(f"{name}: the threshold {worst} exceeds the 24 bits of a float32; use fewer levels or a smaller step")
+        raise LossyConversionError(
+            f"{name}: the threshold {worst} exceeds the 24 bits of a float32; use fewer levels or a smaller step"
+        )
     nodes[name + ".lines"] = _threshold(np.array(odd)[:, None] * step[None].astype(np.int64) + 0.5)
     edges += chain(source, name + ".expand", name + ".lines")
     if step_signal:
@@ -82,9 +101,21 @@ def _lines(nodes: Nodes, edges: Edges, name: str, source: str, step: Ints, level
     return sign
 
 
-def _count(nodes: Nodes, edges: Edges, name: str, source: str, step: Ints, levels: int, *, signed: bool = False, step_signal: str = "") -> None:
+def _count(
+    nodes: Nodes,
+    edges: Edges,
+    name: str,
+    source: str,
+    step: Ints,
+    levels: int,
+    *,
+    signed: bool = False,
+    step_signal: str = "",
+) -> None:
     """The lines of `_lines` and their sum."""
-    nodes[name] = _collapse(step.size, _lines(nodes, edges, name, source, step, levels, signed=signed, step_signal=step_signal))
+    nodes[name] = _collapse(
+        step.size, _lines(nodes, edges, name, source, step, levels, signed=signed, step_signal=step_signal)
+    )
     edges += chain(name + ".lines", name)
 
 
@@ -100,7 +131,14 @@ def _integrate(nodes: Nodes, edges: Edges, name: str, source: str, decay_shift: 
     """LI with 1 - dt/tau = c/256 and unit gain r dt/tau = 1; integer rounding as in docs/semantics.md."""
     ratio = np.exp2(8.0 - decay_shift[None])
     nodes[name + ".in"] = scale(np.full(decay_shift.size, fraction_bits))
-    nodes[name] = Node("LI", {"tau": (DT * ratio).astype(np.float32), "r": ratio.astype(np.float32), "v_leak": np.zeros_like(ratio, np.float32)})
+    nodes[name] = Node(
+        "LI",
+        {
+            "tau": (DT * ratio).astype(np.float32),
+            "r": ratio.astype(np.float32),
+            "v_leak": np.zeros_like(ratio, np.float32),
+        },
+    )
     edges += chain(source, name + ".in", name)
 
 
@@ -113,7 +151,16 @@ def _block_input(nodes: Nodes, edges: Edges, prefix: str, source: str, numbers: 
     nodes[prefix + "pool"] = Node("Linear", {"weight": np.ones((1, 1, c), np.int8)})
     nodes[prefix + "step"] = Node("Linear", {"weight": np.ones((1, c, 1), np.int8)})
     edges += chain(prefix + "pool_spikes", prefix + "pool", prefix + "step")
-    _count(nodes, edges, prefix + "spikes", source, numbers.step, numbers.levels, signed=numbers.signed, step_signal=prefix + "step")
+    _count(
+        nodes,
+        edges,
+        prefix + "spikes",
+        source,
+        numbers.step,
+        numbers.levels,
+        signed=numbers.signed,
+        step_signal=prefix + "step",
+    )
 
 
 def _shift(nodes: Nodes, edges: Edges, delay: Ints) -> None:
@@ -148,7 +195,15 @@ def _attention_graph(a: AttentionNumbers) -> tuple[Nodes, Edges]:
     _integrate(nodes, edges, "numerator", "key_value", a.decay_shift, a.fraction_bits)
     if a.denominator:
         _integrate(nodes, edges, "denominator", "key_spikes", a.decay_shift, a.fraction_bits)
-    _lines(nodes, edges, "read_spikes", "numerator", a.read_step, a.levels, step_signal="denominator" if a.denominator else "")
+    _lines(
+        nodes,
+        edges,
+        "read_spikes",
+        "numerator",
+        a.read_step,
+        a.levels,
+        step_signal="denominator" if a.denominator else "",
+    )
     _gate(nodes, edges, "read_gate", "receptance_spikes", "read_spikes", c, a.levels)
     _write(nodes, edges, "out", "read_gate", a.out)
     return nodes, edges
@@ -274,7 +329,12 @@ def _attention_numbers(graph: Graph) -> AttentionNumbers:
 def _mixer_numbers(graph: Graph) -> MixerNumbers:
     step, levels, _ = _step(graph, "up_spikes")
     return MixerNumbers(
-        _block_input_numbers(graph, "input."), _delay(graph), projection(graph, "up"), step, levels, projection(graph, "down", "down.scale")
+        _block_input_numbers(graph, "input."),
+        _delay(graph),
+        projection(graph, "up"),
+        step,
+        levels,
+        projection(graph, "down", "down.scale"),
     )
 
 
@@ -294,7 +354,9 @@ def block_numbers(graph: Graph, where: str) -> BlockNumbers:
     op = composite_op(graph)
     version = graph.metadata["nsllm_nir"].get("version") if op else None
     if op not in _READERS or not np.array_equal(np.asarray(version), VERSION):
-        raise GraphError(f"{where}: composite {op!r} version {version} is unknown; delete its metadata to run the primitives")
+        raise GraphError(
+            f"{where}: composite {op!r} version {version} is unknown; delete its metadata to run the primitives"
+        )
     try:
         numbers = _READERS[op](graph)
         expected = block_graph(numbers)
@@ -310,13 +372,19 @@ def _compare(found: Graph, expected: Graph, where: str, op: str) -> None:
         raise GraphError(f"{where}: its metadata says {op}, but the node {odd[0]!r} is missing or extra")
     if sorted(found.edges) != sorted(expected.edges):
         edge = sorted(set(found.edges) ^ set(expected.edges))
-        raise GraphError(f"{where}: its metadata says {op}, but the edge {edge[0] if edge else 'list'} is missing, extra or doubled")
+        raise GraphError(
+            f"{where}: its metadata says {op}, but the edge {edge[0] if edge else 'list'} is missing, extra or doubled"
+        )
     for name, want in expected.nodes.items():
         have = found.nodes[name]
         if not isinstance(want, Node) or not isinstance(have, Node) or have.type != want.type:
-            raise GraphError(f"{where}.{name}: its metadata says {op}, but this is not the {getattr(want, 'type', 'NIRGraph')} it should be")
+            raise GraphError(
+                f"{where}.{name}: its metadata says {op}, but this is not the {getattr(want, 'type', 'NIRGraph')} it should be"
+            )
         for key, value in want.parameters.items():
             if key == "weight" and want.type in ("Linear", "Affine"):
                 continue  # free parameters, taken from the file itself
             if not np.array_equal(np.asarray(value), np.asarray(have.parameters.get(key))):
-                raise GraphError(f"{where}.{name}: its metadata says {op}, but the parameter {key!r} does not fit that composite")
+                raise GraphError(
+                    f"{where}.{name}: its metadata says {op}, but the parameter {key!r} does not fit that composite"
+                )

@@ -51,27 +51,50 @@ def to_nir(model: nn.Module, path: Path | str, *, input_shape: tuple[int, ...] |
         for i, layer in enumerate(model.layers):
             assert isinstance(layer, NSLLMBlock)
             prefix = f"layer_{i:03d}."
-            h = _add_block(writer, h, prefix + "attention", block_graph(_attention(layer.attention, config.residual_fraction_bits)), config.hidden_size)
-            h = _add_block(writer, h, prefix + "mixer", block_graph(_mixer(layer.mixer, config.residual_fraction_bits)), config.hidden_size)
+            h = _add_block(
+                writer,
+                h,
+                prefix + "attention",
+                block_graph(_attention(layer.attention, config.residual_fraction_bits)),
+                config.hidden_size,
+            )
+            h = _add_block(
+                writer,
+                h,
+                prefix + "mixer",
+                block_graph(_mixer(layer.mixer, config.residual_fraction_bits)),
+                config.hidden_size,
+            )
         writer.add("output", port("Output", config.vocab_size))
         writer.connect((h, "final"), (logits, "output"))
-        fractions = {"residual_fraction_bits": config.residual_fraction_bits, "logit_fraction_bits": config.logit_fraction_bits}
-        writer.finish({"nsllm_nir": {"model": "nsllm", "version": VERSION, "weight_bits": config.weight_bits, **fractions}})
+        fractions = {
+            "residual_fraction_bits": config.residual_fraction_bits,
+            "logit_fraction_bits": config.logit_fraction_bits,
+        }
+        writer.finish(
+            {"nsllm_nir": {"model": "nsllm", "version": VERSION, "weight_bits": config.weight_bits, **fractions}}
+        )
     return path
 
 
 def _refuse_lossy(model: NSLLMForCausalLM) -> None:
     config = model.config
     if config.normalisation == "rms":
-        raise LossyConversionError("normalisation 'rms' needs a square root and a division, which NIR lacks; train with 'none' or 'pooled'")
+        raise LossyConversionError(
+            "normalisation 'rms' needs a square root and a division, which NIR lacks; train with 'none' or 'pooled'"
+        )
     if config.state == "matrix":
-        raise LossyConversionError("state 'matrix' gates integer states with spikes, which NIR primitives cannot express at useful sizes; train with 'vector'")
+        raise LossyConversionError(
+            "state 'matrix' gates integer states with spikes, which NIR primitives cannot express at useful sizes; train with 'vector'"
+        )
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise LossyConversionError(f"parameter {name!r} holds NaN or infinity; the model cannot be exported")
 
 
-def _add_linear(writer: GraphWriter, name: str, source: str, layer: SpikingLinear, fraction_bits: int, *, bias: bool) -> str:
+def _add_linear(
+    writer: GraphWriter, name: str, source: str, layer: SpikingLinear, fraction_bits: int, *, bias: bool
+) -> str:
     numbers = _projection(layer, fraction_bits)
     gain = f"{name}.scale"
     writer.add(name, linear(numbers, bias))
@@ -92,7 +115,11 @@ def _add_block(writer: GraphWriter, h: str, name: str, block: Graph, size: int) 
 def _projection(layer: SpikingLinear, fraction_bits: int | None = None) -> Projection:
     """Integers of a layer; a layer with a fixed point of ``fraction_bits`` carries its gains as shifts."""
     numbers = layer.integers()
-    shift = np.zeros(layer.outputs, np.uint8) if fraction_bits is None else (numbers.exponent + fraction_bits).astype(np.uint8)
+    shift = (
+        np.zeros(layer.outputs, np.uint8)
+        if fraction_bits is None
+        else (numbers.exponent + fraction_bits).astype(np.uint8)
+    )
     return Projection(numbers.weight, numbers.bias, shift)
 
 
@@ -100,7 +127,9 @@ def _projection(layer: SpikingLinear, fraction_bits: int | None = None) -> Proje
 def _step(neuron: SpikeCount, unit: torch.Tensor | float) -> np.ndarray:
     step = neuron.integer_step(unit)
     if float(step.max()) >= 2**24:
-        raise LossyConversionError(f"a threshold of {float(step.max()):.3g} integer units exceeds the 24 bits of a float32; train with smaller thresholds")
+        raise LossyConversionError(
+            f"a threshold of {float(step.max()):.3g} integer units exceeds the 24 bits of a float32; train with smaller thresholds"
+        )
     return step.to(torch.int32).numpy()
 
 

@@ -30,14 +30,21 @@ def from_nir(source: Graph | nir.NIRGraph | str | Path) -> NSLLMForCausalLM:
     graph = as_graph(source)
     info = graph.metadata.get("nsllm_nir")
     if not isinstance(info, dict) or info.get("model") != "nsllm":
-        raise GraphError("the graph is not an NSLLM model (its metadata does not say so); use `lower` and a backend that runs programs")
+        raise GraphError(
+            "the graph is not an NSLLM model (its metadata does not say so); use `lower` and a backend that runs programs"
+        )
     if not np.array_equal(np.asarray(info.get("version")), VERSION):
-        raise GraphError(f"the NSLLM graph's version {info.get('version')} is unknown; this release reads version {VERSION}")
+        raise GraphError(
+            f"the NSLLM graph's version {info.get('version')} is unknown; this release reads version {VERSION}"
+        )
     fraction, logit_fraction = _number(info, "residual_fraction_bits"), _number(info, "logit_fraction_bits")
     layers = sorted({name.split(".")[0] for name in graph.nodes if name.startswith("layer_")})
     if not layers:
         raise GraphError("the NSLLM graph has no layer")
-    blocks = [(_block(graph, f"{name}.attention", AttentionNumbers), _block(graph, f"{name}.mixer", MixerNumbers)) for name in layers]
+    blocks = [
+        (_block(graph, f"{name}.attention", AttentionNumbers), _block(graph, f"{name}.mixer", MixerNumbers))
+        for name in layers
+    ]
     final = _block(graph, "final", FinalNumbers)
     embedding, head = _projection(graph, "embedding"), _projection(graph, "head")
     _check_wiring(graph, layers)
@@ -94,7 +101,12 @@ def _check_wiring(graph: Graph, layers: list[str]) -> None:
         raise GraphError(f"the edge {wrong[0] if wrong else 'list'} is missing, extra or doubled in an NSLLM graph")
 
 
-def _config(info: dict[str, Any], embedding: Projection, blocks: list[tuple[AttentionNumbers, MixerNumbers]], final: FinalNumbers) -> NSLLMConfig:
+def _config(
+    info: dict[str, Any],
+    embedding: Projection,
+    blocks: list[tuple[AttentionNumbers, MixerNumbers]],
+    final: FinalNumbers,
+) -> NSLLMConfig:
     first, mixer = blocks[0]
     _check_alike(blocks, final)
     return NSLLMConfig(
@@ -131,8 +143,14 @@ def _check_alike(blocks: list[tuple[AttentionNumbers, MixerNumbers]], final: Fin
 
 
 def _load_linear(layer: SpikingLinear, numbers: Projection, where: str, fraction_bits: int = 0) -> None:
-    if layer.weight.shape != numbers.weight.shape or numbers.shift.shape != (layer.outputs,) or numbers.bias.shape != (layer.outputs,):
-        raise GraphError(f"{where}: the weight has shape {numbers.weight.shape}, the model needs {tuple(layer.weight.shape)}")
+    if (
+        layer.weight.shape != numbers.weight.shape
+        or numbers.shift.shape != (layer.outputs,)
+        or numbers.bias.shape != (layer.outputs,)
+    ):
+        raise GraphError(
+            f"{where}: the weight has shape {numbers.weight.shape}, the model needs {tuple(layer.weight.shape)}"
+        )
     layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(numbers.weight)))
     exponent = numbers.shift.astype(np.int16) - fraction_bits
     layer.exponent.copy_(torch.from_numpy(exponent))
@@ -155,14 +173,18 @@ def _load_input(block: BlockInput, numbers: BlockInputNumbers, where: str, fract
 
 def _check_delay(delay: np.ndarray, where: str) -> None:
     if not np.array_equal(delay, token_shift(delay.size)):
-        raise GraphError(f"{where}: the model class delays the first half of the channels by one token; this file has other delays")
+        raise GraphError(
+            f"{where}: the model class delays the first half of the channels by one token; this file has other delays"
+        )
 
 
 def _load_attention(a: SpikingLinearAttention, numbers: AttentionNumbers, where: str, fraction_bits: int) -> None:
     _check_delay(numbers.delay, where)
     low, high = int(numbers.decay_shift.min()), int(numbers.decay_shift.max())
     if low < LeakyIntegrator.MIN_SHIFT or high > LeakyIntegrator.MAX_SHIFT:
-        raise GraphError(f"{where}: decay shifts in [{low}, {high}] are outside the model's [{LeakyIntegrator.MIN_SHIFT}, {LeakyIntegrator.MAX_SHIFT}]")
+        raise GraphError(
+            f"{where}: decay shifts in [{low}, {high}] are outside the model's [{LeakyIntegrator.MIN_SHIFT}, {LeakyIntegrator.MAX_SHIFT}]"
+        )
     if numbers.denominator and (numbers.read_step != 1 << numbers.fraction_bits).any():
         raise GraphError(f"{where}: the read-out step must be one key spike (1 << fraction_bits) in every channel")
     _load_input(a.input, numbers.input, where, fraction_bits)

@@ -36,7 +36,9 @@ def integers(values: Any, where: str, what: str, low: int, high: int) -> Ints:
     if floating and not np.isfinite(array).all():
         raise GraphError(f"{where}: {what} holds NaN or infinity")
     if floating and (array != np.rint(array)).any():
-        raise GraphError(f"{where}: {what} is not integer (first value {array.reshape(-1)[0]}); quantize the graph first")
+        raise GraphError(
+            f"{where}: {what} is not integer (first value {array.reshape(-1)[0]}); quantize the graph first"
+        )
     if array.size and (array.min() < low or array.max() > high):
         raise GraphError(f"{where}: {what} is in [{array.min()}, {array.max()}], allowed is [{low}, {high}]")
     return array
@@ -55,7 +57,12 @@ def linear(node: Node, where: str, source: str, limit: int = WEIGHT_LIMIT) -> li
         bias = integers(node.parameters["bias"], where, "the bias", -(2**31), 2**31 - 1).astype(np.int32).reshape(-1)
     if not weight.size or (weight.min() >= -WEIGHT_LIMIT and weight.max() < WEIGHT_LIMIT):
         return [Linear(where, source, weight.astype(np.int8, copy=False), bias, np.zeros(bias.size, np.uint8))]
-    return _wide(weight.astype(np.int64), bias, where, lambda name, digit, shift: Linear(name, source, digit, np.zeros(bias.size, np.int32), shift))
+    return _wide(
+        weight.astype(np.int64),
+        bias,
+        where,
+        lambda name, digit, shift: Linear(name, source, digit, np.zeros(bias.size, np.int32), shift),
+    )
 
 
 def _wide(rest: Ints, bias: Ints, where: str, synapse: Callable[[str, Ints, Ints], Op]) -> list[Op]:
@@ -92,13 +99,20 @@ def _scale(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op],
     weight = integers(gain, where, "the gain", -MAX_GAIN, MAX_GAIN)
     if weight.min() >= -WEIGHT_LIMIT and weight.max() < WEIGHT_LIMIT:
         return [depthwise(where, source, weight.astype(np.int8), np.zeros(gain.size, np.uint8))], shape
-    return _wide(weight.astype(np.int64), np.zeros(gain.size, np.int32), where, lambda name, digit, shift: depthwise(name, source, digit, shift)), shape
+    return _wide(
+        weight.astype(np.int64),
+        np.zeros(gain.size, np.int32),
+        where,
+        lambda name, digit, shift: depthwise(name, source, digit, shift),
+    ), shape
 
 
 def depthwise(where: str, source: str, weight: Ints, shift: Ints) -> Conv2d:
     """``(weight[i] source[i]) << shift[i]`` for every neuron i."""
     n = weight.size
-    return Conv2d(where, source, weight.reshape(n, 1, 1, 1), np.zeros(n, np.int32), shift, (n, 1, 1), (1, 1), (0, 0), (1, 1), n)
+    return Conv2d(
+        where, source, weight.reshape(n, 1, 1, 1), np.zeros(n, np.int32), shift, (n, 1, 1), (1, 1), (0, 0), (1, 1), n
+    )
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -106,7 +120,9 @@ def _pair(value: Any) -> tuple[int, int]:
     return int(flat[0]), int(flat[-1])
 
 
-def _convolution(node: Node, where: str, source: str, shape: Shape, weight: Ints, size: tuple[int, int], *, line: bool) -> Conv2d:
+def _convolution(
+    node: Node, where: str, source: str, shape: Shape, weight: Ints, size: tuple[int, int], *, line: bool
+) -> Conv2d:
     stride, dilation = _pair(node.parameters["stride"]), _pair(node.parameters["dilation"])
     padding = node.parameters["padding"]
     kernel = weight.shape[2:]
@@ -122,12 +138,28 @@ def _convolution(node: Node, where: str, source: str, shape: Shape, weight: Ints
     if line:  # a 1-D convolution is one row high
         stride, dilation, pads = (1, stride[1]), (1, dilation[1]), (0, pads[1])
     groups = int(node.parameters["groups"])
-    if weight.ndim != 4 or min(*stride, *dilation, *size, groups) < 1 or min(pads) < 0 or max(*stride, *dilation, *pads, *size) > MAX_GEOMETRY:
+    if (
+        weight.ndim != 4
+        or min(*stride, *dilation, *size, groups) < 1
+        or min(pads) < 0
+        or max(*stride, *dilation, *pads, *size) > MAX_GEOMETRY
+    ):
         geometry = f"stride {stride}, dilation {dilation}, padding {pads}, groups {groups}, input {size}"
         raise GraphError(f"{where}: weight {weight.shape} or {geometry} is out of range")
     bias = integers(node.parameters["bias"], where, "the bias", -(2**31), 2**31 - 1).astype(np.int32).reshape(-1)
     channels = weight.shape[1] * groups
-    return Conv2d(where, source, weight.astype(np.int8), bias, np.zeros(bias.size, np.uint8), (channels, *size), stride, pads, dilation, groups)
+    return Conv2d(
+        where,
+        source,
+        weight.astype(np.int8),
+        bias,
+        np.zeros(bias.size, np.uint8),
+        (channels, *size),
+        stride,
+        pads,
+        dilation,
+        groups,
+    )
 
 
 def _conv2d(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], Shape]:
@@ -153,7 +185,12 @@ def _plane(where: str, shape: Shape) -> tuple[int, int]:
 def _sum_pool(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], Shape]:
     size, channels = _plane(where, shape), shape[0]
     kernel, stride, padding = (_pair(node.parameters[name]) for name in ("kernel_size", "stride", "padding"))
-    if min(*kernel, *stride) < 1 or min(padding) < 0 or max(*kernel, *stride, *padding) > MAX_GEOMETRY or kernel[0] * kernel[1] > MAX_GEOMETRY:
+    if (
+        min(*kernel, *stride) < 1
+        or min(padding) < 0
+        or max(*kernel, *stride, *padding) > MAX_GEOMETRY
+        or kernel[0] * kernel[1] > MAX_GEOMETRY
+    ):
         raise GraphError(f"{where}: kernel {kernel}, stride {stride} or padding {padding} is out of range")
     weight = np.ones((channels, 1, *kernel), np.int8)
     bias, shift = np.zeros(channels, np.int32), np.zeros(channels, np.uint8)
@@ -162,7 +199,9 @@ def _sum_pool(node: Node, where: str, source: str, shape: Shape) -> tuple[list[O
 
 
 def _average_pool(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], Shape]:
-    raise GraphError(f"{where}: AvgPool2d divides, which integers cannot do exactly; use SumPool2d and divide the weights that follow")
+    raise GraphError(
+        f"{where}: AvgPool2d divides, which integers cannot do exactly; use SumPool2d and divide the weights that follow"
+    )
 
 
 def _flatten(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], Shape]:
@@ -234,7 +273,9 @@ def _lif(node: Node, where: str, source: str, shape: Shape) -> tuple[list[Op], S
     if not (gain > 0).all():
         raise GraphError(f"{where}: r, w_in and dt / tau must give a positive gain, found {gain.min()}")
     leak = _values(node, "v_leak", size) if "v_leak" in p else np.zeros(size)
-    bias = integers(rounded(64 * leak * voltage / 4096 / gain), where, "the leak current in 1/64 units", -LIF_BIAS, LIF_BIAS).astype(np.int32)
+    bias = integers(
+        rounded(64 * leak * voltage / 4096 / gain), where, "the leak current in 1/64 units", -LIF_BIAS, LIF_BIAS
+    ).astype(np.int32)
     threshold = None
     if "v_threshold" in p:
         scaled = rounded(_values(node, "v_threshold", size) / gain)

@@ -175,7 +175,9 @@ class Widths:
 
     def __post_init__(self) -> None:
         if not (2 <= self.potential <= 40 and 2 <= self.comparator <= 64):
-            raise GraphError(f"widths must be 2..40 bits for potentials and 2..64 for the comparator, got {self.potential} and {self.comparator}")
+            raise GraphError(
+                f"widths must be 2..40 bits for potentials and 2..64 for the comparator, got {self.potential} and {self.comparator}"
+            )
 
 
 DEFAULT_WIDTHS = Widths()
@@ -222,6 +224,11 @@ def convolve(op: Conv2d, weight: Ints, image: Ints) -> Ints:
     out = np.zeros((op.groups, outputs // op.groups, high, wide), np.int64)
     for i, j in np.ndindex(*weight.shape[2:]):
         top, left = i * op.dilation[0], j * op.dilation[1]
-        window = groups[:, :, top : top + (high - 1) * op.stride[0] + 1 : op.stride[0], left : left + (wide - 1) * op.stride[1] + 1 : op.stride[1]]
+        window = groups[
+            :,
+            :,
+            top : top + (high - 1) * op.stride[0] + 1 : op.stride[0],
+            left : left + (wide - 1) * op.stride[1] + 1 : op.stride[1],
+        ]
         out += np.einsum("goc,gchw->gohw", kernels[..., i, j], window)
     return out.reshape(outputs, high, wide)

@@ -94,7 +94,9 @@ def picture(report: Report, path: Path) -> None:
     failed = [result.backend for result in report.results if result.error]
     cells = sum(result.differences for result in report.results)
     ran = ", ".join(result.backend for result in report.results if not result.error)
-    title = f"reference spikes; {cells} differing cells in {ran or 'no backend'}" + (f"; did not run: {', '.join(failed)}" if failed else "")
+    title = f"reference spikes; {cells} differing cells in {ran or 'no backend'}" + (
+        f"; did not run: {', '.join(failed)}" if failed else ""
+    )
     if len(shown) < len(found):
         title += f"; {len(shown)} of {len(found)} panels"
     write_bytes(path, png(raster_figure(report, shown, title)))
@@ -107,7 +109,9 @@ def spikes_figure(rows: list[Row], steps: int) -> Figure:
     axes = figure.subplots()
     rates = [(row.spikes or 0) / row.neurons / steps for row in spiking]
     bars = axes.barh([row.name for row in spiking], rates, color=INK)
-    axes.bar_label(bars, [f" {rate:.3f}  ({row.spikes:,} spikes)" for rate, row in zip(rates, spiking, strict=True)], fontsize=7)
+    axes.bar_label(
+        bars, [f" {rate:.3f}  ({row.spikes:,} spikes)" for rate, row in zip(rates, spiking, strict=True)], fontsize=7
+    )
     axes.set_xlim(0, 1.35 * max(rates, default=1.0))
     axes.invert_yaxis()
     axes.set_xlabel("spikes per neuron and token", fontsize=8)
@@ -119,7 +123,10 @@ def differences_figure(rows: list[Row]) -> Figure:
     """A field per block and backend with its number of differing cells: white is 0."""
     compared = [row for row in rows if row.nodes]
     backends = list(compared[0].differences)
-    values = np.array([[np.nan if row.differences[b] is None else row.differences[b] for b in backends] for row in compared], dtype=float)
+    values = np.array(
+        [[np.nan if row.differences[b] is None else row.differences[b] for b in backends] for row in compared],
+        dtype=float,
+    )
     figure = Figure(figsize=(9, 0.28 * len(compared) + 1.0), layout="constrained")
     axes = figure.subplots()
     axes.imshow(values != 0, cmap=ListedColormap(["white", "#f2a0a0"]), vmin=0, vmax=1, aspect="auto")

@@ -54,7 +54,11 @@ def to_portable(program: Program, path: Path | str, *, max_weights: int = MAX_WE
     readout = [_Readout.of(program, name, lines.with_one(lines.settled(name)).trim()) for name in program.traced]
     stages = _schedule(lines, readout, one_hot)
     _check_size(stages, readout, max_weights)
-    entry: dict[str, Any] = {"profile": "portable", "version": VERSION, "outputs": {f"{i:04d}": block.metadata() for i, block in enumerate(readout)}}
+    entry: dict[str, Any] = {
+        "profile": "portable",
+        "version": VERSION,
+        "outputs": {f"{i:04d}": block.metadata() for i, block in enumerate(readout)},
+    }
     if one_hot and stages.last[lines.one] > 0:
         entry["spiking_input"] = program.inputs[0].name
     write(path, _graph(stages, readout, {"nsllm_nir": entry}))
@@ -95,7 +99,13 @@ class _Readout:
         return cls(name, signal.size, signal.spikes, form, neuron.astype(np.int32), weight.astype(np.int32))
 
     def metadata(self) -> dict[str, Any]:
-        return {"name": self.name, "size": self.size, "spikes": int(self.spikes), "neuron": self.neuron, "weight": self.weight}
+        return {
+            "name": self.name,
+            "size": self.size,
+            "spikes": int(self.spikes),
+            "neuron": self.neuron,
+            "weight": self.weight,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +147,13 @@ def _check_exact(op: str, form: Form, limit: int) -> None:
 def _schedule(lines: Lines, readout: list[_Readout], one_hot: bool) -> _Chain:
     """The stage of each line: after all lines that it reads in the same step, not before those it reads one step late."""
     size = lines.one
-    one = Group("constant", lines.one, Form(2 * np.arange(size), np.ones((1, size), np.int64), np.zeros(1, np.int64)) if one_hot else constant(np.zeros(1)))
+    one = Group(
+        "constant",
+        lines.one,
+        Form(2 * np.arange(size), np.ones((1, size), np.int64), np.zeros(1, np.int64))
+        if one_hot
+        else constant(np.zeros(1)),
+    )
     rows = [_rows(lines, group) for group in (one, *lines.groups)]
     birth = np.zeros(lines.count, np.int64)
     for _ in range(len(rows) + 2):
@@ -181,7 +197,11 @@ def _loop_error(lines: Lines, moved: list[Group]) -> LossyConversionError:
 
 def _recurrent_rows(stages: _Chain, stage: int) -> int:
     population = stages.population(stage)
-    looped = [r.group.lines[_late(r.form).weight.any(axis=1)] for r in stages.rows if r.group.size and stages.birth[r.group.first] == stage]
+    looped = [
+        r.group.lines[_late(r.form).weight.any(axis=1)]
+        for r in stages.rows
+        if r.group.size and stages.birth[r.group.first] == stage
+    ]
     return int(np.isin(population, np.concatenate(looped)).sum()) if looped else 0
 
 
@@ -192,7 +212,9 @@ def _late(form: Form) -> Form:
 
 def _check_size(stages: _Chain, readout: list[_Readout], max_weights: int) -> None:
     sizes = [stages.population(k).size for k in range(stages.depth + 1)]
-    weights = sum(n * (sizes[k] + 2 * _recurrent_rows(stages, k + 1)) for k, n in enumerate(sizes[1:])) + sizes[-1] * _columns(readout)
+    weights = sum(n * (sizes[k] + 2 * _recurrent_rows(stages, k + 1)) for k, n in enumerate(sizes[1:])) + sizes[
+        -1
+    ] * _columns(readout)
     if weights > max_weights:
         largest = max((r.group for r in stages.rows), key=lambda group: group.size)
         raise LossyConversionError(
@@ -210,7 +232,10 @@ def _graph(stages: _Chain, readout: list[_Readout], metadata: dict[str, Any]) ->
     """One chain, with a loop at each stage that remembers; names sort in the order of execution."""
     digits = max(2, len(str(stages.depth + 1)))
     size = _columns(readout)
-    nodes: dict[str, Node | Graph] = {"input": Node("Input", {"shape": np.array([stages.inputs])}), "output": Node("Output", {"shape": np.array([size])})}
+    nodes: dict[str, Node | Graph] = {
+        "input": Node("Input", {"shape": np.array([stages.inputs])}),
+        "output": Node("Output", {"shape": np.array([size])}),
+    }
     edges: list[tuple[str, str]] = []
     source = "input"
     for k in range(1, stages.depth + 1):
@@ -300,7 +325,9 @@ def decode(graph: Graph | nir.NIRGraph | Path | str, outputs: NDArray[Any]) -> T
     if "spiking_input" in entry:
         silent = np.flatnonzero(~values[str(entry["spiking_input"])].any(axis=1))
         if silent.size:
-            raise InputError(f"step {silent[0]} holds no input spike, but the file was written with one_hot=True; write it with one_hot=False")
+            raise InputError(
+                f"step {silent[0]} holds no input spike, but the file was written with one_hot=True; write it with one_hot=False"
+            )
     return Trace(values)
 
 
@@ -309,4 +336,6 @@ def _check_values(name: str, found: NDArray[Any], neuron: Ints, *, binary: bool)
     if wrong.any():
         step, column = (int(i) for i in np.argwhere(wrong)[0])
         kind = "a binary spike" if binary else "an integer"
-        raise BackendError(f"node {name!r}, step {step}, neuron {neuron[column]}: the reader returned {found[step, column]}, not {kind}")
+        raise BackendError(
+            f"node {name!r}, step {step}, neuron {neuron[column]}: the reader returned {found[step, column]}, not {kind}"
+        )

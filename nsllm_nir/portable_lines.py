@@ -107,7 +107,9 @@ class Lines:
     max_weights: int
     forms: dict[str, Form] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
-    reserved: dict[str, int] = field(default_factory=dict)  # first line of a Count that a Delay reads before it is produced
+    reserved: dict[str, int] = field(
+        default_factory=dict
+    )  # first line of a Count that a Delay reads before it is produced
     past: dict[tuple[int, int], int] = field(default_factory=dict)  # (line, steps ago) to the line that remembers it
 
     def __post_init__(self) -> None:
@@ -152,7 +154,9 @@ class Lines:
         source = self.forms[op.source]
         self._allow(op.name, op.weight.shape[0], source.terms.size, "the Linear")
         gain = np.exp2(op.shift.astype(np.float64))
-        weight = (op.weight.astype(np.float64) @ source.weight.astype(np.float64)) * gain[:, None]  # exact: far below 2**53
+        weight = (op.weight.astype(np.float64) @ source.weight.astype(np.float64)) * gain[
+            :, None
+        ]  # exact: far below 2**53
         bias = (op.weight.astype(np.int64) @ source.bias + op.bias) << op.shift.astype(np.int64)
         return Form(source.terms, weight.astype(np.int64), bias)
 
@@ -163,7 +167,11 @@ class Lines:
         self._allow(op.name, op.levels * size * (1 + op.signed), v.terms.size + step.terms.size, "the Count")
         ones = np.ones(size, np.int64)
         odd = range(1, 2 * op.levels, 2)
-        rows = [total(v.scale(2 * sign * ones), step.scale(-m * ones)) for sign in ((1, -1) if op.signed else (1,)) for m in odd]
+        rows = [
+            total(v.scale(2 * sign * ones), step.scale(-m * ones))
+            for sign in ((1, -1) if op.signed else (1,))
+            for m in odd
+        ]
         first = self.reserved.get(op.name)
         return _thermometer(self._add(op.name, stack(rows), first), size, op.levels)
 
@@ -183,7 +191,12 @@ class Lines:
         source, signal = self.forms[op.source], self.program.signals[op.source]
         low = -_fixed_point(op, -np.minimum(signal.low, 0), negative=True)
         high = _fixed_point(op, np.maximum(signal.high, 0), negative=False)
-        self._allow(op.name, int((high - low).sum()), int((high - low).sum()) + source.terms.size, f"the Integrate with states up to {int(high.max())}")
+        self._allow(
+            op.name,
+            int((high - low).sum()),
+            int((high - low).sum()) + source.terms.size,
+            f"the Integrate with states up to {int(high.max())}",
+        )
         neuron = np.repeat(np.arange(high.size), high - low)
         level = np.concatenate([np.r_[1 : h + 1, low_i:0] for low_i, h in zip(low, high, strict=True)]).astype(np.int64)
         sign = np.sign(level)
@@ -193,13 +206,18 @@ class Lines:
         state[neuron, np.arange(level.size)] = sign
         kept[neuron, np.arange(level.size)] = ((level * decay) >> 8) - (((level - sign) * decay) >> 8)
         lines = self.count + np.arange(level.size)
-        new = total(Form(2 * lines + 1, kept, np.zeros(high.size, np.int64)), source.scale(np.full(high.size, 1 << op.fraction_bits)))
+        new = total(
+            Form(2 * lines + 1, kept, np.zeros(high.size, np.int64)),
+            source.scale(np.full(high.size, 1 << op.fraction_bits)),
+        )
         self._add(op.name, total(new.rows(neuron).scale(sign), constant(1 - np.abs(level))))
         return Form(2 * lines, state, np.zeros(high.size, np.int64))
 
     def _delay(self, op: Delay) -> Form:
         source = self.forms[op.source] if op.source in self.forms else self._reserve(op.source)
-        late = is_recurrent(op)  # its reader takes the lines of one step ago: a loop has no earlier stage that could remember them
+        late = is_recurrent(
+            op
+        )  # its reader takes the lines of one step ago: a loop has no earlier stage that could remember them
         parts, rows = [], []
         for steps in np.unique(op.steps):
             rows.append(np.flatnonzero(op.steps == steps))

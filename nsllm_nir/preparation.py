@@ -39,7 +39,10 @@ Source: TypeAlias = Prepared | Program | Graph | nir.NIRGraph | str | Path
 
 def quantization_json(summary: Quantization | None, error: QuantizationReport | None) -> dict[str, Any]:
     """Plain data: the keys ``quantization`` and ``quantization_error``, null where the graph was integer already."""
-    return {"quantization": summary.to_json() if summary else None, **(error.to_json() if error else {"quantization_error": None})}
+    return {
+        "quantization": summary.to_json() if summary else None,
+        **(error.to_json() if error else {"quantization_error": None}),
+    }
 
 
 def prepare(source: Source, dt: float = DT) -> Prepared:
@@ -65,7 +68,9 @@ def prepare(source: Source, dt: float = DT) -> Prepared:
     except (GraphError, IntegerOverflowError) as error:
         if same_step(dt, DT):
             raise
-        raise type(error)(f"{error} (the graph is rewritten from steps of {dt:g} s to steps of {DT:g} s, and so are these times)") from error
+        raise type(error)(
+            f"{error} (the graph is rewritten from steps of {dt:g} s to steps of {DT:g} s, and so are these times)"
+        ) from error
 
 
 def _prepared(graph: Graph) -> Prepared:

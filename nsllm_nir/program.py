@@ -154,7 +154,9 @@ def format_program(program: Program) -> str:
         read = ", ".join("%" + name for name in sources(op)[: 2 if isinstance(op, Gate) else None])
         lines.append(
             f"%{op.name} = {type(op).__name__.lower()}({read}) {_constants_text(op)}".rstrip()
-            + f" : {kind}[{s.size}] in [{s.low.min()}, {s.high.max()}] u{s.bits}".replace(" u", " i" if s.low.min() < 0 else " u")
+            + f" : {kind}[{s.size}] in [{s.low.min()}, {s.high.max()}] u{s.bits}".replace(
+                " u", " i" if s.low.min() < 0 else " u"
+            )
         )
     lines.append("output " + ", ".join("%" + name for name in program.outputs))
     return "\n".join(lines) + "\n"

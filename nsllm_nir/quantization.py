@@ -57,7 +57,13 @@ class SpikingLinear(nn.Module):
         super().__init__()
         if weight_bits not in WEIGHT_LIMIT:
             raise InputError(f"weight_bits must be one of {sorted(WEIGHT_LIMIT)}, got {weight_bits}")
-        self.inputs, self.outputs, self.weight_bits, self.lowest_exponent, self.gain = inputs, outputs, weight_bits, lowest_exponent, gain
+        self.inputs, self.outputs, self.weight_bits, self.lowest_exponent, self.gain = (
+            inputs,
+            outputs,
+            weight_bits,
+            lowest_exponent,
+            gain,
+        )
         if frozen:
             self.register_buffer("weight", torch.zeros(outputs, inputs, dtype=torch.int8))
             self.register_buffer("exponent", torch.zeros(outputs, dtype=torch.int8))

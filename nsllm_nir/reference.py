@@ -118,7 +118,9 @@ def check_inputs(program: Program, inputs: NDArray[np.integer]) -> Int64:
     if not (np.issubdtype(array.dtype, np.integer) or array.dtype == bool):
         raise InputError(f"input {node.name!r} expects integers, got {array.dtype}")
     if array.size and (array.min() < 0 or array.max() > node.levels):
-        raise InputError(f"input {node.name!r} expects values in [0, {node.levels}], got [{array.min()}, {array.max()}]")
+        raise InputError(
+            f"input {node.name!r} expects values in [0, {node.levels}], got [{array.min()}, {array.max()}]"
+        )
     return array.astype(np.int64)
 
 

@@ -52,7 +52,9 @@ def block_of(node: str) -> str:
     return ".".join(parts[:2]) if len(parts) > 2 else parts[0]
 
 
-def rows(program: Program, trace: Trace, results: Iterable[BackendResult] = (), *, all_nodes: bool = False) -> list[Row]:
+def rows(
+    program: Program, trace: Trace, results: Iterable[BackendResult] = (), *, all_nodes: bool = False
+) -> list[Row]:
     """The run by block, or by node, in program order: spikes, synaptic operations, differences."""
     work = synaptic_operations(program, trace)
     groups: dict[str, list[str]] = {}
@@ -63,7 +65,14 @@ def rows(program: Program, trace: Trace, results: Iterable[BackendResult] = (), 
     return [_row(name, members, program, trace, work, found) for name, members in groups.items()]
 
 
-def _row(name: str, members: list[str], program: Program, trace: Trace, work: dict[str, float], found: list[tuple[str, dict[str, int]]]) -> Row:
+def _row(
+    name: str,
+    members: list[str],
+    program: Program,
+    trace: Trace,
+    work: dict[str, float],
+    found: list[tuple[str, dict[str, int]]],
+) -> Row:
     traced = [node for node in members if node in trace.values]
     spiking = [node for node in traced if program.signals[node].spikes]
     synaptic = [work[node] for node in members if node in work]
@@ -109,10 +118,24 @@ def spikes_table(program: Program, trace: Trace, *, all_nodes: bool = False) -> 
     found = rows(program, trace, all_nodes=all_nodes)
     for row in found:
         rate = "" if row.spikes is None else f"{row.spikes / row.neurons / steps:.3f}"
-        table.add_row(row.name, str(row.nodes or ""), _number(row.neurons or None), _number(row.spikes), rate, _number(row.synaptic_operations))
+        table.add_row(
+            row.name,
+            str(row.nodes or ""),
+            _number(row.neurons or None),
+            _number(row.spikes),
+            rate,
+            _number(row.synaptic_operations),
+        )
     table.add_section()
     work = sum(row.synaptic_operations or 0 for row in found)
-    table.add_row("total", str(sum(r.nodes for r in found)), _number(sum(r.neurons for r in found)), _number(total_spikes(program, trace)), "", _number(work))
+    table.add_row(
+        "total",
+        str(sum(r.nodes for r in found)),
+        _number(sum(r.neurons for r in found)),
+        _number(total_spikes(program, trace)),
+        "",
+        _number(work),
+    )
     return table
 
 
@@ -127,7 +150,14 @@ def backends_table(report: Report) -> Table:
     for result in report.results:
         differences = None if result.error else result.differences
         verdict = "[green]yes[/]" if result.exact else "[red]no[/]"
-        table.add_row(result.backend, result.version, f"{result.seconds:.1f}", "0" if result.error else f"{cells:,}", _difference(differences), verdict)
+        table.add_row(
+            result.backend,
+            result.version,
+            f"{result.seconds:.1f}",
+            "0" if result.error else f"{cells:,}",
+            _difference(differences),
+            verdict,
+        )
     return table
 
 
@@ -141,11 +171,19 @@ def differences_table(report: Report, *, all_nodes: bool = False) -> Table:
     found = [row for row in rows(report.program, report.reference, report.results, all_nodes=all_nodes) if row.nodes]
     for row in found:
         spikes = "potentials" if row.spikes is None else _number(row.spikes)
-        table.add_row(row.name, str(row.nodes), _number(row.neurons), spikes, *map(_difference, row.differences.values()))
+        table.add_row(
+            row.name, str(row.nodes), _number(row.neurons), spikes, *map(_difference, row.differences.values())
+        )
     table.add_section()
     spikes = _number(total_spikes(report.program, report.reference))
     totals = [None if result.error else result.differences for result in report.results]
-    table.add_row("total", str(sum(r.nodes for r in found)), _number(sum(r.neurons for r in found)), spikes, *map(_difference, totals))
+    table.add_row(
+        "total",
+        str(sum(r.nodes for r in found)),
+        _number(sum(r.neurons for r in found)),
+        spikes,
+        *map(_difference, totals),
+    )
     return table
 
 
@@ -153,7 +191,9 @@ def quantization_tables(summary: Quantization | None, error: QuantizationReport 
     """Spikes of the float and of the integer graph, and the cells in which they differ, by spiking node; nothing for an integer graph."""
     if summary is None or error is None:
         return []
-    table = Table(title=f"Caused by quantization, {error.steps} steps: float graph against its integer form ({summary.formats.weight_bits}-bit weights)")
+    table = Table(
+        title=f"Caused by quantization, {error.steps} steps: float graph against its integer form ({summary.formats.weight_bits}-bit weights)"
+    )
     table.add_column("node", no_wrap=True)
     for column in ("float\nspikes", "integer\nspikes", "differing\ncells", "of cells"):
         table.add_column(column, justify="right")
@@ -163,7 +203,9 @@ def quantization_tables(summary: Quantization | None, error: QuantizationReport 
     table.add_section()
     cells = sum(n.cells for n in error.nodes)
     spikes = (sum(n.float_spikes for n in error.nodes), sum(n.integer_spikes for n in error.nodes))
-    table.add_row("total", *map(_number, (*spikes, error.differences)), f"{100 * error.differences / max(cells, 1):.2f} %")
+    table.add_row(
+        "total", *map(_number, (*spikes, error.differences)), f"{100 * error.differences / max(cells, 1):.2f} %"
+    )
     return [table]
 
 
@@ -184,7 +226,10 @@ def facts_table(title: str, facts: dict[str, Any]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(justify="right", overflow="fold")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+        table.add_row(
+            name.replace("_", " "),
+            f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value),
+        )
     return table
 
 
@@ -206,7 +251,10 @@ def constraints_table(constraints: Sequence[dict[str, Any]], cores: int) -> Tabl
         "longest delay (steps)": max(row["delay"] for row in constraints),
         "neuro cores (tier: modelled)": cores,
     }
-    return facts_table("Loihi 2 constraints of the stock form", {**facts, **{f"{row['node']} ({row['role']})": row["reason"] for row in refused}})
+    return facts_table(
+        "Loihi 2 constraints of the stock form",
+        {**facts, **{f"{row['node']} ({row['role']})": row["reason"] for row in refused}},
+    )
 
 
 def generations_table(prompt: str, generations: Iterable[Generation]) -> Table:
@@ -245,5 +293,7 @@ def write_json(path: Path, data: Any) -> None:
 def write_html(path: Path, template: str, context: dict[str, Any]) -> None:
     """Render a template of this package to one self-contained page."""
     source = (files("nsllm_nir") / "templates" / template).read_text(encoding="utf-8")
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     write_bytes(path, environment.from_string(source).render(context).encode())

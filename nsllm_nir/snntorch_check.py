@@ -34,15 +34,23 @@ def check(own: nn.Module, network: Network, graph: Graph, shape: Shape) -> None:
     rng, size = np.random.default_rng(0), math.prod(shape)
     rates = np.linspace(0.05, 0.95, max(CHECK_STEPS, network.steps))[:, None]
     constant = network.steps > 1 and network.time_axis is None
-    for spikes in [rng.random((1, size)) < 0.5 for _ in range(CHECK_INPUTS)] if constant else [rng.random((len(rates), size)) < rates]:
+    for spikes in (
+        [rng.random((1, size)) < 0.5 for _ in range(CHECK_INPUTS)]
+        if constant
+        else [rng.random((len(rates), size)) < rates]
+    ):
         try:
             expected = _run(own, network, spikes.reshape(-1, 1, *shape))
         except Exception as error:
-            raise LossyConversionError(f"{type(own).__name__} does not run on one sample of shape {shape}: {error}") from error
+            raise LossyConversionError(
+                f"{type(own).__name__} does not run on one sample of shape {shape}: {error}"
+            ) from error
         steps = len(next(iter(expected.values()), spikes))
         inputs = np.repeat(spikes, steps, axis=0) if constant else spikes[:steps]
         got = float_reference.run(graph, inputs.astype(np.int64)).values
-        difference = first_difference(compare(Trace(expected), Trace({name: got[name].astype(np.int64) for name in expected})))
+        difference = first_difference(
+            compare(Trace(expected), Trace({name: got[name].astype(np.int64) for name in expected}))
+        )
         if difference:
             raise LossyConversionError(
                 f"the graph and the network differ ({difference}); either forward does more than its layers show, or a potential lies within"
@@ -67,7 +75,10 @@ def _run(own: nn.Module, network: Network, spikes: NDArray[np.bool_]) -> dict[st
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: (torch.cat([step.reshape(-1, step.shape[-1]) for step in steps]) != 0).numpy().astype(np.int64) for name, steps in recorded.items()}
+    return {
+        name: (torch.cat([step.reshape(-1, step.shape[-1]) for step in steps]) != 0).numpy().astype(np.int64)
+        for name, steps in recorded.items()
+    }
 
 
 def _recorder(into: list[torch.Tensor], module: nn.Module) -> Any:

@@ -50,7 +50,12 @@ def network_graph(model: nn.Module, input_shape: tuple[int, ...] | None = None) 
 
 def _silent_copy(model: nn.Module) -> nn.Module:
     """A float64 copy on the CPU in the state before the first step."""
-    kept = (t for m in model.modules() for t in (*vars(m).values(), *m._buffers.values()) if isinstance(t, torch.Tensor) and not t.is_leaf)
+    kept = (
+        t
+        for m in model.modules()
+        for t in (*vars(m).values(), *m._buffers.values())
+        if isinstance(t, torch.Tensor) and not t.is_leaf
+    )
     own = copy.deepcopy(model, {id(t): t.detach().clone() for t in kept}).to("cpu", torch.float64)
     own = nn.Sequential(own).train(own.training) if is_layer(own) else own
     for name, module in own.named_modules():
@@ -112,16 +117,22 @@ class _Builder:
             other = next((layer for layer in self.network.layers if not isinstance(layer.module, beside)), None)
             if other is not None or self.network.steps > 1:
                 what = "a loop over steps" if other is None else f"{other.name} ({type(other.module).__name__})"
-                raise LossyConversionError(f"LeakyParallel takes all steps at once, {what} does not; use snn.Leaky(reset_mechanism='none') in its place")
+                raise LossyConversionError(
+                    f"LeakyParallel takes all steps at once, {what} does not; use snn.Leaky(reset_mechanism='none') in its place"
+                )
 
     def _reads(self, layers: tuple[str, ...], where: str) -> tuple[str, ...]:
         """Nodes whose sum ``where`` reads."""
         for layer in layers:
             if layer in self.folded:
-                raise LossyConversionError(f"{where}: {layer!r} is read in front of its batch normalisation {self.folded[layer]!r} too; use a layer of its own")
+                raise LossyConversionError(
+                    f"{where}: {layer!r} is read in front of its batch normalisation {self.folded[layer]!r} too; use a layer of its own"
+                )
         nodes = tuple(node for layer in layers for node in self.values[layer])
         if len(set(nodes)) < len(nodes):
-            raise LossyConversionError(f"{where}: adds a signal to itself, NIR has one edge between two nodes; double the weights instead")
+            raise LossyConversionError(
+                f"{where}: adds a signal to itself, NIR has one edge between two nodes; double the weights instead"
+            )
         return nodes
 
     def _layer(self, layer: Layer) -> None:
@@ -129,7 +140,9 @@ class _Builder:
         reads = self._reads(layer.reads, where)
         spikes = set(layer.reads) <= self.binary
         if isinstance(module, (*NORMS, *UNCHANGING[1:])) and module.training:
-            raise LossyConversionError(f"{where}: {type(module).__name__} in training mode depends on chance or on the batch; call model.eval() first")
+            raise LossyConversionError(
+                f"{where}: {type(module).__name__} in training mode depends on chance or on the batch; call model.eval() first"
+            )
         if isinstance(module, NORMS):
             self._fold(layer, reads)
             return
@@ -161,16 +174,27 @@ class _Builder:
         if kind is nn.AvgPool2d:
             return Part(where, (where,), {where: pool(module, where, layer.shape, layer.out)})
         if not single:
-            raise LossyConversionError(f"{where}: the largest of potentials has no NIR form; pool the spikes behind the neuron, or use AvgPool2d")
+            raise LossyConversionError(
+                f"{where}: the largest of potentials has no NIR form; pool the spikes behind the neuron, or use AvgPool2d"
+            )
         total = f"{where}.sum"
-        nodes = {total: pool(module, where, layer.shape, layer.out), where: Node("Threshold", {"threshold": np.full(layer.out, 0.5)})}
+        nodes = {
+            total: pool(module, where, layer.shape, layer.out),
+            where: Node("Threshold", {"threshold": np.full(layer.out, 0.5)}),
+        }
         return Part(where, (total,), nodes, ((total, where),), binary=True)
 
     def _fold(self, layer: Layer, reads: tuple[str, ...]) -> None:
         """Batch normalisation into the weights in front, which nothing else may read."""
         front = self.nodes.get(reads[0]) if len(reads) == 1 else None
-        if front is None or front.type not in ("Linear", "Affine", "Conv1d", "Conv2d") or any(a == reads[0] for a, _ in self.edges):
-            raise LossyConversionError(f"{layer.name}: batch normalisation goes into the weights in front; put it behind a Linear or Conv read by it alone")
+        if (
+            front is None
+            or front.type not in ("Linear", "Affine", "Conv1d", "Conv2d")
+            or any(a == reads[0] for a, _ in self.edges)
+        ):
+            raise LossyConversionError(
+                f"{layer.name}: batch normalisation goes into the weights in front; put it behind a Linear or Conv read by it alone"
+            )
         self.nodes[reads[0]] = normalized(front, layer.module, layer.name)
         self.folded |= {name: layer.name for name, nodes in self.values.items() if nodes == reads}
         self.values[layer.name] = reads
@@ -182,10 +206,14 @@ class _Builder:
         for names in self.network.outputs:
             if len(names) != 1 or names[0] not in self.binary - {INPUT}:
                 what = " + ".join(name or "its input" for name in names)
-                raise LossyConversionError(f"forward returns {what}, which is no train of spikes; return spikes (and states), put a neuron behind other layers")
+                raise LossyConversionError(
+                    f"forward returns {what}, which is no train of spikes; return spikes (and states), put a neuron behind other layers"
+                )
             found[names[0]] = layers[names[0]]
         if not found:
-            raise LossyConversionError("forward returns no spikes, only states; return the spikes of the last layer too")
+            raise LossyConversionError(
+                "forward returns no spikes, only states; return the spikes of the last layer too"
+            )
         inner: set[str] = set()
         for layer in reversed(self.network.layers):
             if layer.name in found or layer.name in inner:

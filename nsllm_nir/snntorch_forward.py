@@ -19,7 +19,19 @@ from torch import fx, nn
 from torch.nn import functional
 
 from .errors import GraphError, InputError
-from .snntorch_tracing import BATCH, ONE_STEP, STATES, Shape, TimeAxis, Tracer, is_layer, outputs_of, record, shape_of, time_axis_of
+from .snntorch_tracing import (
+    BATCH,
+    ONE_STEP,
+    STATES,
+    Shape,
+    TimeAxis,
+    Tracer,
+    is_layer,
+    outputs_of,
+    record,
+    shape_of,
+    time_axis_of,
+)
 
 INPUT = ""  # the name under which layers read the network's input
 FUNCTIONS: dict[Any, Callable[..., nn.Module]] = {
@@ -81,7 +93,9 @@ def leaves(value: Any, *, trains: bool = False) -> Iterator[Any]:
     """What a forward returned, out of its tuples, dictionaries and lists; ``trains``: a list of one symbol per step is one value."""
     if isinstance(value, dict):
         value = tuple(value.values())
-    if isinstance(value, list) and not (trains and all(isinstance(each, fx.Node) and each.target is not torch.stack for each in value)):
+    if isinstance(value, list) and not (
+        trains and all(isinstance(each, fx.Node) and each.target is not torch.stack for each in value)
+    ):
         value = tuple(value)
     if isinstance(value, tuple):
         for each in value:
@@ -103,7 +117,9 @@ class _Trace:
         self.calls: dict[str, list[fx.Node]] = {}
         for node in self.graph.nodes:
             if node.op == "call_method" and str(node.target).endswith("_"):
-                raise GraphError(f"{self.name} changes a tensor in place with `{node.target}`; use the form that returns a new one")
+                raise GraphError(
+                    f"{self.name} changes a tensor in place with `{node.target}`; use the form that returns a new one"
+                )
             if node.op == "call_module" and type(self.modules[node.target]) in STATES:
                 self.calls.setdefault(node.target, []).append(node)
         self.made: dict[str, nn.Module] = {}
@@ -111,7 +127,9 @@ class _Trace:
         self.count = max(counts.values(), default=1)
         other = next((path for path, n in counts.items() if n != self.count), None)
         if other is not None:
-            raise GraphError(f"{other}: called {counts[other]} times, another neuron {self.count} times; one neuron layer runs once per step, {ONE_STEP}")
+            raise GraphError(
+                f"{other}: called {counts[other]} times, another neuron {self.count} times; one neuron layer runs once per step, {ONE_STEP}"
+            )
         (returned,) = next(node for node in self.graph.nodes if node.op == "output").args
         self.returned = list(leaves(returned, trains=self.count > 1))
 
@@ -125,7 +143,9 @@ class _Trace:
             if step.layers != steps[0].layers:
                 pairs = zip(step.layers, steps[0].layers, strict=False)
                 name = next((a.name for a, b in pairs if a != b), step.layers[-1].name)
-                raise GraphError(f"{name}: step {t} of the loop differs from step 0; all steps must be the same, or {ONE_STEP}")
+                raise GraphError(
+                    f"{name}: step {t} of the loop differs from step 0; all steps must be the same, or {ONE_STEP}"
+                )
         outputs = [self._output(value, steps) for value in self.returned]
         states = self._states() if count == 1 else {}
         return Network(tuple(steps[0].layers), tuple(o for o in outputs if o), self.time_axis, count, states)
@@ -138,12 +158,18 @@ class _Trace:
             return ()
         train = value if isinstance(value, list) else [value]
         if not all(isinstance(node, fx.Node) for node in train):
-            raise GraphError(f"{self.name} returns {value}, which is neither a spike train nor a state; return those only")
+            raise GraphError(
+                f"{self.name} returns {value}, which is neither a spike train nor a state; return those only"
+            )
         if len(train) != len(steps):
-            raise GraphError(f"{self.name} returns {train[-1]}, not one value per step; collect every step of a neuron in a list and return its torch.stack")
+            raise GraphError(
+                f"{self.name} returns {train[-1]}, not one value per step; collect every step of a neuron in a list and return its torch.stack"
+            )
         found = [step.returned(node) for step, node in zip(steps, train, strict=True)]
         if any(each != found[0] for each in found):
-            raise GraphError(f"{self.name}: a returned list holds {found[0]} in step 0 but not in every step; return one per list")
+            raise GraphError(
+                f"{self.name}: a returned list holds {found[0]} in step 0 but not in every step; return one per list"
+            )
         return found[0]
 
     def _states(self) -> dict[str, int]:
@@ -154,12 +180,21 @@ class _Trace:
             for state, node in call.kwargs.items():
                 if node is None:
                     continue
-                if not isinstance(node, fx.Node) or node.op != "placeholder" or node is self.input or len(node.users) > 1:
-                    raise GraphError(f"{path}: its {state} must be an argument of forward that nothing else reads, or use init_hidden=True")
+                if (
+                    not isinstance(node, fx.Node)
+                    or node.op != "placeholder"
+                    or node is self.input
+                    or len(node.users) > 1
+                ):
+                    raise GraphError(
+                        f"{path}: its {state} must be an argument of forward that nothing else reads, or use init_hidden=True"
+                    )
                 new = (i for i, value in enumerate(self.returned) if self._is_output(value, call, names.index(state)))
                 place = next(new, None)
                 if place is None:
-                    raise GraphError(f"{path}: forward takes its {state} {node.target!r} but does not return the new one; return it, or use init_hidden=True")
+                    raise GraphError(
+                        f"{path}: forward takes its {state} {node.target!r} but does not return the new one; return it, or use init_hidden=True"
+                    )
                 found[str(node.target)] = place
         return found
 
@@ -226,9 +261,15 @@ class _Step:
                 raise GraphError(f"{path}: unknown argument {state!r}")
             zero = isinstance(node, fx.Node) and self.trace.is_zero(node)
             if self.trace.count == 1 and zero:
-                raise GraphError(f"{path}: its {state} starts at zero in every call, and one call is one step; make it an argument, or use init_hidden=True")
-            if self.trace.count > 1 and not (zero if self.t == 0 else self.trace.is_previous(node, path, self.t, state)):
-                raise GraphError(f"{path}: in step {self.t} its {state} is not its own of the step before, or zero at first; {ONE_STEP}")
+                raise GraphError(
+                    f"{path}: its {state} starts at zero in every call, and one call is one step; make it an argument, or use init_hidden=True"
+                )
+            if self.trace.count > 1 and not (
+                zero if self.t == 0 else self.trace.is_previous(node, path, self.t, state)
+            ):
+                raise GraphError(
+                    f"{path}: in step {self.t} its {state} is not its own of the step before, or zero at first; {ONE_STEP}"
+                )
 
     def value(self, node: Any) -> tuple[str, ...]:
         """The layers whose sum ``node`` is."""
@@ -241,13 +282,22 @@ class _Step:
         if node is trace.input and trace.time_axis is None:
             return (INPUT,)
         if node.op == "placeholder":
-            what = "a whole sequence at once: read x[step] first" if node is trace.input else "a state: only its neuron may read it"
+            what = (
+                "a whole sequence at once: read x[step] first"
+                if node is trace.input
+                else "a state: only its neuron may read it"
+            )
             raise GraphError(f"{trace.name} uses its argument {node.target!r} as {what}; {ONE_STEP}")
         if node.op == "call_module":
             return self._add(str(node.target), trace.modules[str(node.target)], node)
         if node.target is operator.getitem:
             return self._item(*node.args)
-        if node.target in ADDITIONS and len(node.args) == 2 and not node.kwargs and all(isinstance(a, fx.Node) for a in node.args):
+        if (
+            node.target in ADDITIONS
+            and len(node.args) == 2
+            and not node.kwargs
+            and all(isinstance(a, fx.Node) for a in node.args)
+        ):
             return self._sum(node)
         if node.target in UNCHANGED:
             return self.value(node.args[0])
@@ -256,22 +306,32 @@ class _Step:
             module = self._reshape(node)
         if module is None:
             shown = f"`{name}`" if node.op != "get_attr" else f"the tensor {node.target!r}"
-            raise GraphError(f"{trace.name} uses {shown}, which has no NIR form; use layers, neurons, flatten, pooling and `+`")
+            raise GraphError(
+                f"{trace.name} uses {shown}, which has no NIR form; use layers, neurons, flatten, pooling and `+`"
+            )
         return self._add(name, module, node)
 
     def _item(self, source: Any, index: Any) -> tuple[str, ...]:
         if source is self.trace.input and time_axis_of(index) == self.trace.time_axis:
             step = index if isinstance(index, int) else next(i for i in index if isinstance(i, int))
             if step != self.t:
-                raise GraphError(f"{self.trace.name} reads input step {step} in step {self.t}; steps must come in order, {ONE_STEP}")
+                raise GraphError(
+                    f"{self.trace.name} reads input step {step} in step {self.t}; steps must come in order, {ONE_STEP}"
+                )
             return (INPUT,)
         path = str(source.target)
         if source.op != "call_module" or path not in self.trace.calls:
-            raise GraphError(f"{self.trace.name} takes the part {index} of {source}; NIR has no slices, give that layer its own module")
+            raise GraphError(
+                f"{self.trace.name} takes the part {index} of {source}; NIR has no slices, give that layer its own module"
+            )
         if index != 0:
-            raise GraphError(f"{path}: its {outputs_of(self.trace.modules[path])[index]} is used as a signal; only spikes leave a neuron, use an own layer")
+            raise GraphError(
+                f"{path}: its {outputs_of(self.trace.modules[path])[index]} is used as a signal; only spikes leave a neuron, use an own layer"
+            )
         if source is not self.trace.calls[path][self.t]:
-            raise GraphError(f"{path}: its spikes are read in another step; use snn.RLeaky or snn.RSynaptic for recurrence")
+            raise GraphError(
+                f"{path}: its spikes are read in another step; use snn.RLeaky or snn.RSynaptic for recurrence"
+            )
         return (path,)
 
     def _sum(self, node: fx.Node) -> tuple[str, ...]:
@@ -314,5 +374,9 @@ def first_shape(model: nn.Module) -> Shape:
         if isinstance(module, snn.LeakyParallel):
             return (module.rnn.input_size,)
         if is_layer(module) and next(module.parameters(), None) is not None:
-            raise InputError(f"{name or type(model).__name__}: give input_shape=(...), the shape of one step's input without batch and time")
-    raise InputError(f"{type(model).__name__}: give input_shape=(...), the shape of one step's input without batch and time")
+            raise InputError(
+                f"{name or type(model).__name__}: give input_shape=(...), the shape of one step's input without batch and time"
+            )
+    raise InputError(
+        f"{type(model).__name__}: give input_shape=(...), the shape of one step's input without batch and time"
+    )

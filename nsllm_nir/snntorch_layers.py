@@ -42,14 +42,21 @@ def weights(module: nn.Module, where: str, shape: Shape) -> Node:
         found["bias"] = array(module.bias, where, "the bias")
     if isinstance(module, nn.Linear):
         if len(shape) > 1:
-            raise LossyConversionError(f"{where}: Linear on neurons of shape {shape} acts on the last dimension only, NIR's on all; flatten in front of it")
+            raise LossyConversionError(
+                f"{where}: Linear on neurons of shape {shape} acts on the last dimension only, NIR's on all; flatten in front of it"
+            )
         return _weights_node("Affine" if "bias" in found else "Linear", found)
     if module.padding_mode != "zeros":
-        raise LossyConversionError(f"{where}: padding_mode {module.padding_mode!r} has no NIR form; use padding_mode='zeros'")
+        raise LossyConversionError(
+            f"{where}: padding_mode {module.padding_mode!r} has no NIR form; use padding_mode='zeros'"
+        )
     found.setdefault("bias", np.zeros(len(found["weight"])))
     line = isinstance(module, nn.Conv1d)
     geometry = {name: getattr(module, name) for name in ("stride", "padding", "dilation")}
-    numbers = {name: value if isinstance(value, str) else value[0] if line else np.array(value) for name, value in geometry.items()}
+    numbers = {
+        name: value if isinstance(value, str) else value[0] if line else np.array(value)
+        for name, value in geometry.items()
+    }
     size = shape[-1] if line else np.array(shape[-2:])
     return _weights_node("Conv1d" if line else "Conv2d", found, input_shape=size, groups=module.groups, **numbers)
 
@@ -66,7 +73,9 @@ def normalized(node: Node, norm: nn.Module, where: str) -> Node:
     """
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     if norm.running_mean is None or norm.running_var is None:
-        raise LossyConversionError(f"{where}: a batch normalisation without running statistics depends on the batch; use track_running_stats=True")
+        raise LossyConversionError(
+            f"{where}: a batch normalisation without running statistics depends on the batch; use track_running_stats=True"
+        )
     gain = 1 / np.sqrt(array(norm.running_var, where, "the running variance") + norm.eps)
     if norm.weight is not None:
         gain = gain * array(norm.weight, where, "the weight")
@@ -77,7 +86,9 @@ def normalized(node: Node, norm: nn.Module, where: str) -> Node:
         bias = bias + array(norm.bias, where, "the bias")
     kind = node.type.replace("Linear", "Affine")
     geometry = {name: value for name, value in node.parameters.items() if name not in ("weight", "bias")}
-    return _weights_node(kind, {"weight": weight * gain.reshape(-1, *([1] * (weight.ndim - 1))), "bias": bias}, **geometry)
+    return _weights_node(
+        kind, {"weight": weight * gain.reshape(-1, *([1] * (weight.ndim - 1))), "bias": bias}, **geometry
+    )
 
 
 def pool(module: nn.Module, where: str, shape: Shape, out: Shape) -> Node:
@@ -90,14 +101,21 @@ def pool(module: nn.Module, where: str, shape: Shape, out: Shape) -> Node:
     kernel, stride, padding = (_pair(each) for each in (module.kernel_size, module.stride, module.padding))
     floored = tuple((n + 2 * p - k) // s + 1 for n, p, k, s in zip(shape[-2:], padding, kernel, stride, strict=True))
     if floored != out[-2:]:
-        raise LossyConversionError(f"{where}: windows that stick out at the end (ceil_mode) or have gaps (dilation) have no NIR form; pad or crop the input")
+        raise LossyConversionError(
+            f"{where}: windows that stick out at the end (ceil_mode) or have gaps (dilation) have no NIR form; pad or crop the input"
+        )
     if isinstance(module, nn.MaxPool2d):
         if _pair(module.dilation) != (1, 1) or module.return_indices:
             raise LossyConversionError(f"{where}: dilation and return_indices have no NIR form; use neither")
     elif module.divisor_override is not None or (any(padding) and not module.count_include_pad):
-        raise LossyConversionError(f"{where}: NIR averages over the whole window; use count_include_pad=True and no divisor_override")
+        raise LossyConversionError(
+            f"{where}: NIR averages over the whole window; use count_include_pad=True and no divisor_override"
+        )
     kind = "AvgPool2d" if isinstance(module, nn.AvgPool2d) else "SumPool2d"
-    return Node(kind, {name: np.array(value) for name, value in (("kernel_size", kernel), ("stride", stride), ("padding", padding))})
+    return Node(
+        kind,
+        {name: np.array(value) for name, value in (("kernel_size", kernel), ("stride", stride), ("padding", padding))},
+    )
 
 
 def _pair(value: Any) -> tuple[int, int]:

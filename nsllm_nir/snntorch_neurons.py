@@ -51,7 +51,9 @@ def neuron(module: nn.Module, name: str, shape: Shape) -> Part:
     reset = _reset(module, name)
     threshold = _values(module.threshold, shape, name, "threshold")
     if reset != "none" and (threshold < 0).any():
-        raise LossyConversionError(f"{name}: a negative threshold ({threshold.min():g}) resets before the first spike; use reset_mechanism='none'")
+        raise LossyConversionError(
+            f"{name}: a negative threshold ({threshold.min():g}) resets before the first spike; use reset_mechanism='none'"
+        )
     decay, gain = _membrane(module, shape, name)
     synapse = _unit(module.alpha, shape, name, "alpha") if isinstance(module, snn.Synaptic | snn.RSynaptic) else None
     nodes, edges, entry = _integrators(name, decay, gain, synapse, threshold if reset == "zero" else None)
@@ -68,9 +70,14 @@ def neuron(module: nn.Module, name: str, shape: Shape) -> Part:
     if reset == "immediate":
         sums = [a for a, b in edges if b == name]
         nodes |= {f"{name}.excess": Node("Threshold", {"threshold": 2 * threshold})}
-        nodes |= {f"{name}.excess.{which}": Node("Scale", {"scale": sign * threshold}) for which, sign in (("hold", 1), ("veto", -1))}
+        nodes |= {
+            f"{name}.excess.{which}": Node("Scale", {"scale": sign * threshold})
+            for which, sign in (("hold", 1), ("veto", -1))
+        }
         edges += [(a, f"{name}.excess") for a in sums]
-        edges += chain(f"{name}.excess", f"{name}.excess.hold", f"{name}.excess") + chain(f"{name}.excess", f"{name}.excess.veto", name)
+        edges += chain(f"{name}.excess", f"{name}.excess.hold", f"{name}.excess") + chain(
+            f"{name}.excess", f"{name}.excess.veto", name
+        )
     if isinstance(module, snn.RLeaky | snn.RSynaptic):
         nodes[f"{name}.recurrent"] = _recurrent(module, f"{name}.recurrent", shape)
         edges += chain(name, f"{name}.recurrent", entry)
@@ -90,18 +97,30 @@ def parallel(module: nn.Module, name: str, shape: Shape, *, positive_input: bool
     assert isinstance(module, snn.LeakyParallel)
     rnn = module.rnn
     weight = array(rnn.weight_ih_l0, name, "the weight")
-    bias = sum((array(b, name, "the bias") for b in (rnn.bias_ih_l0, rnn.bias_hh_l0)), np.zeros(len(weight))) if rnn.bias else np.zeros(len(weight))
+    bias = (
+        sum((array(b, name, "the bias") for b in (rnn.bias_ih_l0, rnn.bias_hh_l0)), np.zeros(len(weight)))
+        if rnn.bias
+        else np.zeros(len(weight))
+    )
     hidden = array(rnn.weight_hh_l0, name, "the hidden weight")
     decay = np.diag(hidden).copy()
     if (hidden != np.diag(decay)).any():
-        raise LossyConversionError(f"{name}: potentials that leak into each other (weight_hh_enable) have no NIR form; use a diagonal, beta=...")
+        raise LossyConversionError(
+            f"{name}: potentials that leak into each other (weight_hh_enable) have no NIR form; use a diagonal, beta=..."
+        )
     if not positive_input or (weight < 0).any() or (bias < 0).any() or (decay < 0).any():
         what = "its input may be negative" if not positive_input else "a weight, bias or beta is negative"
-        raise LossyConversionError(f"{name}: LeakyParallel clips negative potentials, and {what}; use Linear and Leaky(reset_mechanism='none')")
+        raise LossyConversionError(
+            f"{name}: LeakyParallel clips negative potentials, and {what}; use Linear and Leaky(reset_mechanism='none')"
+        )
     if (decay > 1).any():
-        raise LossyConversionError(f"{name}: beta {decay.max():g} exceeds 1, the potential grows without end; use at most 1")
+        raise LossyConversionError(
+            f"{name}: beta {decay.max():g} exceeds 1, the potential grows without end; use at most 1"
+        )
     if (_values(module.graded_spikes_factor, decay.shape, name, "graded_spikes_factor") != 1).any():
-        raise LossyConversionError(f"{name}: graded_spikes_factor of LeakyParallel is not supported; use Linear weights behind it")
+        raise LossyConversionError(
+            f"{name}: graded_spikes_factor of LeakyParallel is not supported; use Linear weights behind it"
+        )
     nodes = {
         f"{name}.rnn": Node("Affine", {"weight": weight, "bias": bias}),
         f"{name}.membrane": _integrator(decay, np.ones(decay.shape), name),
@@ -120,7 +139,9 @@ def use_heaviside(module: nn.Module, name: str) -> None:
     with torch.no_grad():
         fired = module.spike_grad(probes).to(torch.float64)  # type: ignore[operator]
     if not torch.equal(fired, _heaviside(probes)):
-        raise LossyConversionError(f"{name}: its spike_grad gives {fired.tolist()} at {PROBES}, not spikes; use one of snntorch.surrogate")
+        raise LossyConversionError(
+            f"{name}: its spike_grad gives {fired.tolist()} at {PROBES}, not spikes; use one of snntorch.surrogate"
+        )
     del module.spike_grad
     module.spike_grad = _heaviside  # type: ignore[assignment]
 
@@ -131,22 +152,36 @@ def _heaviside(potential: torch.Tensor) -> torch.Tensor:
 
 def _refuse_options(module: snn.SpikingNeuron, name: str) -> None:
     if module.inhibition:
-        raise LossyConversionError(f"{name}: inhibition lets one neuron of the layer spike, NIR has no comparison of neurons; use inhibition=False")
+        raise LossyConversionError(
+            f"{name}: inhibition lets one neuron of the layer spike, NIR has no comparison of neurons; use inhibition=False"
+        )
     if module.state_quant:
-        raise LossyConversionError(f"{name}: state_quant rounds states, NIR has no rounding; use state_quant=False and quantize the file")
+        raise LossyConversionError(
+            f"{name}: state_quant rounds states, NIR has no rounding; use state_quant=False and quantize the file"
+        )
 
 
 def _reset(module: snn.SpikingNeuron, name: str) -> str:
     """One of "none", "zero", "delayed" and "immediate" (both subtract)."""
     mechanism = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}[module.state_function.__name__]
     if snn.SpikingNeuron.reset_dict[mechanism] != int(module.reset_mechanism_val):
-        raise LossyConversionError(f"{name}: reset_mechanism was changed after construction, snnTorch follows in part only; construct the neuron with it")
+        raise LossyConversionError(
+            f"{name}: reset_mechanism was changed after construction, snnTorch follows in part only; construct the neuron with it"
+        )
     delayed = getattr(module, "reset_delay", True)
     if isinstance(module, snn.RSynaptic) and not delayed:
-        raise LossyConversionError(f"{name}: RSynaptic of snnTorch 1.0.0 does not reset without delay; use reset_delay=True, which computes the same")
+        raise LossyConversionError(
+            f"{name}: RSynaptic of snnTorch 1.0.0 does not reset without delay; use reset_delay=True, which computes the same"
+        )
     if mechanism == "zero" and delayed and not isinstance(module, snn.Leaky):
-        remedy = "reset_delay=False" if hasattr(module, "reset_delay") and not isinstance(module, snn.RSynaptic) else "reset_mechanism='subtract'"
-        raise LossyConversionError(f"{name}: reset_mechanism='zero' with delay drops the whole next step, for which NIR has no node; use {remedy}")
+        remedy = (
+            "reset_delay=False"
+            if hasattr(module, "reset_delay") and not isinstance(module, snn.RSynaptic)
+            else "reset_mechanism='subtract'"
+        )
+        raise LossyConversionError(
+            f"{name}: reset_mechanism='zero' with delay drops the whole next step, for which NIR has no node; use {remedy}"
+        )
     return mechanism if mechanism != "subtract" else "delayed" if delayed else "immediate"
 
 
@@ -154,10 +189,15 @@ def _membrane(module: snn.SpikingNeuron, shape: Shape, name: str) -> tuple[Float
     """The decay of the potential per step, and the gain of its input."""
     if not isinstance(module, snn.Lapicque):
         return _unit(module.beta, shape, name, "beta"), np.ones(shape)
-    resistance, capacity, step = (_values(each, shape, name, what) for each, what in ((module.R, "R"), (module.C, "C"), (module.time_step, "time_step")))
+    resistance, capacity, step = (
+        _values(each, shape, name, what)
+        for each, what in ((module.R, "R"), (module.C, "C"), (module.time_step, "time_step"))
+    )
     decay, gain = 1 - step / (resistance * capacity), resistance * (1 / (resistance * capacity)) * step
     if (decay < 0).any() or (decay > 1).any() or not (gain > 0).all():
-        raise LossyConversionError(f"{name}: R, C and time_step give a decay of {decay.min():g} and gain {gain.min():g}; use 0 < time_step <= R C, R > 0")
+        raise LossyConversionError(
+            f"{name}: R, C and time_step give a decay of {decay.min():g} and gain {gain.min():g}; use 0 < time_step <= R C, R > 0"
+        )
     return decay, gain
 
 
@@ -167,7 +207,9 @@ def _values(tensor: torch.Tensor, shape: Shape, name: str, what: str) -> Floats:
     try:
         return np.broadcast_to(values, (1, *shape))[0].copy()
     except ValueError as error:
-        raise LossyConversionError(f"{name}: its {what} of shape {values.shape} does not fit neurons of shape {shape}; give one per neuron") from error
+        raise LossyConversionError(
+            f"{name}: its {what} of shape {values.shape} does not fit neurons of shape {shape}; give one per neuron"
+        ) from error
 
 
 def _unit(tensor: torch.Tensor, shape: Shape, name: str, what: str) -> Floats:
@@ -197,7 +239,9 @@ def _integrator(decay: Floats, gain: Floats, name: str) -> Node:
     if (decay == 1).all():
         return Node("I", {"r": gain / DT})
     if (decay == 1).any():
-        raise LossyConversionError(f"{name}: some of its neurons leak, others (beta or alpha 1) never do, which one NIR node cannot hold; use two layers")
+        raise LossyConversionError(
+            f"{name}: some of its neurons leak, others (beta or alpha 1) never do, which one NIR node cannot hold; use two layers"
+        )
     return Node("LI", {"tau": DT / (1 - decay), "r": gain / (1 - decay), "v_leak": np.zeros_like(decay)})
 
 

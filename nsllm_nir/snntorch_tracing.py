@@ -27,7 +27,17 @@ STATES: dict[type[nn.Module], tuple[str, ...]] = {
 }
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 UNCHANGING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d, nn.Flatten, *NORMS, *UNCHANGING, snn.LeakyParallel)
+LAYERS = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.AvgPool2d,
+    nn.MaxPool2d,
+    nn.Flatten,
+    *NORMS,
+    *UNCHANGING,
+    snn.LeakyParallel,
+)
 REMEDY = f"known are {', '.join(kind.__name__ for kind in (*LAYERS, *STATES))}"
 REMEDIES = {
     "Alpha": "its two exponential filters are no NIR node; use snn.Synaptic",
@@ -126,19 +136,27 @@ class Tracer(fx.Tracer):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return attr_val
 
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         if not is_layer(m) or (args and isinstance(args[0], torch.Tensor)):  # a tensor: a layer runs on its example
             return forward(*args, **kwargs)
         path, states = self.path_of_module(m), STATES.get(type(m))
         if not args or not isinstance(args[0], _Symbol):
-            remedy = "spikes and states; give the neuron in front init_hidden=True" if args and isinstance(args[0], tuple) else "no tensor; give it first"
+            remedy = (
+                "spikes and states; give the neuron in front init_hidden=True"
+                if args and isinstance(args[0], tuple)
+                else "no tensor; give it first"
+            )
             raise GraphError(f"{path}: its input is {remedy}")
         if type(m) not in (*STATES, *LAYERS):
             kind = type(m).__name__
             raise LossyConversionError(f"{path}: {kind} has no NIR form here; {REMEDIES.get(kind, REMEDY)}")
         if states is None:
             return super().call_module(m, forward, args, kwargs)
-        proxy = self.create_proxy("call_module", path, args[:1], {**dict(zip(states, args[1:], strict=False)), **kwargs})
+        proxy = self.create_proxy(
+            "call_module", path, args[:1], {**dict(zip(states, args[1:], strict=False)), **kwargs}
+        )
         values = tuple(proxy[i] for i in range(len(outputs_of(m))))
         return values if m.output or not m.init_hidden else values[0]
 
@@ -156,12 +174,23 @@ class Tracer(fx.Tracer):
         with torch.no_grad():
             match node.op:
                 case "placeholder":  # an argument with a default value keeps it, others are states
-                    return self.example if node is self.input else args[0] if args and args[0] is not None else torch.zeros(0, dtype=torch.float64)
+                    return (
+                        self.example
+                        if node is self.input
+                        else args[0]
+                        if args and args[0] is not None
+                        else torch.zeros(0, dtype=torch.float64)
+                    )
                 case "call_module":
                     return _layer_example(self.root.get_submodule(str(node.target)), str(node.target), args, kwargs)
                 case "call_method":
                     return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-            if self.time_axis is not None and node.target is operator.getitem and node.args[0] is self.input and time_axis_of(args[1]) == self.time_axis:
+            if (
+                self.time_axis is not None
+                and node.target is operator.getitem
+                and node.args[0] is self.input
+                and time_axis_of(args[1]) == self.time_axis
+            ):
                 return args[0].select(self.time_axis, 0)  # the number of steps is the forward's own
             return node.target(*args, **kwargs)  # type: ignore[operator]
 
@@ -173,18 +202,24 @@ def _layer_example(module: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
     if type(module) in STATES:
         return (args[0],) * len(outputs_of(module))
     if args[0].ndim == 0 or args[0].shape[0] != BATCH:
-        raise GraphError(f"{path}: the first dimension of its input is not the batch; read single steps, use x.size(0) in view, flatten from dimension 1")
+        raise GraphError(
+            f"{path}: the first dimension of its input is not the batch; read single steps, use x.size(0) in view, flatten from dimension 1"
+        )
     try:
         return module(*args, **kwargs)
     except (RuntimeError, ValueError, TypeError) as error:
         shape = tuple(args[0].shape[1:])
-        raise InputError(f"{path}: {type(module).__name__} cannot take an input of shape {shape} without batch ({error}); check input_shape") from error
+        raise InputError(
+            f"{path}: {type(module).__name__} cannot take an input of shape {shape} without batch ({error}); check input_shape"
+        ) from error
 
 
 def is_layer(module: nn.Module) -> bool:
     """Whether a module stays whole: a layer of torch or snnTorch, or a neuron derived from them."""
     containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-    return isinstance(module, snn.SpikingNeuron) or (type(module).__module__.startswith(("torch.nn", "snntorch")) and not isinstance(module, containers))
+    return isinstance(module, snn.SpikingNeuron) or (
+        type(module).__module__.startswith(("torch.nn", "snntorch")) and not isinstance(module, containers)
+    )
 
 
 def outputs_of(neuron: nn.Module) -> tuple[str, ...]:
@@ -201,7 +236,9 @@ def shape_of(node: Any) -> Shape:
 def record(model: nn.Module, tracer: Tracer) -> fx.Graph:
     """The forward as a graph; arguments with a default value other than None keep it."""
     if "forward" in vars(model):
-        raise GraphError(f"{type(model).__name__}.forward was replaced on the instance, where a copy would run the original; define it in the class")
+        raise GraphError(
+            f"{type(model).__name__}.forward was replaced on the instance, where a copy would run the original; define it in the class"
+        )
     parameters = inspect.signature(model.forward).parameters.items()
     fixed = {name: p.default for name, p in parameters if p.default is not p.empty and p.default is not None}
     try:
@@ -209,6 +246,12 @@ def record(model: nn.Module, tracer: Tracer) -> fx.Graph:
     except (NsllmNirError, TimeAxis):
         raise
     except Exception as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename and f.filename != __file__]
+        frames = [
+            f
+            for f in traceback.extract_tb(error.__traceback__)
+            if "/torch/" not in f.filename and f.filename != __file__
+        ]
         where = f" (line {frames[-1].lineno} of {frames[-1].filename})" if len(frames) > 1 else ""
-        raise GraphError(f"{type(model).__name__}.forward cannot be read without data{where}: {error}; {ONE_STEP}") from error
+        raise GraphError(
+            f"{type(model).__name__}.forward cannot be read without data{where}: {error}; {ONE_STEP}"
+        ) from error

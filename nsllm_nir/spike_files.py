@@ -41,7 +41,9 @@ def read_spikes(path: Path | str, node: Input, *, sample: int | None = None, dt:
     if path.suffix not in (".npy", ".npz"):
         return _checked(_from_nir_data(path, node, sample, dt), node, str(path))
     if sample is not None:
-        raise InputError(f"{path}: a sample can be chosen from a NIR data file only; save the array of one sample, (steps, neurons)")
+        raise InputError(
+            f"{path}: a sample can be chosen from a NIR data file only; save the array of one sample, (steps, neurons)"
+        )
     return _checked(read_array(path), node, str(path))
 
 
@@ -56,7 +58,9 @@ def read_array(path: Path) -> NDArray[Any]:
         raise
     except Exception as error:  # headers go through Python's tokenizer and parser, archives through zipfile and zlib
         kind = path.suffix
-        raise InputError(f"{path} is not a readable {kind} file of numbers ({_line(error)}); write it with numpy.save or numpy.savez") from error
+        raise InputError(
+            f"{path} is not a readable {kind} file of numbers ({_line(error)}); write it with numpy.save or numpy.savez"
+        ) from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} holds bytes that are no array; write it with numpy.savez")
     return array
@@ -72,21 +76,29 @@ def _choose(names: list[str], what: str, where: str) -> str:
     if len(found) == 1:
         return found[0]
     listed = ", ".join(map(repr, names)) or "none"
-    raise InputError(f"{where} holds {len(names)} {what}s ({listed}); keep one, or call exactly one of them 'spikes' or 'input'")
+    raise InputError(
+        f"{where} holds {len(names)} {what}s ({listed}); keep one, or call exactly one of them 'spikes' or 'input'"
+    )
 
 
 def _checked(array: NDArray[Any], node: Input, where: str) -> NDArray[np.int64]:
     """(steps, neurons) of counts in [0, levels]."""
     if array.dtype.kind not in "biu":
-        raise InputError(f"{where} holds {array.dtype}, expected integers or booleans; convert spikes with .astype(numpy.int64)")
+        raise InputError(
+            f"{where} holds {array.dtype}, expected integers or booleans; convert spikes with .astype(numpy.int64)"
+        )
     if array.ndim < 2 or int(np.prod(array.shape[1:])) != node.size:
-        raise InputError(f"{where} holds an array of shape {array.shape}, the Input {node.name!r} needs (steps, {node.size})")
+        raise InputError(
+            f"{where} holds an array of shape {array.shape}, the Input {node.name!r} needs (steps, {node.size})"
+        )
     if not len(array):
         raise InputError(f"{where} holds no step; give at least one")
     flat = array.reshape(len(array), node.size)
     if flat.min() < 0 or flat.max() > node.levels:
         step, neuron = (int(i) for i in np.argwhere((flat < 0) | (flat > node.levels))[0])
-        raise InputError(f"{where}: {flat[step, neuron]} at step {step}, neuron {neuron}; the Input {node.name!r} takes counts in [0, {node.levels}]")
+        raise InputError(
+            f"{where}: {flat[step, neuron]} at step {step}, neuron {neuron}; the Input {node.name!r} takes counts in [0, {node.levels}]"
+        )
     return flat.astype(np.int64)
 
 
@@ -96,7 +108,17 @@ def _from_nir_data(path: Path, node: Input, sample: int | None, dt: float) -> ND
             return _read_data(source.file, node, sample, dt, str(path))
     except InputError:
         raise
-    except (GraphError, OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
+    except (
+        GraphError,
+        OSError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
         raise InputError(
             f"{path} is not a readable NIR data file ({_line(error)}); input is an .npy or .npz array (steps, neurons), or what nir.write_data writes"
         ) from error
@@ -112,10 +134,14 @@ def _number(group: h5py.Group, name: str) -> float:
 
 def _read_data(file: h5py.File, node: Input, sample: int | None, dt: float, where: str) -> NDArray[Any]:
     if "nodes" not in file:
-        raise InputError(f"{where} {'is a NIR graph' if 'node' in file else 'holds no NIR data'}; write the spikes with nir.write_data")
+        raise InputError(
+            f"{where} {'is a NIR graph' if 'node' in file else 'holds no NIR data'}; write the spikes with nir.write_data"
+        )
     nodes = member(file, "nodes")
     if node.name not in nodes:
-        raise InputError(f"{where} has data of {', '.join(map(repr, nodes)) or 'no node'}; the spikes to read must be those of the Input {node.name!r}")
+        raise InputError(
+            f"{where} has data of {', '.join(map(repr, nodes)) or 'no node'}; the spikes to read must be those of the Input {node.name!r}"
+        )
     observables, where = member(member(nodes, node.name), "observables"), f"{where}, node {node.name!r}"
     name = _choose(list(observables), "observable", where)
     group, where = member(observables, name), f"{where}, {name!r}"
@@ -148,7 +174,9 @@ def _events(group: h5py.Group, node: Input, sample: int | None, dt: float, where
     idx, time = dataset(group, "idx"), dataset(group, "time")
     value = dataset(group, "value") if "value" in group else None
     if idx.ndim != 2 or any(data.shape != idx.shape for data in (time, value) if data is not None):
-        raise InputError(f"{where} has idx {idx.shape} and time {time.shape}, expected (samples, events) of all its arrays")
+        raise InputError(
+            f"{where} has idx {idx.shape} and time {time.shape}, expected (samples, events) of all its arrays"
+        )
     if any(data.dtype.kind not in "iu" for data in (idx, value) if data is not None):
         raise InputError(f"{where}: idx and value must hold integers; convert counts with .astype(numpy.int64)")
     size, t_max = _number(group, "n_neurons"), _number(group, "t_max")
@@ -161,13 +189,19 @@ def _events(group: h5py.Group, node: Input, sample: int | None, dt: float, where
     steps, last = _steps(times[used], dt), _steps(np.array([t_max]), dt)[0]
     if not 0 < last <= MOST_CELLS // node.size:
         most = MOST_CELLS // node.size
-        raise InputError(f"{where} has t_max = {t_max:g} s, which is {last:g} steps of {dt:g} s; 1 to {most:,} fit, save a part of it")
+        raise InputError(
+            f"{where} has t_max = {t_max:g} s, which is {last:g} steps of {dt:g} s; 1 to {most:,} fit, save a part of it"
+        )
     wrong = np.flatnonzero(~((steps >= 0) & (steps < last) & (neurons[used] >= 0) & (neurons[used] < node.size)))
     if wrong.size:
         neuron, at = neurons[used][wrong[0]], times[used][wrong[0]]
-        raise InputError(f"{where}: an event of neuron {neuron} at {at:g} s; neurons are 0 to {node.size - 1}, times from 0 to below t_max = {t_max:g} s")
+        raise InputError(
+            f"{where}: an event of neuron {neuron} at {at:g} s; neurons are 0 to {node.size - 1}, times from 0 to below t_max = {t_max:g} s"
+        )
     grid = np.zeros((int(last), node.size), np.int64)
-    np.add.at(grid, (steps.astype(np.int64), neurons[used]), counts[used])  # two spikes of a neuron in one step are a count of 2
+    np.add.at(
+        grid, (steps.astype(np.int64), neurons[used]), counts[used]
+    )  # two spikes of a neuron in one step are a count of 2
     return grid
 
 

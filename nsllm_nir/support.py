@@ -27,7 +27,10 @@ from .verification import token_spikes, verify
 STEPS = 24
 VOCABULARY = 16  # of the language model; no other probe has as many inputs
 RUNS_AT_ONCE = 2  # most of a run is the start of a Lava process
-BEGIN, END = "<!-- support matrix: python -m nsllm_nir.support docs/nir_files.md -->", "<!-- end of the support matrix -->"
+BEGIN, END = (
+    "<!-- support matrix: python -m nsllm_nir.support docs/nir_files.md -->",
+    "<!-- end of the support matrix -->",
+)
 REFUSALS = tuple(kind.__name__ for kind in (GraphError, InputError, IntegerOverflowError, LossyConversionError))
 Writer = Callable[[Path], object]
 Floats = NDArray[np.float64]
@@ -56,22 +59,36 @@ def linear(outputs: int, inputs: int, unit: float = 1.0) -> nir.Linear:
     return nir.Linear(weights(outputs, inputs, unit=unit))
 
 
-def conv2d(channels: int, outputs: int, unit: float = 1.0, *, stride: int = 1, padding: int = 0, dilation: int = 1) -> nir.Conv2d:
-    return nir.Conv2d((7, 7), weights(outputs, channels, 3, 3, unit=unit), stride, padding, dilation, 1, unit * np.arange(outputs))
+def conv2d(
+    channels: int, outputs: int, unit: float = 1.0, *, stride: int = 1, padding: int = 0, dilation: int = 1
+) -> nir.Conv2d:
+    return nir.Conv2d(
+        (7, 7), weights(outputs, channels, 3, 3, unit=unit), stride, padding, dilation, 1, unit * np.arange(outputs)
+    )
 
 
-def lif(size: int | tuple[int, ...], threshold: float = 150.0, *, tau: float = 8.0, leak: float = 0.0, reset: float = 0.0) -> nir.LIF:
+def lif(
+    size: int | tuple[int, ...], threshold: float = 150.0, *, tau: float = 8.0, leak: float = 0.0, reset: float = 0.0
+) -> nir.LIF:
     """tau in steps; r = tau / dt, so that the input enters with gain 1."""
     return nir.LIF(full(size, tau * DT), full(size, tau), full(size, leak), full(size, threshold), full(size, reset))
 
 
 def cuba(size: int, threshold: float, synapse: float, membrane: float, leak: float = 0.0) -> nir.CubaLIF:
-    constants = full(size, synapse * DT), full(size, membrane * DT), full(size, membrane), full(size, leak), full(size, threshold)
+    constants = (
+        full(size, synapse * DT),
+        full(size, membrane * DT),
+        full(size, membrane),
+        full(size, leak),
+        full(size, threshold),
+    )
     return nir.CubaLIF(*constants, v_reset=full(size, 0), w_in=full(size, synapse))
 
 
 def cuba_li(size: int, synapse: float, membrane: float) -> nir.CubaLI:
-    return nir.CubaLI(full(size, synapse * DT), full(size, membrane * DT), full(size, membrane), full(size, 0), full(size, synapse))
+    return nir.CubaLI(
+        full(size, synapse * DT), full(size, membrane * DT), full(size, membrane), full(size, 0), full(size, synapse)
+    )
 
 
 def li(size: int, tau: float) -> nir.LI:
@@ -141,10 +158,14 @@ PROBES: dict[str, dict[str, Writer]] = {
         "integers": chain(6, nir.Affine(weights(5, 6), np.arange(5.0)), lif(5)),
         "floats": chain(6, nir.Affine(weights(5, 6, unit=UNIT), UNIT * np.arange(5)), lif(5, 1.3)),
     },
-    "AvgPool2d": {"behind spikes": chain((2, 6, 6), lif((2, 6, 6), 0.5, tau=1), pool(nir.AvgPool2d), lif((2, 3, 3), 0.6))},
+    "AvgPool2d": {
+        "behind spikes": chain((2, 6, 6), lif((2, 6, 6), 0.5, tau=1), pool(nir.AvgPool2d), lif((2, 3, 3), 0.6))
+    },
     "Conv1d": {
         "integers": chain((2, 9), nir.Conv1d(9, weights(3, 2, 3), 1, 0, 1, 1, np.arange(3.0)), lif((3, 7))),
-        "floats": chain((2, 9), nir.Conv1d(9, weights(3, 2, 3, unit=UNIT), 1, 0, 1, 1, UNIT * np.arange(3)), lif((3, 7), 1.3)),
+        "floats": chain(
+            (2, 9), nir.Conv1d(9, weights(3, 2, 3, unit=UNIT), 1, 0, 1, 1, UNIT * np.arange(3)), lif((3, 7), 1.3)
+        ),
     },
     "Conv2d": {
         "integers": chain((2, 7, 7), conv2d(2, 3), lif((3, 5, 5))),
@@ -165,7 +186,11 @@ PROBES: dict[str, dict[str, Writer]] = {
         "whole steps, before weights": chain(6, nir.Delay(DT * np.array([0, 1, 2, 3, 0, 5.0])), linear(5, 6), lif(5)),
         "half a step": chain(6, nir.Delay(full(6, 0.5 * DT)), linear(5, 6), lif(5)),
     },
-    "Flatten": {"after a convolution": chain((2, 7, 7), conv2d(2, 3), nir.Flatten({"input": np.array([3, 5, 5])}, 0, -1), lif(75))},
+    "Flatten": {
+        "after a convolution": chain(
+            (2, 7, 7), conv2d(2, 3), nir.Flatten({"input": np.array([3, 5, 5])}, 0, -1), lif(75)
+        )
+    },
     "I": {
         "integers, read by an Output": chain(6, linear(5, 6), nir.I(full(5, 1 / DT))),
         "read by a Threshold": chain(6, linear(5, 6), nir.I(full(5, 1 / DT)), nir.Threshold(full(5, 400.5))),
@@ -189,37 +214,82 @@ PROBES: dict[str, dict[str, Writer]] = {
         "tau below dt": chain(6, linear(5, 6, UNIT), lif(5, 1.3, tau=0.5)),
         "v_threshold below 0": chain(6, linear(5, 6, UNIT), lif(5, -0.3)),
     },
-    "Linear": {"integers": chain(6, *LIF), "floats": chain(6, linear(5, 6, UNIT), lif(5, 1.3)), "read by an Output": chain(6, linear(5, 6))},
+    "Linear": {
+        "integers": chain(6, *LIF),
+        "floats": chain(6, linear(5, 6, UNIT), lif(5, 1.3)),
+        "read by an Output": chain(6, linear(5, 6)),
+    },
     "Scale": {
         "powers of two": chain(6, linear(5, 6), nir.Scale(np.array([1, 2, 4, 1, 2.0])), lif(5)),
         "integers": chain(6, nir.Scale(np.array([3, -5, 7, 1, 0, 2.0])), lif(6, 9)),
         "floats": chain(6, linear(5, 6), nir.Scale(np.array([0.3, 1.7, 2, -0.8, 1.1])), lif(5)),
     },
-    "SumPool2d": {"behind spikes": chain((2, 6, 6), lif((2, 6, 6), 0.5, tau=1), pool(nir.SumPool2d), lif((2, 3, 3), 3))},
+    "SumPool2d": {
+        "behind spikes": chain((2, 6, 6), lif((2, 6, 6), 0.5, tau=1), pool(nir.SumPool2d), lif((2, 3, 3), 3))
+    },
     "Threshold": {
         "integers and halves": chain(6, linear(5, 6), nir.Threshold(np.array([-3.0, 0.0, 10.5, 40.0, 99.0]))),
         "floats": chain(6, linear(5, 6, UNIT), nir.Threshold(full(5, 0.77))),
     },
     "Input, Output": {
-        "two Outputs": wired({"w": linear(5, 6), "n": lif(5), "v": linear(5, 5), "out2": nir.Output(np.array([5]))}, "in w", "w n", "n out", "n v", "v out2"),
-        "two Inputs": wired({"in2": nir.Input(np.array([6])), "w": linear(5, 6), "v": linear(5, 6), "n": lif(5)}, "in w", "in2 v", "w n", "v n", "n out"),
+        "two Outputs": wired(
+            {"w": linear(5, 6), "n": lif(5), "v": linear(5, 5), "out2": nir.Output(np.array([5]))},
+            "in w",
+            "w n",
+            "n out",
+            "n v",
+            "v out2",
+        ),
+        "two Inputs": wired(
+            {"in2": nir.Input(np.array([6])), "w": linear(5, 6), "v": linear(5, 6), "n": lif(5)},
+            "in w",
+            "in2 v",
+            "w n",
+            "v n",
+            "n out",
+        ),
     },
     "NIRGraph": {
         "subgraph": wired({"w": linear(5, 6), "n": lif(5), "block": BLOCK}, "in w", "w n", "n block", "block out"),
         "blocks of a spiking language model": language_model,
     },
-    "fan-in": {"two branches": wired({"a": linear(5, 6), "b": linear(5, 6), "n": lif(5)}, "in a", "in b", "a n", "b n", "n out")},
+    "fan-in": {
+        "two branches": wired(
+            {"a": linear(5, 6), "b": linear(5, 6), "n": lif(5)}, "in a", "in b", "a n", "b n", "n out"
+        )
+    },
     "cycle": {
-        "neuron, Linear, same neuron": wired({"w": linear(5, 6), "n": lif(5), "rec": linear(5, 5)}, "in w", "w n", "n rec", "rec n", "n out"),
-        "neuron to itself, no weights": wired({"w": linear(5, 6, UNIT), "n": lif(5, 1.3)}, "in w", "w n", "n n", "n out"),
+        "neuron, Linear, same neuron": wired(
+            {"w": linear(5, 6), "n": lif(5), "rec": linear(5, 5)}, "in w", "w n", "n rec", "rec n", "n out"
+        ),
+        "neuron to itself, no weights": wired(
+            {"w": linear(5, 6, UNIT), "n": lif(5, 1.3)}, "in w", "w n", "n n", "n out"
+        ),
         "through two neurons": wired(
-            {"w": linear(5, 6), "n": lif(5), "v": linear(5, 5), "m": lif(5), "rec": linear(5, 5)}, "in w", "w n", "n v", "v m", "m rec", "rec n", "m out"
+            {"w": linear(5, 6), "n": lif(5), "v": linear(5, 5), "m": lif(5), "rec": linear(5, 5)},
+            "in w",
+            "w n",
+            "n v",
+            "v m",
+            "m rec",
+            "rec n",
+            "m out",
         ),
         "with a Delay node": wired(
-            {"w": linear(5, 6), "n": lif(5), "late": nir.Delay(full(5, 2 * DT)), "rec": linear(5, 5)}, "in w", "w n", "n late", "late rec", "rec n", "n out"
+            {"w": linear(5, 6), "n": lif(5), "late": nir.Delay(full(5, 2 * DT)), "rec": linear(5, 5)},
+            "in w",
+            "w n",
+            "n late",
+            "late rec",
+            "rec n",
+            "n out",
         ),
-        "through a subgraph": wired({"w": linear(5, 6), "n": lif(5), "block": BLOCK}, "in w", "w n", "n block", "block n", "n out"),
-        "without a spiking node": wired({"w": linear(5, 6), "v": linear(5, 5), "n": lif(5)}, "in w", "w v", "v v", "v n", "n out"),
+        "through a subgraph": wired(
+            {"w": linear(5, 6), "n": lif(5), "block": BLOCK}, "in w", "w n", "n block", "block n", "n out"
+        ),
+        "without a spiking node": wired(
+            {"w": linear(5, 6), "v": linear(5, 5), "n": lif(5)}, "in w", "w v", "v v", "v n", "n out"
+        ),
     },
     "reset, snnTorch": {
         "to zero, in the step of the spike": leaky("zero", False),
@@ -283,16 +353,25 @@ def _row(node: str, form: str, path: Path | NsllmNirError, backends: list[str]) 
 def _inputs(program: Program) -> NDArray[np.int64]:
     """Random spikes; random tokens for a language model, which reads one at a time."""
     rng, size = np.random.default_rng(1), program.inputs[0].size
-    return token_spikes(program, rng.integers(0, size, STEPS)) if size == VOCABULARY else (rng.random((STEPS, size)) < 0.4).astype(np.int64)
+    return (
+        token_spikes(program, rng.integers(0, size, STEPS))
+        if size == VOCABULARY
+        else (rng.random((STEPS, size)) < 0.4).astype(np.int64)
+    )
 
 
 def markdown(rows: list[Row]) -> str:
     """The table, and below it the reasons of the refusals, numbered in the order of the table."""
     backends = list(rows[0].refused)
     reasons: dict[str, int] = {}
-    lines = [f"| node | form | numbers | {' | '.join(f'`{name}`' for name in backends)} |", "|---|---|---|" + "---|" * len(backends)]
+    lines = [
+        f"| node | form | numbers | {' | '.join(f'`{name}`' for name in backends)} |",
+        "|---|---|---|" + "---|" * len(backends),
+    ]
     for row in rows:
-        cells = [f"refused ({reasons.setdefault(why, len(reasons) + 1)})" if why else "exact" for why in row.refused.values()]
+        cells = [
+            f"refused ({reasons.setdefault(why, len(reasons) + 1)})" if why else "exact" for why in row.refused.values()
+        ]
         lines.append(f"| {row.node} | {row.form} | {row.numbers} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *(f"{number}. {why}" for why, number in reasons.items())])
 

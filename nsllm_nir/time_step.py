@@ -51,7 +51,9 @@ def check_time_step(dt: float) -> None:
 def _rewritten(graph: Graph, ratio: float, prefix: str) -> Graph:
     """``origin`` is dropped: the graph is not that of the file any more."""
     nodes = {
-        name: _rewritten(node, ratio, f"{prefix}{name}.") if isinstance(node, Graph) else _node(node, ratio, prefix + name)
+        name: _rewritten(node, ratio, f"{prefix}{name}.")
+        if isinstance(node, Graph)
+        else _node(node, ratio, prefix + name)
         for name, node in graph.nodes.items()
     }
     return replace(graph, nodes=nodes, origin=None)
@@ -59,7 +61,11 @@ def _rewritten(graph: Graph, ratio: float, prefix: str) -> Graph:
 
 def _node(node: Node, ratio: float, where: str) -> Node:
     factors = {**dict.fromkeys(DURATIONS, ratio), **dict.fromkeys(RATES.get(node.type, ()), 1 / ratio)}
-    scaled = {name: _scaled(value, factors[name], f"{where}: {name}") for name, value in node.parameters.items() if name in factors}
+    scaled = {
+        name: _scaled(value, factors[name], f"{where}: {name}")
+        for name, value in node.parameters.items()
+        if name in factors
+    }
     return replace(node, parameters={**node.parameters, **scaled})
 
 

@@ -40,7 +40,9 @@ class Difference:
     actual: int
 
     def __str__(self) -> str:
-        return f"node {self.node!r}, step {self.step}, neuron {self.neuron}: expected {self.expected}, got {self.actual}"
+        return (
+            f"node {self.node!r}, step {self.step}, neuron {self.neuron}: expected {self.expected}, got {self.actual}"
+        )
 
 
 @dataclass(frozen=True)

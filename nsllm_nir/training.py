@@ -36,7 +36,9 @@ class _Trainer(Trainer):
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
 
 
-def train(model: PreTrainedModel, text: str, out: Path, plan: TrainingPlan, *, resume: bool = False, progress: bool = True) -> dict[str, float]:
+def train(
+    model: PreTrainedModel, text: str, out: Path, plan: TrainingPlan, *, resume: bool = False, progress: bool = True
+) -> dict[str, float]:
     """Train on all but the held-out tail of ``text``; checkpoints, final weights and tokenizer go to ``out``.
 
     Returns the metrics of the last evaluation (``eval_loss`` in nats per token).

@@ -84,10 +84,23 @@ class Report:
     def __str__(self) -> str:
         lines = []
         if self.quantization and self.quantization_error:
-            lines += ["caused by quantization:", str(self.quantization), str(self.quantization_error), "differences between backends:"]
+            lines += [
+                "caused by quantization:",
+                str(self.quantization),
+                str(self.quantization_error),
+                "differences between backends:",
+            ]
         for r in self.results:
-            verdict = f"FAILED: {r.error}" if r.error else "exact" if r.exact else f"{r.differences} differences; first: {r.first}"
-            lines.append(f"{r.backend:12} {sum(n.spikes for n in r.nodes):>9} spikes in {len(r.nodes)} nodes  {verdict}")
+            verdict = (
+                f"FAILED: {r.error}"
+                if r.error
+                else "exact"
+                if r.exact
+                else f"{r.differences} differences; first: {r.first}"
+            )
+            lines.append(
+                f"{r.backend:12} {sum(n.spikes for n in r.nodes):>9} spikes in {len(r.nodes)} nodes  {verdict}"
+            )
         return "\n".join(lines)
 
 
@@ -108,7 +121,9 @@ def input_spikes(program: Program, inputs: NDArray[np.integer] | list[int]) -> N
     return token_spikes(program, array) if array.ndim == 1 else reference.check_inputs(program, array)
 
 
-def run(source: Source, inputs: NDArray[np.integer] | list[int], backend: str = "reference", *, dt: float = DT) -> Trace:
+def run(
+    source: Source, inputs: NDArray[np.integer] | list[int], backend: str = "reference", *, dt: float = DT
+) -> Trace:
     """Spike counts of every node on one backend; arguments as in `verify`, which also reports what quantization of a float graph changes."""
     program = prepare(source, dt).program
     return exporters.load(backend).compile(program).run(input_spikes(program, inputs))
@@ -163,7 +178,9 @@ def _check(backend: exporters.Backend, program: Program, spikes: NDArray[np.inte
         # An output holds potentials: it is compared like every node, but has no spikes to count.
         nodes = tuple(n if program.signals[n.node].spikes else replace(n, spikes=0) for n in compare(expected, trace))
     except NsllmNirError as error:
-        return BackendResult(backend.name, "", time.perf_counter() - start, (), None, f"{type(error).__name__}: {error}")
+        return BackendResult(
+            backend.name, "", time.perf_counter() - start, (), None, f"{type(error).__name__}: {error}"
+        )
     return BackendResult(backend.name, version, time.perf_counter() - start, nodes, trace)
 
 

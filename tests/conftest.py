@@ -23,8 +23,15 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="rewrite the files of tests/golden instead of comparing with them")
-    parser.addoption("--graph-seeds", type=int, default=20, help="random graphs that run on every backend; ten times as many run on the engine")
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite the files of tests/golden instead of comparing with them"
+    )
+    parser.addoption(
+        "--graph-seeds",
+        type=int,
+        default=20,
+        help="random graphs that run on every backend; ten times as many run on the engine",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -33,7 +40,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "graph_seed" in metafunc.fixturenames:
         metafunc.parametrize("graph_seed", range(count))
     if "many_graph_seeds" in metafunc.fixturenames:
-        metafunc.parametrize("many_graph_seeds", [range(first, first + 10) for first in range(count, 11 * count, 10)], ids=str)
+        metafunc.parametrize(
+            "many_graph_seeds", [range(first, first + 10) for first in range(count, 11 * count, 10)], ids=str
+        )
 
 
 def build_program(seed: int, *, width: int = 8, vocabulary: int = 16, layers: int = 1, levels: int = 4) -> Program:
@@ -43,7 +52,9 @@ def build_program(seed: int, *, width: int = 8, vocabulary: int = 16, layers: in
 
     def linear(name: str, source: str, outputs: int, inputs: int, shift: int = 0) -> Linear:
         weight = rng.integers(-7, 8, (outputs, inputs)).astype(np.int8)
-        return Linear(name, source, weight, rng.integers(-3, 4, outputs).astype(np.int32), np.full(outputs, shift, np.uint8))
+        return Linear(
+            name, source, weight, rng.integers(-3, 4, outputs).astype(np.int32), np.full(outputs, shift, np.uint8)
+        )
 
     def step(size: int, low: int, high: int) -> np.ndarray:
         return rng.integers(low, high, size).astype(np.int32)
@@ -55,14 +66,26 @@ def build_program(seed: int, *, width: int = 8, vocabulary: int = 16, layers: in
         p = f"layer_{i:02d}."
         pooled = [
             Count(p + "pool_spikes", h, step(width, 3, 6), levels),
-            Linear(p + "pool", p + "pool_spikes", np.ones((1, width), np.int8), np.zeros(1, np.int32), np.zeros(1, np.uint8)),
-            Linear(p + "in_step", p + "pool", np.ones((width, 1), np.int8), step(width, 2, 6), np.zeros(width, np.uint8)),
+            Linear(
+                p + "pool",
+                p + "pool_spikes",
+                np.ones((1, width), np.int8),
+                np.zeros(1, np.int32),
+                np.zeros(1, np.uint8),
+            ),
+            Linear(
+                p + "in_step", p + "pool", np.ones((width, 1), np.int8), step(width, 2, 6), np.zeros(width, np.uint8)
+            ),
             Count(p + "in_spikes", h, p + "in_step", levels),
         ]
         plain = [Count(p + "in_spikes", h, step(width, 2, 6), levels, signed=True)]
         ops += pooled if i % 2 else plain
         ops += [
-            Delay(p + "shift", p + "in_spikes", (np.arange(width) < width // 2).astype(np.int32) * (1 + np.arange(width) % 2)),
+            Delay(
+                p + "shift",
+                p + "in_spikes",
+                (np.arange(width) < width // 2).astype(np.int32) * (1 + np.arange(width) % 2),
+            ),
             *(linear(p + n, p + "shift", width, width) for n in ("receptance", "key", "value")),
             Count(p + "receptance_spikes", p + "receptance", step(width, 5, 12), 1),
             Count(p + "key_spikes", p + "key", step(width, 5, 12), 1),
@@ -77,7 +100,10 @@ def build_program(seed: int, *, width: int = 8, vocabulary: int = 16, layers: in
             Sum(p + "residual", (h, p + "out"), zeros),
         ]
         h = p + "residual"
-    ops += [Count("final_spikes", h, step(width, 3, 8), 2 * levels), linear("logits", "final_spikes", vocabulary, width)]
+    ops += [
+        Count("final_spikes", h, step(width, 3, 8), 2 * levels),
+        linear("logits", "final_spikes", vocabulary, width),
+    ]
     return Program(tuple(ops), ("logits",))
 
 
@@ -152,7 +178,9 @@ class GraphMaker:
             pool = nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
             return self.add("pool", pool, source), (shape[0], shape[1] // 2, shape[1] // 2)
         if len(shape) > 1 and self.chance(0.7):
-            outputs, kernel, stride, pad = (int(self.rng.integers(low, high)) for low, high in ((1, 4), (1, min(shape[1], 3) + 1), (1, 3), (0, 2)))
+            outputs, kernel, stride, pad = (
+                int(self.rng.integers(low, high)) for low, high in ((1, 4), (1, min(shape[1], 3) + 1), (1, 3), (0, 2))
+            )
             weight = self.weights(outputs, shape[0], *[kernel] * (len(shape) - 1))
             conv: nir.NIRNode
             if len(shape) == 3:
@@ -177,7 +205,11 @@ class GraphMaker:
         if len(shape) > 1:
             source = self.add("flat", nir.Flatten({"input": np.array(shape)}, 0, -1), source)
         weight = self.weights(target[0], int(np.prod(shape)))
-        return [self.add("weights", nir.Affine(weight, self.biases(*target)) if self.chance(0.5) else nir.Linear(weight), source)]
+        return [
+            self.add(
+                "weights", nir.Affine(weight, self.biases(*target)) if self.chance(0.5) else nir.Linear(weight), source
+            )
+        ]
 
     def weights(self, *shape: int) -> np.ndarray:
         found = self.rng.integers(-50, 100, shape) * (self.rng.random(shape) < 0.8)
@@ -246,7 +278,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         path = GOLDEN / name
         if request.config.getoption("--update-golden"):
             path.write_text(text, encoding="utf-8")
-        assert text == path.read_text(encoding="utf-8"), f"{name} differs; after checking the change run: pytest --update-golden"
+        assert text == path.read_text(encoding="utf-8"), (
+            f"{name} differs; after checking the change run: pytest --update-golden"
+        )
 
     return check
 
@@ -311,7 +345,9 @@ def edit_file() -> Callable[..., None]:
             group, name = file["node/nodes/" + dataset.rpartition("/")[0]], dataset.rpartition("/")[2]
             old = group[name][()]
             new = np.asarray(change(old.copy()), old.dtype)
-            assert new.shape == old.shape and not np.array_equal(new, old, equal_nan=new.dtype.kind == "f"), "the edit changes nothing"
+            assert new.shape == old.shape and not np.array_equal(new, old, equal_nan=new.dtype.kind == "f"), (
+                "the edit changes nothing"
+            )
             del group[name]
             group.create_dataset(name, data=new)
 

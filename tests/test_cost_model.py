@@ -43,7 +43,14 @@ def image() -> Program:
     rng = np.random.default_rng(3)
     weight, bias = rng.integers(-8, 8, (6, 2, 3, 3)).astype(np.int8), rng.integers(-9, 9, 6)
     conv = Conv2d("conv", "input", weight, bias, np.zeros(6, np.uint8), (4, 6, 5), (2, 1), (1, 1), (1, 1), 2)
-    lif = Lif("lif", "conv", rng.integers(99, 4000, 90), rng.integers(99, 4000, 90), rng.integers(9, 99, 90), rng.integers(-9, 9, 90))
+    lif = Lif(
+        "lif",
+        "conv",
+        rng.integers(99, 4000, 90),
+        rng.integers(99, 4000, 90),
+        rng.integers(9, 99, 90),
+        rng.integers(-9, 9, 90),
+    )
     count = Count("count", "conv", rng.integers(3, 9, 90), 7, signed=True)
     return Program((Input("input", 120, 2), conv, lif, count), ("lif", "count"), Widths(32, 32))
 
@@ -66,7 +73,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("program", "rate", "memory"), CASES, ids=["sparse", "graded", "tiles", "image"])
-def test_cycles_and_beats_are_those_of_the_simulated_engine(program: Program, rate: float, memory: tuple[int, int]) -> None:
+def test_cycles_and_beats_are_those_of_the_simulated_engine(
+    program: Program, rate: float, memory: tuple[int, int]
+) -> None:
     check(program, spikes(program, rate), memory)
 
 
@@ -78,13 +87,18 @@ def test_cycles_of_a_random_network(random_program: Callable[..., Program]) -> N
 def check(program: Program, given: np.ndarray, memory: tuple[int, int]) -> None:
     """Modelled and simulated: equal beats, cycles of each token within 5 %."""
     surroundings = Surroundings(latency=memory[0], interval=memory[1])
-    executable = rtl.Executable(program, images.pack_image(program, PLACE.sizes.beat_words), toolchain.build_rtl(), surroundings)
+    executable = rtl.Executable(
+        program, images.pack_image(program, PLACE.sizes.beat_words), toolchain.build_rtl(), surroundings
+    )
     executable.run(given)
     assert executable.cycles is not None
     where, units = replace(PLACE, latency=float(memory[0]), interval=float(memory[1])), cost_model.unit_costs()
     works = profile(program, given, PLACE.sizes.ports)
     assert [sum(cost_model.beats(work, where) for work in token) for token in works] == executable.cycles.beats.tolist()
-    modelled = [sum(cost_model.op_cycles(token, where, units)) + cost_model.token_cycles(program, token, units, traced=True) for token in works]
+    modelled = [
+        sum(cost_model.op_cycles(token, where, units)) + cost_model.token_cycles(program, token, units, traced=True)
+        for token in works
+    ]
     np.testing.assert_allclose(modelled, executable.cycles.total, rtol=0.05)
 
 
@@ -144,7 +158,9 @@ def test_a_slower_clock_has_fewer_cycles_of_latency_and_bandwidth_sets_the_inter
     assert setting(narrow).interval == pytest.approx(64 * 250e6 / 3.2e9)
 
 
-@pytest.mark.parametrize("options", [{"lanes": 100}, {"lanes": 64}, {"ports": 5}, {"clock_mhz": 0.0}, {"clock_mhz": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"lanes": 100}, {"lanes": 64}, {"ports": 5}, {"clock_mhz": 0.0}, {"clock_mhz": float("nan")}]
+)
 def test_a_build_that_cannot_be_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(InputError):
         configured(VCK190, **options)  # type: ignore[arg-type]
@@ -155,7 +171,10 @@ def test_a_build_that_cannot_be_is_refused(options: dict[str, float]) -> None:
     [
         (replace(VCK190, engine=replace(VCK190.engine, signal_words=64)), "SIGNALS_TOO_SMALL"),
         (replace(VCK190, engine=replace(VCK190.engine, queue_words=64)), "QUEUE_TOO_SMALL"),
-        (replace(VCK190, memory=replace(VCK190.memory, words=100)), "vck190: the program image has 2,564 words, the external memory of this board 100"),
+        (
+            replace(VCK190, memory=replace(VCK190.memory, words=100)),
+            "vck190: the program image has 2,564 words, the external memory of this board 100",
+        ),
     ],
 )
 def test_a_program_that_does_not_fit_names_the_limit(board: boards.Board, limit: str) -> None:
@@ -168,7 +187,11 @@ def test_a_board_without_a_figure_that_is_needed_is_refused() -> None:
     program = layer(130, 200, 1)
     assert VCK190.power is not None
     with pytest.raises(InputError, match="on_chip_byte"):
-        estimate(program, spikes(program, 0.1), replace(VCK190, power=replace(VCK190.power, picojoules={"addition": 1.0, "memory_byte": 1.0})))
+        estimate(
+            program,
+            spikes(program, 0.1),
+            replace(VCK190, power=replace(VCK190.power, picojoules={"addition": 1.0, "memory_byte": 1.0})),
+        )
     assert estimate(program, spikes(program, 0.1), replace(VCK190, power=None)).dynamic is None
 
 
@@ -177,20 +200,47 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cost") / "model.nir"
     lif = nir.LIF(*(np.full(12, value) for value in (4 * DT, 1.0, 0.0, 9.0)), np.zeros(12))
     weight = np.random.default_rng(0).integers(-9, 20, (12, 30)).astype(float)
-    nir.write(str(path), nir.NIRGraph.from_list(nir.Input(np.array([30])), nir.Linear(weight), lif, nir.Output(np.array([12]))))
+    nir.write(
+        str(path),
+        nir.NIRGraph.from_list(nir.Input(np.array([30])), nir.Linear(weight), lif, nir.Output(np.array([12]))),
+    )
     return path
 
 
 def test_the_command_prints_tables_and_writes_json(model: Path, tmp_path: Path) -> None:
-    command = ["estimate", str(model), "--board", "vck190", "--random", "0.3", "--steps", "6", "--lanes", "128", "--ports", "8", "--clock", "200"]
+    command = [
+        "estimate",
+        str(model),
+        "--board",
+        "vck190",
+        "--random",
+        "0.3",
+        "--steps",
+        "6",
+        "--lanes",
+        "128",
+        "--ports",
+        "8",
+        "--clock",
+        "200",
+    ]
     result = CliRunner().invoke(app, [*command, "--all-nodes", "--json", str(tmp_path / "cost.json")])
     assert result.exit_code == 0, result.output
-    assert "tokens per second" in result.stdout and "modelled" in result.stdout and "no power was measured" in result.stdout
+    assert (
+        "tokens per second" in result.stdout
+        and "modelled" in result.stdout
+        and "no power was measured" in result.stdout
+    )
     found = json.loads((tmp_path / "cost.json").read_text())
     assert found["tier"] == "modelled" and found["lanes"] == 128 and found["clock_mhz"] == 200 and found["tokens"] == 6
     assert found["tokens_per_second"] == pytest.approx(200e6 / found["cycles"])
-    assert found["joules_per_token"]["dynamic"] == pytest.approx(sum(found["dynamic"].values())) and found["joules_per_token"]["static"] is None
-    assert {op["kind"] for op in found["ops"]} >= {"Input", "Linear"} and all(op["name"] in result.stdout for op in found["ops"])
+    assert (
+        found["joules_per_token"]["dynamic"] == pytest.approx(sum(found["dynamic"].values()))
+        and found["joules_per_token"]["static"] is None
+    )
+    assert {op["kind"] for op in found["ops"]} >= {"Input", "Linear"} and all(
+        op["name"] in result.stdout for op in found["ops"]
+    )
 
 
 def test_the_command_refuses_an_unknown_board(model: Path) -> None:

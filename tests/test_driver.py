@@ -83,7 +83,9 @@ class ModelBus:
         row[pairs[:, 0]] = pairs[:, 1]
         values = reference.step(self.program, self.state, {"input": row})
         shown = [n for n in self.program.traced if command == STEP_TRACED or n in self.program.outputs]
-        self.result = np.concatenate([*(values[n].astype("<i4").view("<u4") for n in shown), np.zeros(self.counters, "<u4")])
+        self.result = np.concatenate(
+            [*(values[n].astype("<i4").view("<u4") for n in shown), np.zeros(self.counters, "<u4")]
+        )
         return 0
 
 
@@ -129,7 +131,9 @@ def damaged(image: bytes, word: int, value: int) -> bytes:
     ],
     ids=["truncated", "odd", "magic", "version", "checksum"],
 )
-def test_damaged_images_never_reach_the_engine(program: Program, image: bytes, damage: Callable[[bytes], bytes], message: str) -> None:
+def test_damaged_images_never_reach_the_engine(
+    program: Program, image: bytes, damage: Callable[[bytes], bytes], message: str
+) -> None:
     bus = ModelBus(program)
     driver = Driver(bus)
     with pytest.raises(BackendError, match=message):
@@ -147,7 +151,9 @@ def test_damaged_images_never_reach_the_engine(program: Program, image: bytes, d
 def test_images_too_large_for_the_build_are_named(program: Program, image: bytes) -> None:
     bus = ModelBus(program)
     bus.registers[OFFSETS["signal_words"]] = 128
-    with pytest.raises(BackendError, match=r"status 8\): SIGNALS_TOO_SMALL: .* needs signal_words = \d+, the build has 128"):
+    with pytest.raises(
+        BackendError, match=r"status 8\): SIGNALS_TOO_SMALL: .* needs signal_words = \d+, the build has 128"
+    ):
         Driver(bus).load(image)
     assert not bus.memory
 
@@ -155,7 +161,9 @@ def test_images_too_large_for_the_build_are_named(program: Program, image: bytes
 def test_refused_events_leave_the_program_loaded(program: Program, image: bytes) -> None:
     driver = Driver(ModelBus(program))
     driver.load(image)
-    with pytest.raises(BackendError, match=r"status 14\): BAD_EVENT: event 1: it names a neuron or count outside the input"):
+    with pytest.raises(
+        BackendError, match=r"status 14\): BAD_EVENT: event 1: it names a neuron or count outside the input"
+    ):
         driver.step(np.array([[3, 1], [16, 1]], "<u4"), traced=False)
     driver.reset()
     assert driver.step(np.array([[3, 1]], "<u4"), traced=False).size == 16 + 2 * len(program.ops)
@@ -175,7 +183,9 @@ def test_another_device_is_refused(program: Program, register: str, value: int, 
         Driver(bus)
 
 
-def test_a_result_of_the_wrong_length_is_refused(program: Program, image: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_of_the_wrong_length_is_refused(
+    program: Program, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bus = ModelBus(program)
     driver = Driver(bus)
     driver.load(image)

@@ -45,7 +45,9 @@ def test_classifiers_keep_their_accuracy_on_every_backend(name: str, tmp_path: P
     assert (floats, integers, backends) == ("float graph", "integer reference", ["lava", "hls"])
     least, most_lost = LEARNED[name]
     assert table[framework][0] >= least
-    assert table[framework][2] <= 20, "float32 of the framework against float64 of the graph: a rare cell at the threshold"
+    assert table[framework][2] <= 20, (
+        "float32 of the framework against float64 of the graph: a rare cell at the threshold"
+    )
     assert table[integers][0] >= table[framework][0] - most_lost and table[integers][2] > 0
     for backend in backends:
         assert table[backend] == (*table[integers][:2], 0)
@@ -64,12 +66,23 @@ def arguments(silence: int) -> dict[str, Any]:
     """A small network and twenty samples of eight steps."""
     rng, size = np.random.default_rng(0), 4
     constants = np.full(size, 5 * DT), np.full(size, 5.0), np.zeros(size), np.ones(size)
-    graph = as_graph(nir.NIRGraph.from_list(nir.Input(np.array([6])), nir.Linear(rng.normal(0.2, 0.3, (size, 6))), nir.LIF(*constants)))
+    graph = as_graph(
+        nir.NIRGraph.from_list(
+            nir.Input(np.array([6])), nir.Linear(rng.normal(0.2, 0.3, (size, 6))), nir.LIF(*constants)
+        )
+    )
     samples = np.zeros((20, 8 + silence, 6), np.int64)
     samples[:, :8] = rng.random((20, 8, 6)) < 0.4
     raster = float_reference.run(graph, samples.reshape(-1, 6)).values["lif"].reshape(20, -1, size)
     labels = raster.sum(1).argmax(1)
-    return {"source": graph, "samples": samples, "labels": labels, "calibration": samples, "framework": "none", "rasters": {"lif": raster}}
+    return {
+        "source": graph,
+        "samples": samples,
+        "labels": labels,
+        "calibration": samples,
+        "framework": "none",
+        "rasters": {"lif": raster},
+    }
 
 
 def test_the_comparison_passes_where_all_is_equal(comparison: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +90,9 @@ def test_the_comparison_passes_where_all_is_equal(comparison: ModuleType, capsys
     assert re.search(r"hls +[\d.]+ % +\d+ +0 from the integer reference", capsys.readouterr().out)
 
 
-def test_the_comparison_sees_one_wrong_spike(comparison: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_comparison_sees_one_wrong_spike(
+    comparison: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Wrong:
         name = "wrong"
 

@@ -22,7 +22,9 @@ TEXT = "<IQI"  # bytes, heap, object: how HDF5 stores an element of a data set o
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(FUZZ), *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, str(FUZZ), *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
 
 
 def test_mutated_files_are_read_or_refused() -> None:
@@ -127,7 +129,9 @@ def deep_subgraphs(path: Path) -> None:
 def shared_metadata(path: Path) -> None:
     """A file of 1 MB whose metadata would take 20 GB."""
     with h5py.File(path, "r+") as file:
-        zeros = file.create_dataset("zeros", (4 << 20,), "i1", data=np.zeros(4 << 20, np.int8), chunks=True, compression="gzip")
+        zeros = file.create_dataset(
+            "zeros", (4 << 20,), "i1", data=np.zeros(4 << 20, np.int8), chunks=True, compression="gzip"
+        )
         group = file.create_group("node/metadata")
         for i in range(5000):
             group[f"m{i}"] = zeros
@@ -170,13 +174,22 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "shared subgraphs": (shared_subgraphs, "stands in the file a second time"),
     "deep subgraphs": (deep_subgraphs, "lies more than 64 subgraphs deep"),
     "shared metadata": (shared_metadata, "edges and metadata up to here take 64 MiB more than the file"),
-    "link to another file": (replaced("node/nodes", h5py.ExternalLink("/dev/zero", "/")), "/node/nodes is a link to another place"),
+    "link to another file": (
+        replaced("node/nodes", h5py.ExternalLink("/dev/zero", "/")),
+        "/node/nodes is a link to another place",
+    ),
     "link by name": (replaced("node/nodes/lif", h5py.SoftLink("/node")), "/node/nodes/lif is a link to another place"),
     "numbers of another file": (external_numbers, "/node/nodes/linear/weight keeps its numbers in other files"),
     "chunk of 2 GB": (large_chunk, "/node/nodes/linear/weight claims 2,147,483,648 bytes"),
-    "input of 2**40 neurons": (replaced("node/nodes/input/shape", np.array([1 << 20, 1 << 20])), "1,099,511,627,776 neurons of shape"),
+    "input of 2**40 neurons": (
+        replaced("node/nodes/input/shape", np.array([1 << 20, 1 << 20])),
+        "1,099,511,627,776 neurons of shape",
+    ),
     "endless input": (replaced("node/nodes/input/shape", np.array([np.inf])), "input: the shape holds NaN or infinity"),
-    "input of words": (replaced("node/nodes/input/shape", np.array([b"five"])), "the parameter 'shape' holds text, expected numbers"),
+    "input of words": (
+        replaced("node/nodes/input/shape", np.array([b"five"])),
+        "the parameter 'shape' holds text, expected numbers",
+    ),
     "padding of 16384": (large_pooling, "neurons of shape (1, 32775, 32775), allowed are 16,777,216"),
     "no number": (replaced("node/nodes/linear/weight", h5py.Empty("f4")), "/node/nodes/linear/weight holds nothing"),
 }
@@ -219,7 +232,9 @@ def test_edited_files_are_accepted(tmp_path: Path) -> None:
                 for _ in range(int(rng.integers(1, 40))):
                     group = file.create_group(f"x{rng.integers(1 << 30)}")
                     for key in range(int(rng.integers(1, 20))):
-                        group[f"{key}_" + "y" * int(rng.integers(40))] = "x" * int(rng.integers(3000)) if key % 2 else np.arange(rng.integers(1, 90))
+                        group[f"{key}_" + "y" * int(rng.integers(40))] = (
+                            "x" * int(rng.integers(3000)) if key % 2 else np.arange(rng.integers(1, 90))
+                        )
                 for name in file["node/nodes"]:
                     file.copy(f"node/nodes/{name}", f"x{name}")
                     del file[f"node/nodes/{name}"]
@@ -228,7 +243,9 @@ def test_edited_files_are_accepted(tmp_path: Path) -> None:
     assert {json.loads(line)["kind"] for line in done.stdout.splitlines()} == {"accepted"}, done.stdout
 
 
-def test_the_harness_notices_a_hang_a_crash_and_a_foreign_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_harness_notices_a_hang_a_crash_and_a_foreign_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """What the trials report when `read` misbehaves: without this, zero differences would mean nothing."""
     script = """
 import os, sys, time

@@ -39,7 +39,9 @@ def spikes(program: Program, seed: int, steps: int = 12) -> np.ndarray:
 
 @few
 @given(SEEDS, st.booleans())
-def test_writing_reading_and_writing_is_a_fixed_point(random_graph: MakeGraph, tmp_path: Path, seed: int, exact: bool) -> None:
+def test_writing_reading_and_writing_is_a_fixed_point(
+    random_graph: MakeGraph, tmp_path: Path, seed: int, exact: bool
+) -> None:
     graph = random_graph(seed, exact)
     first, second, third, stock = (tmp_path / name for name in ("first", "second", "third", "stock"))
     write(first, as_graph(graph))
@@ -63,7 +65,10 @@ def permuted(graph: Graph, names: dict[str, str], rng: np.random.Generator) -> G
 
 
 def all_names(graph: Graph) -> list[str]:
-    return [*graph.nodes, *(name for node in graph.nodes.values() if isinstance(node, Graph) for name in all_names(node))]
+    return [
+        *graph.nodes,
+        *(name for node in graph.nodes.values() if isinstance(node, Graph) for name in all_names(node)),
+    ]
 
 
 def renamed_values(program: Program, inputs: np.ndarray, names: dict[str, str]) -> Values:
@@ -90,8 +95,13 @@ def test_names_and_orders_carry_no_meaning(random_graph: MakeGraph, seed: int, o
 def test_a_moved_edge_changes_the_spikes(random_graph: MakeGraph) -> None:
     """The comparison above can fail: delays that change places are another graph."""
     graph = as_graph(random_graph(0))
-    node = next(name for name, node in graph.nodes.items() if not isinstance(node, Graph) and "weight" in node.parameters)
-    changed = replace(graph.nodes[node], parameters={**graph.nodes[node].parameters, "weight": graph.nodes[node].array("weight")[::-1].copy()})
+    node = next(
+        name for name, node in graph.nodes.items() if not isinstance(node, Graph) and "weight" in node.parameters
+    )
+    changed = replace(
+        graph.nodes[node],
+        parameters={**graph.nodes[node].parameters, "weight": graph.nodes[node].array("weight")[::-1].copy()},
+    )
     a, b = (lower(g) for g in (graph, Graph({**graph.nodes, node: changed}, graph.edges)))
     inputs = spikes(a, 0)
     first, second = reference.run(a, inputs).values, reference.run(b, inputs).values
@@ -135,15 +145,27 @@ def test_integer_graphs_stay_as_they_are(random_graph: MakeGraph, seed: int) -> 
 
 def exceeded(program: Program, values: Values) -> list[str]:
     """Signals with a value outside of their interval."""
-    return [name for name, signal in program.signals.items() if ((values[name] < signal.low) | (values[name] > signal.high)).any()]
+    return [
+        name
+        for name, signal in program.signals.items()
+        if ((values[name] < signal.low) | (values[name] > signal.high)).any()
+    ]
 
 
 def worst_inputs(program: Program, seed: int) -> dict[str, np.ndarray]:
     """Constant, alternating, random, and those that drive the first weights as far up or down as they go."""
     size, step = program.inputs[0].size, np.arange(STEPS)[:, None]
-    found = {"ones": np.ones((STEPS, size)), "zeros": np.zeros((STEPS, size)), "steps": np.tile(step % 2, size), "checks": (step + np.arange(size)) % 2}
+    found = {
+        "ones": np.ones((STEPS, size)),
+        "zeros": np.zeros((STEPS, size)),
+        "steps": np.tile(step % 2, size),
+        "checks": (step + np.arange(size)) % 2,
+    }
     found |= {f"rate {rate}": np.random.default_rng(seed).random((STEPS, size)) < rate for rate in (0.05, 0.5, 0.95)}
-    weight = next((op.weight for op in program.ops if getattr(op, "weight", np.zeros(0)).shape[1:] == (size,)), np.zeros((1, size)))
+    weight = next(
+        (op.weight for op in program.ops if getattr(op, "weight", np.zeros(0)).shape[1:] == (size,)),
+        np.zeros((1, size)),
+    )
     found |= {f"up {row}": np.tile(weight[row] > 0, (STEPS, 1)) for row in range(min(len(weight), 3))}
     return found | {f"down {row}": np.tile(weight[row] < 0, (STEPS, 1)) for row in range(min(len(weight), 3))}
 
@@ -169,7 +191,9 @@ def test_intervals_of_quantized_graphs_are_never_exceeded(random_graph: MakeGrap
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_intervals_of_language_model_programs_are_never_exceeded(random_program: Callable[..., Program], seed: int) -> None:
+def test_intervals_of_language_model_programs_are_never_exceeded(
+    random_program: Callable[..., Program], seed: int
+) -> None:
     program = random_program(seed, layers=2)
     size = program.inputs[0].size
     for inputs in (np.eye(size), np.ones((30, size)), np.zeros((30, size)), np.tile(np.arange(30)[:, None] % 2, size)):
@@ -181,7 +205,10 @@ def test_a_narrowed_interval_is_noticed(random_graph: MakeGraph) -> None:
     program = lower(random_graph(4))
     values = run_all(program, spikes(program, 4, steps=STEPS))
     for name, signal in program.signals.items():
-        for low, high in ((signal.low, signal.high * 0 + values[name].max() - 1), (signal.low * 0 + values[name].min() + 1, signal.high)):
+        for low, high in (
+            (signal.low, signal.high * 0 + values[name].max() - 1),
+            (signal.low * 0 + values[name].min() + 1, signal.high),
+        ):
             narrow = {**program.signals, name: Signal(signal.size, low, high, signal.spikes)}
             changed = lower(random_graph(4))
             object.__setattr__(changed, "signals", narrow)
@@ -191,7 +218,9 @@ def test_a_narrowed_interval_is_noticed(random_graph: MakeGraph) -> None:
 def test_intervals_of_weights_are_tight() -> None:
     """The worst case of weights that read spikes is reached, so an interval is no mere guess."""
     weight = np.random.default_rng(2).integers(-50, 90, (5, 8)).astype(np.float32)
-    program = lower(nir.NIRGraph.from_list(nir.Input(np.array([8])), nir.Linear(weight), nir.Threshold(np.full(5, 10.5))))
+    program = lower(
+        nir.NIRGraph.from_list(nir.Input(np.array([8])), nir.Linear(weight), nir.Threshold(np.full(5, 10.5)))
+    )
     signal = program.signals["linear"]
     for row in range(5):
         values = run_all(program, np.array([weight[row] > 0, weight[row] < 0]))["linear"]
@@ -200,6 +229,11 @@ def test_intervals_of_weights_are_tight() -> None:
 
 def test_a_loop_of_potentials_has_no_interval() -> None:
     """Only spikes may return: sums that feed themselves grow without bound and are refused."""
-    shape = {"input": nir.Input(np.array([3])), "a": nir.Linear(np.eye(3)), "b": nir.Linear(np.eye(3)), "output": nir.Output(np.array([3]))}
+    shape = {
+        "input": nir.Input(np.array([3])),
+        "a": nir.Linear(np.eye(3)),
+        "b": nir.Linear(np.eye(3)),
+        "output": nir.Output(np.array([3])),
+    }
     with pytest.raises(GraphError, match="has no spiking node that could delay it"):
         lower(nir.NIRGraph(shape, [("input", "a"), ("a", "b"), ("b", "a"), ("b", "output")]))

@@ -34,16 +34,26 @@ def full(shape: int | tuple[int, ...], value: Any) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, np.float64), shape if isinstance(shape, tuple) else (shape,)).copy()
 
 
-def lif(shape: int | tuple[int, ...], k: Any, threshold: float = 1.0, r: Any = None, leak: float = 0.0, reset: float = 0.0) -> nir.LIF:
+def lif(
+    shape: int | tuple[int, ...], k: Any, threshold: float = 1.0, r: Any = None, leak: float = 0.0, reset: float = 0.0
+) -> nir.LIF:
     """tau = k dt; r = k unless given, which is snnTorch's convention: the input enters with gain 1."""
     tau, r = full(shape, k) * DT, full(shape, k if r is None else r)
-    return nir.LIF(tau=tau, r=r, v_leak=full(shape, leak), v_threshold=full(shape, threshold), v_reset=full(shape, reset))
+    return nir.LIF(
+        tau=tau, r=r, v_leak=full(shape, leak), v_threshold=full(shape, threshold), v_reset=full(shape, reset)
+    )
 
 
 def cuba(shape: int, synapse: float, membrane: float, threshold: float) -> nir.CubaLIF:
     ones = np.ones(shape)
     return nir.CubaLIF(
-        tau_syn=synapse * DT * ones, tau_mem=membrane * DT * ones, r=ones, v_leak=0 * ones, v_threshold=threshold * ones, v_reset=0 * ones, w_in=ones
+        tau_syn=synapse * DT * ones,
+        tau_mem=membrane * DT * ones,
+        r=ones,
+        v_leak=0 * ones,
+        v_threshold=threshold * ones,
+        v_reset=0 * ones,
+        w_in=ones,
     )
 
 
@@ -73,12 +83,21 @@ def connected(nodes: dict[str, nir.NIRNode], size: int, outputs: int, *edges: st
 
 
 def recurrent(rng: np.random.Generator, neuron: nir.NIRNode) -> nir.NIRGraph:
-    nodes = {"w": nir.Affine(normal(rng, 12, 10), normal(rng, 12)), "n": neuron, "back": nir.Linear(normal(rng, 12, 12, mean=-0.1))}
+    nodes = {
+        "w": nir.Affine(normal(rng, 12, 10), normal(rng, 12)),
+        "n": neuron,
+        "back": nir.Linear(normal(rng, 12, 12, mean=-0.1)),
+    }
     return connected(nodes, 10, 12, "in w", "w n", "n back", "back n", "n out")
 
 
 def residual(rng: np.random.Generator) -> nir.NIRGraph:
-    nodes = {"a": nir.Linear(normal(rng, 12, 10)), "n": lif(12, 10), "b": nir.Linear(normal(rng, 12, 12)), "m": lif(12, 20, 1.5)}
+    nodes = {
+        "a": nir.Linear(normal(rng, 12, 10)),
+        "n": lif(12, 10),
+        "b": nir.Linear(normal(rng, 12, 12)),
+        "m": lif(12, 20, 1.5),
+    }
     return connected(nodes, 10, 12, "in a", "a n", "n b", "b m", "n m", "m out")
 
 
@@ -92,11 +111,18 @@ def li(shape: int, k: Any) -> nir.LI:
     return nir.LI(full(shape, k) * DT, full(shape, k), full(shape, 0))
 
 
-def subtractive(weight: np.ndarray, k: float, threshold: Any = 1.0, *, gain: float = 1.0, integrator: nir.NIRNode | None = None) -> nir.NIRGraph:
+def subtractive(
+    weight: np.ndarray, k: float, threshold: Any = 1.0, *, gain: float = 1.0, integrator: nir.NIRNode | None = None
+) -> nir.NIRGraph:
     """snnTorch's reset by subtraction: the spike takes ``gain * threshold`` off the potential, one step later."""
     n, inputs = weight.shape
     level = full(n, threshold)
-    nodes = {"w": nir.Linear(weight), "v": integrator or li(n, k), "s": nir.Threshold(level), "reset": nir.Scale(-gain * level)}
+    nodes = {
+        "w": nir.Linear(weight),
+        "v": integrator or li(n, k),
+        "s": nir.Threshold(level),
+        "reset": nir.Scale(-gain * level),
+    }
     return connected(nodes, inputs, n, "in w", "w v", "v s", "s reset", "reset v", "s out")
 
 
@@ -104,7 +130,13 @@ def synaptic(weight: np.ndarray, synapse: float, membrane: float) -> nir.NIRGrap
     """`snntorch.Synaptic` with reset by subtraction: the feedback does not pass the synapse."""
     n, inputs = weight.shape
     current = nir.CubaLI(full(n, synapse) * DT, full(n, membrane) * DT, full(n, membrane), full(n, 0), full(n, synapse))
-    nodes = {"w": nir.Linear(weight), "i": current, "back": li(n, membrane), "s": nir.Threshold(full(n, 1.0)), "reset": nir.Scale(full(n, -1.0))}
+    nodes = {
+        "w": nir.Linear(weight),
+        "i": current,
+        "back": li(n, membrane),
+        "s": nir.Threshold(full(n, 1.0)),
+        "reset": nir.Scale(full(n, -1.0)),
+    }
     return connected(nodes, inputs, n, "in w", "w i", "i s", "back s", "s reset", "reset back", "s out")
 
 
@@ -137,28 +169,42 @@ def readout(neuron: nir.NIRNode) -> Builder:
 # Dyadic parameters: every weight and threshold is a multiple of 1/8; the neuron states need few fraction bits.
 EXACT: dict[str, Builder] = {
     "memoryless": lambda r: sequence(10, nir.Linear(r.integers(-8, 16, (6, 10)) / 8), lif(6, 1, 1.0)),
-    "threshold": lambda r: sequence(10, nir.Affine(r.integers(-8, 16, (6, 10)) / 8, r.integers(-8, 8, 6) / 8), nir.Threshold(full(6, 0.875))),
-    "if": lambda r: sequence(10, nir.Linear(r.integers(-8, 16, (6, 10)) / 8), nir.IF(full(6, 1 / DT), full(6, 3.0), full(6, 0.0))),
+    "threshold": lambda r: sequence(
+        10, nir.Affine(r.integers(-8, 16, (6, 10)) / 8, r.integers(-8, 8, 6) / 8), nir.Threshold(full(6, 0.875))
+    ),
+    "if": lambda r: sequence(
+        10, nir.Linear(r.integers(-8, 16, (6, 10)) / 8), nir.IF(full(6, 1 / DT), full(6, 3.0), full(6, 0.0))
+    ),
     "lif": lambda r: sequence(10, nir.Linear(r.integers(-8, 16, (6, 10)) / 8), lif(6, 2, 3.03125)),
     "norse": lambda r: sequence(10, nir.Linear(r.integers(-8, 16, (6, 10)) / 2), lif(6, 4, 3.03125, r=1)),
     "average": lambda r: sequence([2, 8, 8], lif((2, 8, 8), 1, 0.5), pool(), lif((2, 4, 4), 1, 0.25)),
-    "scale": lambda r: sequence(10, nir.Linear(r.integers(-8, 16, (6, 10)) / 8), nir.Scale(np.array([0.5, 1, 3, -2, 1, 1.5])), lif(6, 1, 1)),
+    "scale": lambda r: sequence(
+        10, nir.Linear(r.integers(-8, 16, (6, 10)) / 8), nir.Scale(np.array([0.5, 1, 3, -2, 1, 1.5])), lif(6, 1, 1)
+    ),
     "subtract": lambda r: subtractive(r.integers(-8, 16, (6, 10)) / 16, 4),
     "subtract-if": lambda r: subtractive(r.integers(-12, 16, (6, 10)) / 16, 0, integrator=nir.I(full(6, 1 / DT))),
-    "no-reset": lambda r: sequence(10, nir.Linear(r.integers(-8, 9, (6, 10)) / 8), li(6, 2), nir.Threshold(full(6, 0.53125))),
+    "no-reset": lambda r: sequence(
+        10, nir.Linear(r.integers(-8, 9, (6, 10)) / 8), li(6, 2), nir.Threshold(full(6, 0.53125))
+    ),
 }
 FLOAT: dict[str, Builder] = {
     "lif": lambda r: sequence(10, nir.Affine(normal(r, 12, 10), normal(r, 12)), lif(12, 10)),
-    "chain": lambda r: sequence(10, nir.Linear(normal(r, 20, 10)), lif(20, 7.7), nir.Linear(normal(r, 12, 20)), lif(12, 23)),
+    "chain": lambda r: sequence(
+        10, nir.Linear(normal(r, 20, 10)), lif(20, 7.7), nir.Linear(normal(r, 12, 20)), lif(12, 23)
+    ),
     "unit-r": lambda r: sequence(10, nir.Linear(8 * normal(r, 12, 10)), lif(12, 10, r=1)),
     "mixed-tau": lambda r: sequence(10, nir.Linear(normal(r, 12, 10)), lif(12, np.arange(2, 14))),
     "leak": lambda r: sequence(10, nir.Linear(normal(r, 12, 10)), lif(12, 10, leak=0.7)),
     "cubalif": lambda r: sequence(10, nir.Linear(40 * normal(r, 12, 10)), cuba(12, 3.3, 9.1, 1)),
     "if": lambda r: sequence(10, nir.Linear(normal(r, 12, 10)), nir.IF(full(12, 1 / DT), full(12, 3.0), full(12, 0.0))),
     "conv-average": lambda r: sequence([2, 8, 8], conv(r, 2, 3), pool(), lif((3, 4, 4), 6)),
-    "conv-spikes-average": lambda r: sequence([2, 8, 8], conv(r, 2, 3), lif((3, 8, 8), 6), pool(), flat(3, 4, 4), nir.Linear(normal(r, 12, 48)), lif(12, 9)),
+    "conv-spikes-average": lambda r: sequence(
+        [2, 8, 8], conv(r, 2, 3), lif((3, 8, 8), 6), pool(), flat(3, 4, 4), nir.Linear(normal(r, 12, 48)), lif(12, 9)
+    ),
     "conv1d": lambda r: sequence([2, 5], nir.Conv1d(5, normal(r, 3, 2, 3), 1, 1, 1, 1, normal(r, 3)), lif((3, 5), 9)),
-    "scale-behind": lambda r: sequence(10, nir.Linear(normal(r, 12, 10)), nir.Scale(r.uniform(0.3, 3, 12)), lif(12, 10)),
+    "scale-behind": lambda r: sequence(
+        10, nir.Linear(normal(r, 12, 10)), nir.Scale(r.uniform(0.3, 3, 12)), lif(12, 10)
+    ),
     "scale-front": lambda r: sequence(10, nir.Scale(r.uniform(0.3, 3, 10)), nir.Linear(normal(r, 12, 10)), lif(12, 10)),
     "scale-alone": lambda r: sequence(10, nir.Scale(r.uniform(0.3, 1, 10)), lif(10, 10)),
     "no-weights": lambda r: sequence(10, lif(10, 10, 1.7)),
@@ -168,9 +214,17 @@ FLOAT: dict[str, Builder] = {
     "residual": residual,
     "nested": nested,
     "li": readout(nir.LI(full(3, 10 * DT), full(3, 1.0), full(3, 0.0))),
-    "li-threshold": lambda r: sequence(10, nir.Linear(normal(r, 12, 10)), nir.LI(full(12, 8 * DT), full(12, 8), full(12, 0)), nir.Threshold(full(12, 1.0))),
+    "li-threshold": lambda r: sequence(
+        10,
+        nir.Linear(normal(r, 12, 10)),
+        nir.LI(full(12, 8 * DT), full(12, 8), full(12, 0)),
+        nir.Threshold(full(12, 1.0)),
+    ),
     "li-mixed-gain": lambda r: sequence(
-        10, nir.Linear(normal(r, 12, 10)), nir.LI(DT * np.arange(2.0, 14), full(12, 1.0), full(12, 0)), nir.Threshold(full(12, 0.3))
+        10,
+        nir.Linear(normal(r, 12, 10)),
+        nir.LI(DT * np.arange(2.0, 14), full(12, 1.0), full(12, 0)),
+        nir.Threshold(full(12, 0.3)),
     ),
     "subtract": lambda r: subtractive(normal(r, 12, 10), 10),
     "subtract-same-step": lambda r: subtractive(normal(r, 12, 10), 10, gain=0.9),
@@ -181,21 +235,40 @@ FLOAT: dict[str, Builder] = {
     "recurrent-subtract": two_populations,
     "recurrent-gain": self_inhibition,
     "no-reset": lambda r: sequence(10, nir.Linear(normal(r, 12, 10, mean=0)), li(12, 10), nir.Threshold(full(12, 1.0))),
-    "two-matrices": lambda r: sequence(10, nir.Affine(normal(r, 30, 10), normal(r, 30)), nir.Affine(normal(r, 12, 30) / 3, normal(r, 12)), lif(12, 10)),
-    "li-lif": lambda r: sequence(10, nir.Linear(normal(r, 12, 10)), nir.LI(DT * np.arange(2.0, 14), full(12, 1), full(12, 0)), lif(12, 10)),
-    "li-matrix-lif": lambda r: sequence(
-        10, nir.Linear(normal(r, 12, 10)), nir.LI(full(12, 7.3 * DT), full(12, 1), full(12, 0)), nir.Affine(normal(r, 12, 12) / 2, normal(r, 12)), lif(12, 10)
+    "two-matrices": lambda r: sequence(
+        10, nir.Affine(normal(r, 30, 10), normal(r, 30)), nir.Affine(normal(r, 12, 30) / 3, normal(r, 12)), lif(12, 10)
     ),
-    "li-li": lambda r: sequence(10, nir.Linear(normal(r, 12, 10)), li(12, 7.3), li(12, 3.3), nir.Threshold(full(12, 6.0))),
+    "li-lif": lambda r: sequence(
+        10, nir.Linear(normal(r, 12, 10)), nir.LI(DT * np.arange(2.0, 14), full(12, 1), full(12, 0)), lif(12, 10)
+    ),
+    "li-matrix-lif": lambda r: sequence(
+        10,
+        nir.Linear(normal(r, 12, 10)),
+        nir.LI(full(12, 7.3 * DT), full(12, 1), full(12, 0)),
+        nir.Affine(normal(r, 12, 12) / 2, normal(r, 12)),
+        lif(12, 10),
+    ),
+    "li-li": lambda r: sequence(
+        10, nir.Linear(normal(r, 12, 10)), li(12, 7.3), li(12, 3.3), nir.Threshold(full(12, 6.0))
+    ),
     "li-matrix-li-matrix-lif": lambda r: sequence(  # the last LI becomes a synapse, the first one stays
-        10, li(10, 8), nir.Linear(normal(r, 12, 10, mean=0)), li(12, 3.3), nir.Linear(normal(r, 12, 12, mean=0) / 9), lif(12, 10)
+        10,
+        li(10, 8),
+        nir.Linear(normal(r, 12, 10, mean=0)),
+        li(12, 3.3),
+        nir.Linear(normal(r, 12, 12, mean=0) / 9),
+        lif(12, 10),
     ),
     "cubali": readout(nir.CubaLI(full(3, 4 * DT), full(3, 10 * DT), full(3, 1.0), full(3, 0.1), full(3, 1.0))),
 }
 
 
 def spikes(graph: nir.NIRGraph | Graph, seed: int = 1, steps: int = STEPS) -> np.ndarray:
-    size = next(int(np.prod(n.array("shape"))) for n in as_graph(graph).nodes.values() if isinstance(n, Node) and n.type == "Input")
+    size = next(
+        int(np.prod(n.array("shape")))
+        for n in as_graph(graph).nodes.values()
+        if isinstance(n, Node) and n.type == "Input"
+    )
     return (np.random.default_rng(seed).random((steps, size)) < 0.4).astype(np.int64)
 
 
@@ -238,17 +311,26 @@ def test_the_integer_graph_is_a_nir_graph_of_the_same_meaning() -> None:
         meant, got = float_reference.run(integer, inputs), reference.run(lower(integer), inputs)
         for node, values in meant.values.items():
             error = np.abs(values.astype(np.float64) - got.values[node])
-            assert (error > 0).mean() < 0.01 if values.dtype == bool else error.max() < 0.02 * np.abs(values).max(), f"{name} {node}"
+            assert (error > 0).mean() < 0.01 if values.dtype == bool else error.max() < 0.02 * np.abs(values).max(), (
+                f"{name} {node}"
+            )
 
 
 def test_outputs_carry_their_scale() -> None:
     ones = np.ones(3)
-    for neuron in (nir.LI(10 * DT * ones, ones, 0.2 * ones), nir.CubaLI(4 * DT * ones, 10 * DT * ones, ones, 0.1 * ones, ones), nir.I(ones / DT)):
+    for neuron in (
+        nir.LI(10 * DT * ones, ones, 0.2 * ones),
+        nir.CubaLI(4 * DT * ones, 10 * DT * ones, ones, 0.1 * ones, ones),
+        nir.I(ones / DT),
+    ):
         graph = sequence(10, nir.Linear(normal(np.random.default_rng(4), 3, 10)), neuron)
         integer, done = quantize(graph, calibration=spikes(graph, 2))
         inputs, (scale,) = spikes(graph), done.outputs.values()
         (output,) = lower(integer).outputs
-        want, got = float_reference.run(as_graph(graph), inputs).values[output], reference.run(lower(integer), inputs).values[output]
+        want, got = (
+            float_reference.run(as_graph(graph), inputs).values[output],
+            reference.run(lower(integer), inputs).values[output],
+        )
         assert np.abs(got / scale - want).max() < 0.02 * np.abs(want).max()
 
 
@@ -258,7 +340,9 @@ def test_more_weight_bits_mean_fewer_differences() -> None:
         counts[bits] = 0
         for seed in range(4):
             graph = FLOAT["chain"](np.random.default_rng(seed))
-            counts[bits] += compare_quantization(graph, quantize(graph, weight_bits=bits)[0], spikes(graph, steps=100)).differences
+            counts[bits] += compare_quantization(
+                graph, quantize(graph, weight_bits=bits)[0], spikes(graph, steps=100)
+            ).differences
     assert counts[3] > counts[4] > counts[6] > counts[8], counts
 
 
@@ -268,20 +352,30 @@ def test_calibration_never_does_worse_on_its_own_inputs() -> None:
         graph = FLOAT["chain"](np.random.default_rng(seed))
         inputs = spikes(graph)
         plain = compare_quantization(graph, quantize(graph, weight_bits=4)[0], inputs).differences
-        calibrated = compare_quantization(graph, quantize(graph, weight_bits=4, calibration=inputs)[0], inputs).differences
+        calibrated = compare_quantization(
+            graph, quantize(graph, weight_bits=4, calibration=inputs)[0], inputs
+        ).differences
         gains.append(plain - calibrated)
     assert min(gains) >= 0 and sum(gains) > 0, gains
 
 
 def test_gains_fold_into_weights_and_average_pooling_into_scales() -> None:
     for name in ("scale-behind", "scale-front"):
-        assert "Scale" not in {n.type for n in quantize(FLOAT[name](np.random.default_rng(4)))[0].nodes.values() if isinstance(n, Node)}
-    types = {n.type for n in quantize(FLOAT["conv-average"](np.random.default_rng(4)))[0].nodes.values() if isinstance(n, Node)}
+        assert "Scale" not in {
+            n.type for n in quantize(FLOAT[name](np.random.default_rng(4)))[0].nodes.values() if isinstance(n, Node)
+        }
+    types = {
+        n.type
+        for n in quantize(FLOAT["conv-average"](np.random.default_rng(4)))[0].nodes.values()
+        if isinstance(n, Node)
+    }
     assert "SumPool2d" in types and "AvgPool2d" not in types
 
 
 def test_integer_graphs_pass_unchanged() -> None:
-    graph = as_graph(sequence(6, nir.Linear(np.random.default_rng(1).integers(-60, 100, (5, 6)).astype(np.float32)), lif(5, 8, 150)))
+    graph = as_graph(
+        sequence(6, nir.Linear(np.random.default_rng(1).integers(-60, 100, (5, 6)).astype(np.float32)), lif(5, 8, 150))
+    )
     integer, done = quantize(graph, weight_bits=4)
     assert integer is graph and done.unchanged and "not changed" in str(done)
 
@@ -294,8 +388,17 @@ def test_the_report_sees_a_changed_threshold_and_a_changed_weight() -> None:
     for name, parameter, change in (("lif", "v_threshold", 0.5), ("affine", "weight", -1)):
         node = integer.nodes[name]
         assert isinstance(node, Node)
-        mutant = replace(node, parameters={**node.parameters, parameter: np.rint(node.array(parameter) * change).astype(node.array(parameter).dtype)})
-        assert compare_quantization(graph, replace(integer, nodes={**integer.nodes, name: mutant}), inputs).differences > before + 20
+        mutant = replace(
+            node,
+            parameters={
+                **node.parameters,
+                parameter: np.rint(node.array(parameter) * change).astype(node.array(parameter).dtype),
+            },
+        )
+        assert (
+            compare_quantization(graph, replace(integer, nodes={**integer.nodes, name: mutant}), inputs).differences
+            > before + 20
+        )
 
 
 def test_reports_are_json_and_text() -> None:
@@ -326,7 +429,12 @@ REFUSED: dict[str, tuple[nir.NIRGraph, str]] = {
     "delay": (sequence(2, nir.Delay(full(2, 1.5 * DT)), nir.Linear(W), lif(2, 10)), "whole number of steps"),
     "wide-stack": (
         connected(
-            {"a": nir.Linear(np.ones((300, 200)) / 3), "b": nir.Linear(np.ones((2, 300)) / 7 + W[:, :1]), "m": lif(300, 10), "n": lif(2, 10)},
+            {
+                "a": nir.Linear(np.ones((300, 200)) / 3),
+                "b": nir.Linear(np.ones((2, 300)) / 7 + W[:, :1]),
+                "m": lif(300, 10),
+                "n": lif(2, 10),
+            },
             200,
             2,
             "in a",
@@ -432,12 +540,16 @@ def test_a_reset_takes_off_exactly_its_threshold() -> None:
     integer, _ = quantize(subtractive(normal(np.random.default_rng(4), 12, 10), 10))
     reset, threshold = integer.nodes["reset"], integer.nodes["s"]
     assert isinstance(reset, Node) and isinstance(threshold, Node)
-    assert (-64 * reset.array("scale") == threshold.array("threshold") - 0.5).all() and np.abs(reset.array("scale")).min() > 127
+    assert (-64 * reset.array("scale") == threshold.array("threshold") - 0.5).all() and np.abs(
+        reset.array("scale")
+    ).min() > 127
 
 
 def test_gains_beyond_eight_bits_are_worth_their_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     def differences() -> int:
-        graphs = [subtractive(normal(np.random.default_rng(seed), 40, 30, deviation=0.1, mean=0.02), 10) for seed in range(4)]
+        graphs = [
+            subtractive(normal(np.random.default_rng(seed), 40, 30, deviation=0.1, mean=0.02), 10) for seed in range(4)
+        ]
         return sum(compare_quantization(g, quantize(g)[0], spikes(g, steps=100)).differences for g in graphs)
 
     wide = differences()
@@ -456,7 +568,17 @@ def test_gains_become_shifted_digits() -> None:
         lower(sequence(2, nir.Scale(np.array([131072, 0])), lif(2, 8, 9)))
 
 
-LOOPS = ("subtract", "subtract-same-step", "subtract-if", "synaptic", "recurrent-subtract", "recurrent-gain", "no-reset", "li-matrix-lif", "li-li")
+LOOPS = (
+    "subtract",
+    "subtract-same-step",
+    "subtract-if",
+    "synaptic",
+    "recurrent-subtract",
+    "recurrent-gain",
+    "no-reset",
+    "li-matrix-lif",
+    "li-li",
+)
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -470,7 +592,10 @@ def test_backends_agree(name: str) -> None:
     if name == "recurrent-gain":  # a loop through one LIF population, with three synapses
         assert stock.exact, stock
     else:
-        assert stock.error.startswith("LossyConversionError: stock Loihi 2 processes") and "the backend 'lava'" in stock.error
+        assert (
+            stock.error.startswith("LossyConversionError: stock Loihi 2 processes")
+            and "the backend 'lava'" in stock.error
+        )
 
 
 def test_integrators_are_bounded_by_their_fixed_points() -> None:
@@ -481,7 +606,11 @@ def test_integrators_are_bounded_by_their_fixed_points() -> None:
         decays = [np.maximum(rng.integers(1, 4097, n), 40).astype(np.int32) for _ in range(2)]
         weight = (rng.integers(20, 128, n) * rng.choice([-1, 1], n)).astype(np.int8)
         zeros, bias = np.zeros(n, np.int32), rng.integers(-500, 500, n).astype(np.int32)
-        ops = (Input("x", 1), Linear("a", "x", weight[:, None], zeros, zeros.astype(np.uint8)), Lif("v", "a", decays[0], decays[1], None, bias))
+        ops = (
+            Input("x", 1),
+            Linear("a", "x", weight[:, None], zeros, zeros.astype(np.uint8)),
+            Lif("v", "a", decays[0], decays[1], None, bias),
+        )
         program = Program(ops, ("v",), DEFAULT_WIDTHS)
         values = reference.run(program, np.ones((1500, 1), np.int64)).values["v"]
         low, high = program.signals["v"].low, program.signals["v"].high
@@ -501,9 +630,16 @@ def test_rewrites_keep_the_meaning(name: str) -> None:
 
 def test_matrices_merge_only_where_nothing_else_reads_the_first() -> None:
     rng = np.random.default_rng(2)
-    nodes = {"a": nir.Linear(normal(rng, 12, 10)), "b": nir.Linear(normal(rng, 12, 12)), "m": lif(12, 10), "n": lif(12, 10)}
+    nodes = {
+        "a": nir.Linear(normal(rng, 12, 10)),
+        "b": nir.Linear(normal(rng, 12, 12)),
+        "m": lif(12, 10),
+        "n": lif(12, 10),
+    }
     assert {"a", "b"} <= set(quantize(connected(nodes, 10, 12, "in a", "a b", "a m", "b n", "n out"))[0].nodes)
-    integer, _ = quantize(connected({k: v for k, v in nodes.items() if k != "m"}, 10, 12, "in a", "a b", "b n", "n out"))
+    integer, _ = quantize(
+        connected({k: v for k, v in nodes.items() if k != "m"}, 10, 12, "in a", "a b", "b n", "n out")
+    )
     assert set(integer.nodes) == {"in", "b", "n", "out"}
 
 
@@ -514,7 +650,12 @@ def test_digits_classifier_keeps_its_accuracy(reset: str, one_thread: None) -> N
     weights = benchmark.train(data, reset)
     graph = benchmark.network(weights, benchmark.BETAS, reset)
     for x in data.tests[:20]:
-        assert np.array_equal(float_reference.run(graph, x).values[benchmark.LAST], benchmark.snntorch_spikes(weights, reset, x))
-    accuracy = [data.accuracy(run) for run in (lambda x: float_reference.run(graph, x), benchmark.integer_run(quantize(graph)[0]))]
+        assert np.array_equal(
+            float_reference.run(graph, x).values[benchmark.LAST], benchmark.snntorch_spikes(weights, reset, x)
+        )
+    accuracy = [
+        data.accuracy(run)
+        for run in (lambda x: float_reference.run(graph, x), benchmark.integer_run(quantize(graph)[0]))
+    ]
     assert accuracy[0] > 0.93, "the classifier must have learned"
     assert accuracy[1] >= accuracy[0] - 0.005, accuracy

@@ -48,7 +48,9 @@ def every_width(seed: int) -> Program:
         Sum("mixed", ("four_bits", "recurrent", "four_bits"), rng.integers(-50, 50, 64)),
         count("loop", "mixed", 64, 40, 31, True),
         linear("wide", "loop", 17, 64, -128, 127),
-        Linear("large", "wide", rng.integers(-2, 2, (3, 17)).astype(np.int8), np.array([-5, 0, 5]), np.array([3, 3, 2])),
+        Linear(
+            "large", "wide", rng.integers(-2, 2, (3, 17)).astype(np.int8), np.array([-5, 0, 5]), np.array([3, 3, 2])
+        ),
         Integrate("leak", "large", np.array([0, 192, 128]), 0),
         Integrate("slow", "loop", 256 - 2 ** rng.integers(0, 9, 64), 7),
         Gate("half", "one", "slow"),
@@ -65,7 +67,9 @@ def graded(program: Program, seed: int, steps: int = 24) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_programs_are_exact(assert_exact: Callable[..., Trace], random_program: Callable[..., Program], tokens: np.ndarray, seed: int) -> None:
+def test_random_programs_are_exact(
+    assert_exact: Callable[..., Trace], random_program: Callable[..., Program], tokens: np.ndarray, seed: int
+) -> None:
     program = random_program(seed, layers=1 + seed % 3, width=8 + 9 * (seed % 2), levels=1 + seed)
     assert_exact(program, reference.one_hot(tokens, 16))
 
@@ -112,7 +116,13 @@ def test_sums_of_any_number_of_spikes_are_exact(assert_exact: Callable[..., Trac
 
 
 def test_decay_by_shift_and_subtraction_is_the_definition() -> None:
-    s = np.concatenate([np.arange(-3000, 3000), [-(2**31), 2**31 - 1, -(2**31) + 1], np.random.default_rng(1).integers(-(2**31), 2**31, 5000)])
+    s = np.concatenate(
+        [
+            np.arange(-3000, 3000),
+            [-(2**31), 2**31 - 1, -(2**31) + 1],
+            np.random.default_rng(1).integers(-(2**31), 2**31, 5000),
+        ]
+    )
     for j in range(9):
         k = 8 - j
         assert (((s * (256 - 2**j)) >> 8) == s - (s >> k) - ((s & ((1 << k) - 1)) != 0)).all()
@@ -151,14 +161,18 @@ def test_counters_are_the_rows_and_additions_of_the_spikes() -> None:
         if isinstance(op, Linear) and op.source in trace.values:
             counts = np.abs(trace.values[op.source])
             bits = sum(int((counts >> b & 1).sum()) for b in range(16))
-            assert executable.counters[op.name] == hls.SynapticEvents(int((counts > 0).sum()), bits * op.weight.shape[0])
+            assert executable.counters[op.name] == hls.SynapticEvents(
+                int((counts > 0).sum()), bits * op.weight.shape[0]
+            )
     assert set(executable.counters) == {op.name for op in program.ops if isinstance(op, Linear)}
     executable.run(np.zeros_like(inputs))
     assert executable.counters["ternary"] == hls.SynapticEvents(0, 0)
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 24, 25])
-def test_a_run_may_be_divided_into_requests(assert_exact: Callable[..., Trace], monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+def test_a_run_may_be_divided_into_requests(
+    assert_exact: Callable[..., Trace], monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
     program = every_width(4)
     inputs = graded(program, 4)
     executable = hls.backend.compile(program)
@@ -198,7 +212,11 @@ def test_engine_killed_in_the_middle_of_a_session(random_program: Callable[..., 
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Program, np.ndarray, Path]]:
     program = every_width(21)
     inputs = graded(program, 21)
-    yield program, inputs, hls.build_vitis(program, inputs, reference.run(program, inputs), tmp_path_factory.mktemp("vitis") / "project")
+    yield (
+        program,
+        inputs,
+        hls.build_vitis(program, inputs, reference.run(program, inputs), tmp_path_factory.mktemp("vitis") / "project"),
+    )
 
 
 def test_project_builds_and_passes_as_it_stands(project: tuple[Program, np.ndarray, Path]) -> None:
@@ -208,7 +226,12 @@ def test_project_builds_and_passes_as_it_stands(project: tuple[Program, np.ndarr
     assert f"PASS: 24 steps, {len(project[0].traced)} nodes, 0 differences" in done.stdout
     tcl = (folder / "run_hls.tcl").read_text()
     assert "set_part {xcvc1902-vsva2197-2MP-e-S}" in tcl and "create_clock -period 4.0" in tcl
-    assert re.findall(r"^(?:csim|csynth|cosim|export)_design", tcl, re.MULTILINE) == ["csim_design", "csynth_design", "cosim_design", "export_design"]
+    assert re.findall(r"^(?:csim|csynth|cosim|export)_design", tcl, re.MULTILINE) == [
+        "csim_design",
+        "csynth_design",
+        "cosim_design",
+        "export_design",
+    ]
     named = re.findall(r"add_files (?:-tb )?(\S+)", tcl)
     assert all((folder / name).is_file() for name in named) and len(named) == 4
 
@@ -222,11 +245,15 @@ def test_project_is_free_of_warnings_and_undefined_behaviour(
         pytest.skip(f"{compiler} is not installed")
     sources = [str(project[2] / "hls" / name) for name in ("top.cpp", "testbench.cpp")]
     subprocess.run([compiler, *flags, *STRICT, *sources, "-o", str(tmp_path / "bench")], check=True, timeout=120)
-    done = subprocess.run([tmp_path / "bench", "image.bin", "vectors.bin"], cwd=project[2], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [tmp_path / "bench", "image.bin", "vectors.bin"], cwd=project[2], capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("PASS")
 
 
-def test_project_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_program: Callable[..., Program]) -> None:
+def test_project_folder_appears_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_program: Callable[..., Program]
+) -> None:
     program, inputs = random_program(0), reference.one_hot([1, 2], 16)
     trace = reference.run(program, inputs)
     (tmp_path / "full").mkdir()
@@ -247,7 +274,13 @@ def test_project_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch:
 
 
 def test_project_memories_grow_with_the_program(tmp_path: Path) -> None:
-    program = Program((Input("input", 70_000), Linear("linear", "input", np.ones((1, 70_000), np.int8), np.zeros(1, int), np.zeros(1, int))), ("linear",))
+    program = Program(
+        (
+            Input("input", 70_000),
+            Linear("linear", "input", np.ones((1, 70_000), np.int8), np.zeros(1, int), np.zeros(1, int)),
+        ),
+        ("linear",),
+    )
     inputs = reference.one_hot([69_999], 70_000)
     folder = hls.build_vitis(program, inputs, reference.run(program, inputs), tmp_path / "project")
     assert "-DNSLLM_SIGNAL_WORDS=131072 -DNSLLM_STATE_WORDS=65536" in (folder / "Makefile").read_text()
@@ -257,7 +290,17 @@ def test_project_memories_grow_with_the_program(tmp_path: Path) -> None:
 
 Edit = tuple[int, int]  # image address, new word
 Mutant = tuple[Program, Edit]
-FIELD = {"flags": 1, "source": 4, "second": 5, "source_size": 6, "constants": 7, "more": 8, "weights": 9, "stride": 10, "parameter": 11}
+FIELD = {
+    "flags": 1,
+    "source": 4,
+    "second": 5,
+    "source_size": 6,
+    "constants": 7,
+    "more": 8,
+    "weights": 9,
+    "stride": 10,
+    "parameter": 11,
+}
 
 
 class Mutator:
@@ -275,7 +318,9 @@ class Mutator:
     def field(self, name: str, key: str) -> int:
         return int(self.words[self.at[name] + FIELD[key]])
 
-    def constant(self, kind: type[Op], field: str, section: str, change: Callable[[int], int], stored: Callable[[int], int] = int) -> Iterator[Mutant]:
+    def constant(
+        self, kind: type[Op], field: str, section: str, change: Callable[[int], int], stored: Callable[[int], int] = int
+    ) -> Iterator[Mutant]:
         for op in (o for o in self.program.ops if isinstance(o, kind)):
             same = self.field(op.name, "flags") & 1 << FIELD[section] - 4  # one value in the descriptor
             for i, old in enumerate(getattr(op, field)[: 1 if same else None]):
@@ -294,7 +339,10 @@ class Mutator:
                 weight = op.weight.copy()
                 weight[o, i] = -1 - weight[o, i]  # all four bits flip
                 address = self.field(op.name, "weights") + i * self.field(op.name, "stride") + o // 32 * 4 + o % 16 // 4
-                yield self.replaced(op, weight=weight), (address, int(self.words[address]) ^ 15 << 8 * (o % 4) + 4 * (o // 16 % 2))
+                yield (
+                    self.replaced(op, weight=weight),
+                    (address, int(self.words[address]) ^ 15 << 8 * (o % 4) + 4 * (o // 16 % 2)),
+                )
 
     def scalar(self, name: str, field: str, key: str, new: object, word: int) -> Iterator[Mutant]:
         op = next(o for o in self.program.ops if o.name == name)
@@ -309,7 +357,13 @@ class Mutator:
             "bias": lambda: self.constant(Linear, "bias", "constants", lambda v: v - 1),
             "sum bias": lambda: self.constant(Sum, "bias", "constants", lambda v: v + 3),
             "delay": lambda: self.constant(Delay, "steps", "constants", lambda v: v - 1 if v > 1 else v + 1),
-            "decay": lambda: self.constant(Integrate, "decay", "constants", lambda v: 256 - max(1, (256 - v) >> 1), lambda v: 9 - (256 - v).bit_length()),
+            "decay": lambda: self.constant(
+                Integrate,
+                "decay",
+                "constants",
+                lambda v: 256 - max(1, (256 - v) >> 1),
+                lambda v: 9 - (256 - v).bit_length(),
+            ),
             "levels": lambda: self.scalar("ternary_spikes", "levels", "parameter", 2, 2),
             "sign": lambda: self.scalar("ternary_spikes", "signed", "flags", False, 0),
             "fraction bits": lambda: self.scalar("slow", "fraction_bits", "parameter", 6, 6),
@@ -319,7 +373,20 @@ class Mutator:
         return table[kind]()
 
 
-KINDS = ["weight", "threshold", "shift", "bias", "sum bias", "delay", "decay", "levels", "sign", "fraction bits", "swapped edge", "other source"]
+KINDS = [
+    "weight",
+    "threshold",
+    "shift",
+    "bias",
+    "sum bias",
+    "delay",
+    "decay",
+    "levels",
+    "sign",
+    "fraction bits",
+    "swapped edge",
+    "other source",
+]
 
 
 @pytest.fixture(scope="module")
@@ -329,18 +396,25 @@ def bench(project: tuple[Program, np.ndarray, Path]) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mutants_of_the_image_are_caught_and_named(project: tuple[Program, np.ndarray, Path], bench: Path, tmp_path: Path, kind: str) -> None:
+def test_mutants_of_the_image_are_caught_and_named(
+    project: tuple[Program, np.ndarray, Path], bench: Path, tmp_path: Path, kind: str
+) -> None:
     program, inputs, folder = project
     mutator = Mutator(program)
     want = reference.run(program, inputs)
-    found = ((first_difference(compare(want, reference.run(mutant, inputs))), edit) for mutant, edit in mutator.candidates(kind))
+    found = (
+        (first_difference(compare(want, reference.run(mutant, inputs))), edit)
+        for mutant, edit in mutator.candidates(kind)
+    )
     first, (address, word) = next((d, e) for d, e in found if d is not None)
     words = mutator.words
     assert words[address] != word
     words[address] = word
     words[3] = zlib.crc32(words[4:].tobytes(), zlib.crc32(words[:3].tobytes()))
     (tmp_path / "image.bin").write_bytes(words.tobytes())
-    done = subprocess.run([bench, tmp_path / "image.bin", folder / "vectors.bin"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [bench, tmp_path / "image.bin", folder / "vectors.bin"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 1 and done.stdout.splitlines()[0] == f"FAIL: {first}"
 
 
@@ -358,29 +432,42 @@ def test_mutants_of_the_image_are_caught_and_named(project: tuple[Program, np.nd
     ],
     ids=["compare", "delay off by one", "swapped gate", "rounding", "sign", "sign bias", "no shift", "no delay"],
 )
-def test_mutants_of_the_engine_are_caught(project: tuple[Program, np.ndarray, Path], tmp_path: Path, name: str, old: str, new: str, node: str) -> None:
+def test_mutants_of_the_engine_are_caught(
+    project: tuple[Program, np.ndarray, Path], tmp_path: Path, name: str, old: str, new: str, node: str
+) -> None:
     folder = tmp_path / "project"
     shutil.copytree(project[2], folder, ignore=shutil.ignore_patterns("build"))
     source = folder / "hls" / name
     text = source.read_text()
     assert text.count(old) == 1
     source.write_text(text.replace(old, new))
-    done = subprocess.run(["make", "-C", str(folder), "CXXFLAGS=-std=c++17 -O0"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        ["make", "-C", str(folder), "CXXFLAGS=-std=c++17 -O0"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 2 and f"FAIL: node '{node}', step " in done.stdout
 
 
-def test_a_changed_golden_vector_is_named(project: tuple[Program, np.ndarray, Path], bench: Path, tmp_path: Path) -> None:
+def test_a_changed_golden_vector_is_named(
+    project: tuple[Program, np.ndarray, Path], bench: Path, tmp_path: Path
+) -> None:
     program, inputs, folder = project
     trace = reference.run(program, inputs)
     trace.values["loop"][7, 5] += 1
     (tmp_path / "vectors.bin").write_bytes(images.pack_vectors(program, inputs, trace))
-    done = subprocess.run([bench, folder / "image.bin", tmp_path / "vectors.bin"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [bench, folder / "image.bin", tmp_path / "vectors.bin"], capture_output=True, text=True, timeout=60
+    )
     value = int(trace.values["loop"][7, 5])
-    assert done.stdout == f"FAIL: node 'loop', step 7, neuron 5: expected {value}, got {value - 1}\nFAIL: 1 differences in 24 steps\n"
+    assert (
+        done.stdout
+        == f"FAIL: node 'loop', step 7, neuron 5: expected {value}, got {value - 1}\nFAIL: 1 differences in 24 steps\n"
+    )
     assert done.returncode == 1
 
 
-def test_damaged_files_are_refused_by_the_test_bench(project: tuple[Program, np.ndarray, Path], bench: Path, tmp_path: Path) -> None:
+def test_damaged_files_are_refused_by_the_test_bench(
+    project: tuple[Program, np.ndarray, Path], bench: Path, tmp_path: Path
+) -> None:
     folder = project[2]
     for name, damage, text in [
         ("image.bin", lambda b: b[:-4], "status 3, the image is truncated"),
@@ -392,5 +479,7 @@ def test_damaged_files_are_refused_by_the_test_bench(project: tuple[Program, np.
         files = {"image.bin": folder / "image.bin", "vectors.bin": folder / "vectors.bin"}
         (tmp_path / name).write_bytes(damage(files[name].read_bytes()))
         files[name] = tmp_path / name
-        done = subprocess.run([bench, files["image.bin"], files["vectors.bin"]], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [bench, files["image.bin"], files["vectors.bin"]], capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 2 and done.stdout == "" and text in done.stderr

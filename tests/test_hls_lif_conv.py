@@ -63,7 +63,15 @@ def test_serial_multiplier_is_the_product_rounded_toward_zero(tmp_path: Path) ->
     pairs = [(s, f) for s in states for f in factors]
     pairs += [(0, 0)] * (-len(pairs) % 16)
     (tmp_path / "leak.cpp").write_text(LEAK_DRIVER)
-    command = ["g++", *SANITIZED, *STRICT, f"-I{toolchain.SOURCES}", str(tmp_path / "leak.cpp"), "-o", str(tmp_path / "leak")]
+    command = [
+        "g++",
+        *SANITIZED,
+        *STRICT,
+        f"-I{toolchain.SOURCES}",
+        str(tmp_path / "leak.cpp"),
+        "-o",
+        str(tmp_path / "leak"),
+    ]
     subprocess.run(command, check=True, timeout=120)
     request = np.array(pairs, np.int64).reshape(-1, 16, 2).transpose(0, 2, 1).astype(np.uint32)
     done = subprocess.run([tmp_path / "leak"], input=request.tobytes(), capture_output=True, check=True, timeout=60)
@@ -115,11 +123,24 @@ def recurrent(seed: int) -> Program:
             Input("input", 20, 2),
             Delay("back", "lif", rng.integers(1, 4, size)),
             Linear("forward", "input", rng.integers(-20, 60, (size, 20)).astype(np.int8), zeros(size), zeros(size)),
-            Linear("loop", "back", rng.integers(-30, 25, (size, size)).astype(np.int8), rng.integers(-3, 4, size), rng.integers(0, 2, size)),
+            Linear(
+                "loop",
+                "back",
+                rng.integers(-30, 25, (size, size)).astype(np.int8),
+                rng.integers(-3, 4, size),
+                rng.integers(0, 2, size),
+            ),
             Sum("sum", ("forward", "loop"), zeros(size)),
             Lif("lif", "sum", np.full(size, 4096), decay, rng.integers(200, 400, size), rng.integers(-500, 500, size)),
             Linear("read", "lif", rng.integers(-128, 128, (5, size)).astype(np.int8), zeros(5), zeros(5)),
-            Lif("out", "read", np.array([4096, 700, 4095, 2048, 900]), np.array([410, 0, 4096, 1, 4095]), None, np.arange(-2, 3) * 9),
+            Lif(
+                "out",
+                "read",
+                np.array([4096, 700, 4095, 2048, 900]),
+                np.array([410, 0, 4096, 1, 4095]),
+                None,
+                np.arange(-2, 3) * 9,
+            ),
         ),
         ("out",),
     )
@@ -145,10 +166,22 @@ GEOMETRIES: dict[str, dict[str, tuple]] = {  # type: ignore[type-arg]
     "stride": {"weight": (4, 2, 3, 2), "image": (2, 9, 8), "stride": (2, 3), "padding": (1, 0)},
     "stride beyond the kernel": {"weight": (2, 1, 2, 1), "image": (1, 11, 7), "stride": (5, 3)},
     "dilation": {"weight": (6, 2, 3, 3), "image": (2, 9, 10), "dilation": (2, 3), "padding": (2, 3)},
-    "stride and dilation": {"weight": (3, 2, 3, 4), "image": (2, 12, 20), "stride": (2, 4), "dilation": (3, 6), "padding": (3, 7)},
+    "stride and dilation": {
+        "weight": (3, 2, 3, 4),
+        "image": (2, 12, 20),
+        "stride": (2, 4),
+        "dilation": (3, 6),
+        "padding": (3, 7),
+    },
     "padding beyond the kernel": {"weight": (3, 1, 2, 2), "image": (1, 3, 4), "padding": (4, 3), "stride": (1, 2)},
     "groups": {"weight": (12, 2, 3, 3), "image": (6, 5, 6), "groups": (3,)},
-    "one dimension": {"weight": (9, 3, 1, 5), "image": (3, 1, 40), "stride": (1, 2), "padding": (0, 2), "dilation": (1, 2)},
+    "one dimension": {
+        "weight": (9, 3, 1, 5),
+        "image": (3, 1, 40),
+        "stride": (1, 2),
+        "padding": (0, 2),
+        "dilation": (1, 2),
+    },
     "one neuron": {"weight": (1, 1, 1, 1), "image": (1, 1, 1)},
     "whole image": {"weight": (33, 4, 5, 6), "image": (4, 5, 6)},
     "depthwise": {"weight": (8, 1, 3, 3), "image": (8, 6, 6), "groups": (8,), "padding": (1, 1)},
@@ -157,10 +190,24 @@ GEOMETRIES: dict[str, dict[str, tuple]] = {  # type: ignore[type-arg]
 
 def conv(name: str, source: str, rng: np.random.Generator, low: int, high: int, **geometry: tuple) -> Conv2d:  # type: ignore[type-arg]
     shape = geometry["weight"]
-    pair = {key: geometry.get(key, default) for key, default in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1)))}
+    pair = {
+        key: geometry.get(key, default)
+        for key, default in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1)))
+    }
     weight = rng.integers(low, high + 1, shape).astype(np.int8)
     bias, shift = rng.integers(-9, 10, shape[0]), rng.integers(0, 4, shape[0])
-    return Conv2d(name, source, weight, bias, shift, geometry["image"], pair["stride"], pair["padding"], pair["dilation"], geometry.get("groups", (1,))[0])
+    return Conv2d(
+        name,
+        source,
+        weight,
+        bias,
+        shift,
+        geometry["image"],
+        pair["stride"],
+        pair["padding"],
+        pair["dilation"],
+        geometry.get("groups", (1,))[0],
+    )
 
 
 def conv_program(seed: int, low: int, high: int, levels: int, signed: bool, **geometry: tuple) -> Program:  # type: ignore[type-arg]
@@ -193,8 +240,14 @@ def events_and_additions(op: Conv2d, source: np.ndarray) -> hls.SynapticEvents:
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-@pytest.mark.parametrize(("low", "high", "levels", "signed"), [(-1, 1, 1, False), (-8, 7, 5, True), (-128, 127, 9, True)], ids=["2 bits", "4 bits", "8 bits"])
-def test_convolutions_are_exact_and_count_their_work(assert_exact: Callable[..., Trace], name: str, low: int, high: int, levels: int, signed: bool) -> None:
+@pytest.mark.parametrize(
+    ("low", "high", "levels", "signed"),
+    [(-1, 1, 1, False), (-8, 7, 5, True), (-128, 127, 9, True)],
+    ids=["2 bits", "4 bits", "8 bits"],
+)
+def test_convolutions_are_exact_and_count_their_work(
+    assert_exact: Callable[..., Trace], name: str, low: int, high: int, levels: int, signed: bool
+) -> None:
     program = conv_program(1, low, high, levels, signed, **GEOMETRIES[name])
     executable = hls.backend.compile(program)
     inputs = counts(program, 2, 8)
@@ -213,14 +266,20 @@ def test_random_convolutions_are_exact(assert_exact: Callable[..., Trace], seed:
     kernel = rng.integers(1, 5, 2)
     dilation, stride, padding = rng.integers(1, 4, 2), rng.integers(1, 5, 2), rng.integers(0, 5, 2)
     size = np.maximum((kernel - 1) * dilation + 1 - 2 * padding, 1) + rng.integers(0, 7, 2)
-    geometry = {"image": (groups * per_group, *size), "weight": (groups * outputs, per_group, *kernel), "groups": (groups,)}
+    geometry = {
+        "image": (groups * per_group, *size),
+        "weight": (groups * outputs, per_group, *kernel),
+        "groups": (groups,),
+    }
     pairs = {"stride": stride, "padding": padding, "dilation": dilation}
     program = conv_program(seed, -7, 7, 3, True, **{k: tuple(map(int, v)) for k, v in (geometry | pairs).items()})
     assert_exact(program, counts(program, seed, 6))
 
 
 def test_sum_pooling_is_exact(assert_exact: Callable[..., Trace]) -> None:
-    pool = Conv2d("pool", "input", np.ones((20, 1, 2, 3), np.int8), zeros(20), zeros(20), (20, 6, 9), (2, 3), (0, 0), (1, 1), 20)
+    pool = Conv2d(
+        "pool", "input", np.ones((20, 1, 2, 3), np.int8), zeros(20), zeros(20), (20, 6, 9), (2, 3), (0, 0), (1, 1), 20
+    )
     program = Program((Input("input", 20 * 54, 2), pool), ("pool",))
     inputs = counts(program, 3)
     pooled = assert_exact(program, inputs).values["pool"]
@@ -233,16 +292,36 @@ def network(seed: int) -> Program:
 
     def lif(name: str, source: str, size: int, threshold: int | None) -> Lif:
         current, voltage = np.where(rng.random(size) < 0.5, 4096, 1500), rng.choice([0, 1, 410, 4095, 4096], size)
-        return Lif(name, source, current, voltage, None if threshold is None else rng.integers(0, threshold, size), 64 * rng.integers(-5, 6, size))
+        return Lif(
+            name,
+            source,
+            current,
+            voltage,
+            None if threshold is None else rng.integers(0, threshold, size),
+            64 * rng.integers(-5, 6, size),
+        )
 
     ops: tuple[Op, ...] = (
         Input("input", 2 * 8 * 9, 3),
         Delay("back", "hidden", rng.integers(1, 3, 30)),
         conv("conv1", "input", rng, -8, 7, weight=(6, 2, 3, 3), image=(2, 8, 9), padding=(1, 1)),
         lif("lif1", "conv1", 6 * 72, 60),
-        conv("conv2", "lif1", rng, -128, 127, weight=(8, 3, 3, 3), image=(6, 8, 9), padding=(1, 1), stride=(2, 1), groups=(2,)),
+        conv(
+            "conv2",
+            "lif1",
+            rng,
+            -128,
+            127,
+            weight=(8, 3, 3, 3),
+            image=(6, 8, 9),
+            padding=(1, 1),
+            stride=(2, 1),
+            groups=(2,),
+        ),
         lif("lif2", "conv2", 8 * 4 * 9, 800),
-        Conv2d("pool", "lif2", np.ones((8, 1, 2, 3), np.int8), zeros(8), zeros(8), (8, 4, 9), (2, 3), (0, 0), (1, 1), 8),
+        Conv2d(
+            "pool", "lif2", np.ones((8, 1, 2, 3), np.int8), zeros(8), zeros(8), (8, 4, 9), (2, 3), (0, 0), (1, 1), 8
+        ),
         Linear("dense", "pool", rng.integers(-5, 9, (30, 48)).astype(np.int8), zeros(30), zeros(30)),
         Linear("loop", "back", rng.integers(-20, 21, (30, 30)).astype(np.int8), zeros(30), zeros(30)),
         Sum("sum", ("dense", "loop"), zeros(30)),
@@ -260,7 +339,11 @@ def test_networks_are_exact(assert_exact: Callable[..., Trace], seed: int) -> No
     assert all(0.02 < trace.values[name].mean() < 0.9 for name in ("lif1", "lif2", "hidden"))
 
 
-@pytest.mark.parametrize("depths", [toolchain.Depths(lanes=32, queue_words=3), toolchain.Depths(lanes=64, queue_words=50)], ids=["32 lanes", "64 lanes"])
+@pytest.mark.parametrize(
+    "depths",
+    [toolchain.Depths(lanes=32, queue_words=3), toolchain.Depths(lanes=64, queue_words=50)],
+    ids=["32 lanes", "64 lanes"],
+)
 def test_other_build_sizes_give_the_same_spikes(assert_exact: Callable[..., Trace], depths: toolchain.Depths) -> None:
     program = network(5)
     executable = hls.Executable(program, images.pack_image(program), toolchain.build_engine(depths, ("-O1",)))
@@ -297,8 +380,13 @@ def test_kernel_blocks_unpack_to_the_weights() -> None:
 
 
 def test_geometry_beyond_the_engine_is_refused() -> None:
-    op = Conv2d("far", "input", np.ones((1, 1, 1, 1), np.int8), zeros(1), zeros(1), (1, 1, 1), (1 << 25, 1), (0, 0), (1, 1), 1)
-    with pytest.raises(LossyConversionError, match=r"Conv2d 'far': the spike engine takes strides, paddings and dilations of at most 16777216, found 33554432"):
+    op = Conv2d(
+        "far", "input", np.ones((1, 1, 1, 1), np.int8), zeros(1), zeros(1), (1, 1, 1), (1 << 25, 1), (0, 0), (1, 1), 1
+    )
+    with pytest.raises(
+        LossyConversionError,
+        match=r"Conv2d 'far': the spike engine takes strides, paddings and dilations of at most 16777216, found 33554432",
+    ):
         images.pack_image(Program((Input("input", 1), op), ("far",)))
 
 
@@ -309,7 +397,19 @@ def engine() -> Iterator[EngineProcess]:
         yield process
 
 
-FLAGS, SIZE, SOURCE, SECOND, SOURCE_SIZE, CONSTANTS, MORE, WEIGHTS, STRIDE, PARAMETER, STATE = 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12
+FLAGS, SIZE, SOURCE, SECOND, SOURCE_SIZE, CONSTANTS, MORE, WEIGHTS, STRIDE, PARAMETER, STATE = (
+    1,
+    2,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+    12,
+)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +440,9 @@ def test_wrong_descriptors_are_refused(engine: EngineProcess, name: str, word: i
     program = network(0)
     words = words_of(images.pack_image(program))
     words[descriptor(program, name) + word] = value
-    with pytest.raises(BackendError, match=rf"status 12\): op descriptor {[op.name for op in program.ops].index(name)}: it is invalid"):
+    with pytest.raises(
+        BackendError, match=rf"status 12\): op descriptor {[op.name for op in program.ops].index(name)}: it is invalid"
+    ):
         engine.load(sealed(words))
 
 
@@ -354,10 +456,15 @@ def consistent(geometry: list[int], op: Conv2d, stride: int) -> bool:
         span = size + 2 * padding - dilation * (kernel - 1) - 1
         if span < 0 or out != span // step + 1:
             return False
-    same = channels * height * width == np.prod(op.input_shape) and outputs * out_height * out_width == np.prod(op.output_shape)
+    same = channels * height * width == np.prod(op.input_shape) and outputs * out_height * out_width == np.prod(
+        op.output_shape
+    )
     if not same or min(group_channels, group_outputs) < 1 or channels % group_channels or outputs % group_outputs:
         return False
-    return channels // group_channels == outputs // group_outputs and kernel_height * kernel_width * 4 * -(-group_outputs // 16) <= stride
+    return (
+        channels // group_channels == outputs // group_outputs
+        and kernel_height * kernel_width * 4 * -(-group_outputs // 16) <= stride
+    )
 
 
 def test_a_geometry_is_refused_unless_it_is_consistent(engine: EngineProcess) -> None:
@@ -409,7 +516,10 @@ def test_constants_out_of_range_are_refused(engine: EngineProcess, name: str, se
     program = network(0)
     words = words_of(images.pack_image(program))
     words[words[descriptor(program, name) + section] + 1] = value
-    with pytest.raises(BackendError, match=r"status 13\): op descriptor \d+: it has a step, threshold, shift, decay or delay out of range"):
+    with pytest.raises(
+        BackendError,
+        match=r"status 13\): op descriptor \d+: it has a step, threshold, shift, decay or delay out of range",
+    ):
         engine.load(sealed(words))
 
 
@@ -417,14 +527,25 @@ def test_random_changes_are_refused_or_run_without_leaving_a_memory(engine: Engi
     program = network(1)
     original, rng = words_of(images.pack_image(program)), np.random.default_rng(3)
     rows = counts(program, 1, 2).astype(int)
-    places = [descriptor(program, name) + word for name in ("conv1", "conv2", "pool", "lif1", "out") for word in range(16)]
-    places += [int(original[descriptor(program, name) + SECOND]) + word for name in ("conv1", "conv2", "pool") for word in range(16)]
+    places = [
+        descriptor(program, name) + word for name in ("conv1", "conv2", "pool", "lif1", "out") for word in range(16)
+    ]
+    places += [
+        int(original[descriptor(program, name) + SECOND]) + word
+        for name in ("conv1", "conv2", "pool")
+        for word in range(16)
+    ]
     refused = 0
     for _ in range(300):
         words = original.copy()
         at = int(rng.choice(places)) if rng.random() < 0.8 else int(rng.integers(400, words.size))
         old = int(words[at])
-        words[at] = rng.choice([0, 1, 2, 3, 64, old + 1, old - 1, old + 64, old ^ 1 << int(rng.integers(32)), int(rng.integers(2**32))]) & 0xFFFFFFFF
+        words[at] = (
+            rng.choice(
+                [0, 1, 2, 3, 64, old + 1, old - 1, old + 64, old ^ 1 << int(rng.integers(32)), int(rng.integers(2**32))]
+            )
+            & 0xFFFFFFFF
+        )
         try:
             engine.load(sealed(words))
         except BackendError as error:
@@ -442,7 +563,11 @@ def test_random_changes_are_refused_or_run_without_leaving_a_memory(engine: Engi
 def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, np.ndarray, Path]:
     program = network(7)
     inputs = counts(program, 7, 24, 0.25)
-    return program, inputs, hls.build_vitis(program, inputs, reference.run(program, inputs), tmp_path_factory.mktemp("vitis") / "project")
+    return (
+        program,
+        inputs,
+        hls.build_vitis(program, inputs, reference.run(program, inputs), tmp_path_factory.mktemp("vitis") / "project"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -479,13 +604,19 @@ MUTANTS: dict[str, Callable[[Program], Iterator[Program]]] = {
 
 
 @pytest.mark.parametrize("kind", MUTANTS)
-def test_other_constants_in_the_image_are_caught_and_named(project: tuple[Program, np.ndarray, Path], bench: Path, tmp_path: Path, kind: str) -> None:
+def test_other_constants_in_the_image_are_caught_and_named(
+    project: tuple[Program, np.ndarray, Path], bench: Path, tmp_path: Path, kind: str
+) -> None:
     program, inputs, folder = project
     want = reference.run(program, inputs)
-    found = ((first_difference(compare(want, reference.run(mutant, inputs))), mutant) for mutant in MUTANTS[kind](program))
+    found = (
+        (first_difference(compare(want, reference.run(mutant, inputs))), mutant) for mutant in MUTANTS[kind](program)
+    )
     first, mutant = next((d, m) for d, m in found if d is not None)
     (tmp_path / "image.bin").write_bytes(images.pack_image(mutant))
-    done = subprocess.run([bench, tmp_path / "image.bin", folder / "vectors.bin"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [bench, tmp_path / "image.bin", folder / "vectors.bin"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 1 and done.stdout.splitlines()[0] == f"FAIL: {first}"
 
 
@@ -497,22 +628,41 @@ def test_other_constants_in_the_image_are_caught_and_named(project: tuple[Progra
         ("neuron.hpp", "v[k] = spike ? 0 : now", "v[k] = now"),
         ("neuron.hpp", "bit < FACTOR_BITS", "bit < FACTOR_BITS - 1"),
         ("neuron.hpp", "factor[k] >> FACTOR_BITS", "factor[k] >> (FACTOR_BITS + 1)"),
-        ("conv.hpp", "return at.remainder == 0 && at.quotient < walk.axis.outputs", "return at.quotient < walk.axis.outputs"),
+        (
+            "conv.hpp",
+            "return at.remainder == 0 && at.quotient < walk.axis.outputs",
+            "return at.quotient < walk.axis.outputs",
+        ),
         ("conv.hpp", "if (at.quotient < strides) return false;", "if (at.quotient <= strides) return false;"),
         ("conv.hpp", "group += geometry.group_outputs;", ""),
         ("conv.hpp", "Index from = o;", "Index from = 0;"),
         ("conv.hpp", "if (!inside_x) continue;", "if (!inside_x) break;"),
     ],
-    ids=["compare", "sign", "no reset", "a factor bit", "factor 4096", "stride", "first output", "one group", "one output", "skipped row"],
+    ids=[
+        "compare",
+        "sign",
+        "no reset",
+        "a factor bit",
+        "factor 4096",
+        "stride",
+        "first output",
+        "one group",
+        "one output",
+        "skipped row",
+    ],
 )
-def test_mutants_of_the_engine_are_caught(project: tuple[Program, np.ndarray, Path], tmp_path: Path, name: str, old: str, new: str) -> None:
+def test_mutants_of_the_engine_are_caught(
+    project: tuple[Program, np.ndarray, Path], tmp_path: Path, name: str, old: str, new: str
+) -> None:
     folder = tmp_path / "project"
     shutil.copytree(project[2], folder, ignore=shutil.ignore_patterns("build"))
     source = folder / "hls" / name
     text = source.read_text()
     assert text.count(old) == 1
     source.write_text(text.replace(old, new))
-    done = subprocess.run(["make", "-C", str(folder), "CXXFLAGS=-std=c++17 -O0"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        ["make", "-C", str(folder), "CXXFLAGS=-std=c++17 -O0"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 2 and "FAIL: node '" in done.stdout
 
 
@@ -525,5 +675,7 @@ def test_project_is_free_of_warnings_and_undefined_behaviour(
         pytest.skip(f"{compiler} is not installed")
     sources = [str(project[2] / "hls" / name) for name in ("top.cpp", "testbench.cpp")]
     subprocess.run([compiler, *flags, *STRICT, *sources, "-o", str(tmp_path / "bench")], check=True, timeout=120)
-    done = subprocess.run([tmp_path / "bench", "image.bin", "vectors.bin"], cwd=project[2], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [tmp_path / "bench", "image.bin", "vectors.bin"], cwd=project[2], capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("PASS")

@@ -18,7 +18,9 @@ from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.simulation import STEP, EngineProcess
 from nsllm_nir.program import Conv2d, Count, Delay, Input, Integrate, Lif, Linear, Program, Sum, Widths
 
-LARGE = toolchain.RtlSizes(signal_words=1 << 22, state_words=1 << 22, queue_words=1 << 22, descriptors=1 << 12, potential_bits=32)
+LARGE = toolchain.RtlSizes(
+    signal_words=1 << 22, state_words=1 << 22, queue_words=1 << 22, descriptors=1 << 12, potential_bits=32
+)
 HEADER = {
     "version": 1,
     "ops_start": 5,
@@ -31,7 +33,19 @@ HEADER = {
     "potential_bits": 19,
     "comparator_bits": 20,
 }
-KIND, FLAGS, SIZE, DESTINATION, SOURCE, SOURCE_SIZE, CONSTANTS, MORE, WEIGHTS, STRIDE, PARAMETER = 0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11
+KIND, FLAGS, SIZE, DESTINATION, SOURCE, SOURCE_SIZE, CONSTANTS, MORE, WEIGHTS, STRIDE, PARAMETER = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+)
 
 
 def words_of(image: bytes) -> np.ndarray:
@@ -174,7 +188,9 @@ def test_a_program_too_large_for_a_build_names_the_memory(image: bytes) -> None:
     need.check(toolchain.Depths())
     for name, value in vars(need).items():
         small = toolchain.Depths(**{name: value - 1})
-        with pytest.raises(LossyConversionError, match=f"needs {name} = {value}, this build of the spike engine has {value - 1}"):
+        with pytest.raises(
+            LossyConversionError, match=f"needs {name} = {value}, this build of the spike engine has {value - 1}"
+        ):
             need.check(small)
 
 
@@ -251,25 +267,34 @@ def test_wrong_headers_are_refused(load: Load, image: bytes, field: str, value: 
         (1, 14, 1),
     ],
 )
-def test_descriptors_that_leave_a_memory_are_refused(load: Load, image: bytes, kind: int, word: int, value: int) -> None:
+def test_descriptors_that_leave_a_memory_are_refused(
+    load: Load, image: bytes, kind: int, word: int, value: int
+) -> None:
     words = words_of(image)
     words[descriptor(image, kind, word)] = value
     with pytest.raises(BackendError, match=r"status 12\).*op descriptor \d+: it is invalid"):
         load(sealed(words))
 
 
-@pytest.mark.parametrize(("kind", "section", "value"), [(2, MORE, 32), (4, CONSTANTS, 0), (6, CONSTANTS, 9), (7, CONSTANTS, 9)])
+@pytest.mark.parametrize(
+    ("kind", "section", "value"), [(2, MORE, 32), (4, CONSTANTS, 0), (6, CONSTANTS, 9), (7, CONSTANTS, 9)]
+)
 def test_constants_out_of_range_are_refused(load: Load, image: bytes, kind: int, section: int, value: int) -> None:
     words = words_of(image)
     at = descriptor(image, kind, section)
     immediate = words[at - section + FLAGS] & 1 << section - 4
     words[at if immediate else words[at]] = value
-    with pytest.raises(BackendError, match=r"status 13\).*op descriptor \d+: it has a step, threshold, shift, decay or delay out of range"):
+    with pytest.raises(
+        BackendError,
+        match=r"status 13\).*op descriptor \d+: it has a step, threshold, shift, decay or delay out of range",
+    ):
         load(sealed(words))
 
 
 @pytest.mark.parametrize(("field", "status"), [("row_words", 10), ("accumulators", 11)])
-def test_rows_and_accumulators_beyond_the_build_are_refused(engine: EngineProcess, image: bytes, field: str, status: int) -> None:
+def test_rows_and_accumulators_beyond_the_build_are_refused(
+    engine: EngineProcess, image: bytes, field: str, status: int
+) -> None:
     words = words_of(image)
     words[HEADER[field]] = getattr(toolchain.SIMULATION, field) + 1
     with pytest.raises(BackendError, match=rf"status {status}\)"):
@@ -292,7 +317,11 @@ def test_builds_that_are_too_small_are_named(image: bytes) -> None:
     words = words_of(image)
     words[6] = 257  # ports
     refusal = check_image(sealed(words), toolchain.RtlSizes())
-    assert refusal and refusal.status == 17 and "it needs ports (one per descriptor at most) = 257, the build has 256" in refusal.text
+    assert (
+        refusal
+        and refusal.status == 17
+        and "it needs ports (one per descriptor at most) = 257, the build has 256" in refusal.text
+    )
 
 
 def test_random_changes_are_refused_or_run_without_leaving_a_memory(engine: EngineProcess, image: bytes) -> None:
@@ -304,7 +333,12 @@ def test_random_changes_are_refused_or_run_without_leaving_a_memory(engine: Engi
         words = original.copy()
         at = int(rng.integers(4, structure if trial % 2 else words.size))
         old = int(words[at])
-        words[at] = rng.choice([0, 1, 2, 7, 64, old + 1, old - 1, old + 64, old ^ 1 << int(rng.integers(32)), int(rng.integers(2**32))]) & 0xFFFFFFFF
+        words[at] = (
+            rng.choice(
+                [0, 1, 2, 7, 64, old + 1, old - 1, old + 64, old ^ 1 << int(rng.integers(32)), int(rng.integers(2**32))]
+            )
+            & 0xFFFFFFFF
+        )
         try:
             engine.load(sealed(words))
         except BackendError as error:
@@ -317,7 +351,18 @@ def test_random_changes_are_refused_or_run_without_leaving_a_memory(engine: Engi
 
 def lif_and_conv() -> Program:
     rng = np.random.default_rng(3)
-    conv = Conv2d("conv", "input", rng.integers(-2, 2, (4, 2, 2, 3)), rng.integers(-9, 9, 4), np.arange(4), (4, 5, 5), (2, 1), (1, 0), (1, 2), 2)
+    conv = Conv2d(
+        "conv",
+        "input",
+        rng.integers(-2, 2, (4, 2, 2, 3)),
+        rng.integers(-9, 9, 4),
+        np.arange(4),
+        (4, 5, 5),
+        (2, 1),
+        (1, 0),
+        (1, 2),
+        2,
+    )
     size = int(np.prod(conv.output_shape))
     decay = rng.integers(0, 4097, (2, size))
     fires = Lif("fires", "conv", decay[0], decay[1], np.arange(size) + 5, np.arange(size))
@@ -337,7 +382,24 @@ def test_host_and_engine_refuse_the_same_images(engine: EngineProcess, image: by
         for _ in range(1 + trial % 2):
             at = int(rng.integers(0, structure if trial % 4 else words.size))
             old = int(words[at])
-            words[at] = rng.choice([0, 1, 2, 7, 8, 64, old + 1, old - 1, old + 64, old ^ 1 << int(rng.integers(32)), int(rng.integers(2**32))]) & 0xFFFFFFFF
+            words[at] = (
+                rng.choice(
+                    [
+                        0,
+                        1,
+                        2,
+                        7,
+                        8,
+                        64,
+                        old + 1,
+                        old - 1,
+                        old + 64,
+                        old ^ 1 << int(rng.integers(32)),
+                        int(rng.integers(2**32)),
+                    ]
+                )
+                & 0xFFFFFFFF
+            )
         changed = sealed(words) if trial % 10 else words.tobytes()
         refusal = check_image(changed, LARGE)
         try:
@@ -346,7 +408,9 @@ def test_host_and_engine_refuse_the_same_images(engine: EngineProcess, image: by
             if re.search(r"status 1[01]\)", str(error)):
                 continue  # row buffer and accumulators of the C++ engine
             status, text = str(error).removeprefix("the spike engine refuses (status ").split("): ", 1)
-            assert refusal and refusal.status & 0xFF == int(status) and refusal.text.split(": ", 1)[1].startswith(text)  # names the same descriptor
+            assert (
+                refusal and refusal.status & 0xFF == int(status) and refusal.text.split(": ", 1)[1].startswith(text)
+            )  # names the same descriptor
             statuses.add(refusal.status & 0xFF)
         else:
             assert refusal is None, (refusal, trial)
@@ -361,22 +425,32 @@ def test_events_outside_the_input_are_refused_with_their_step(engine: EngineProc
         spikes[3] = 0
         spikes[3, [2, neuron]] = (1, count)
         event = np.flatnonzero(spikes[3]).tolist().index(neuron)
-        with pytest.raises(BackendError, match=rf"status 14\): step 5: event {event}: it names a neuron or count outside the input"):
+        with pytest.raises(
+            BackendError, match=rf"status 14\): step 5: event {event}: it names a neuron or count outside the input"
+        ):
             engine.run(spikes, traced=False)
         engine.load(image)  # counts the steps from 0 again
         engine.run(spikes[:2], traced=False)
 
 
-@pytest.mark.parametrize("payload", [[], [1], [2, 1, 0, 1], [1, 1, 0], [1, 1, 0, 1, 0], [0, 0], [0xFFFFFFFF], [1, 0xFFFFFFFF, 0, 1], [3, 0, 0]], ids=str)
+@pytest.mark.parametrize(
+    "payload",
+    [[], [1], [2, 1, 0, 1], [1, 1, 0], [1, 1, 0, 1, 0], [0, 0], [0xFFFFFFFF], [1, 0xFFFFFFFF, 0, 1], [3, 0, 0]],
+    ids=str,
+)
 def test_a_request_of_another_length_is_refused(engine: EngineProcess, image: bytes, payload: list[int]) -> None:
     engine.load(image)
     with pytest.raises(BackendError, match=r"status 255\): the request does not hold the events that it announces"):
         engine.request(STEP, np.array(payload, "<u4"))
-    assert engine.run(np.eye(1, 16, dtype=np.int64), traced=False).size == 16 + 4 * words_of(image)[4]  # nothing ran; the engine lives
+    assert (
+        engine.run(np.eye(1, 16, dtype=np.int64), traced=False).size == 16 + 4 * words_of(image)[4]
+    )  # nothing ran; the engine lives
 
 
 @pytest.mark.parametrize(("command", "payload", "status"), [(0, [], 1), (5, [], 1), (0xFFFFFFFF, [7], 1)])
-def test_unknown_commands_are_refused(engine: EngineProcess, image: bytes, command: int, payload: list[int], status: int) -> None:
+def test_unknown_commands_are_refused(
+    engine: EngineProcess, image: bytes, command: int, payload: list[int], status: int
+) -> None:
     engine.load(image)
     with pytest.raises(BackendError, match=rf"status {status}\)"):
         engine.request(command, np.array(payload, "<u4"))

@@ -92,8 +92,14 @@ def test_spikes_come_from_every_kind_of_file(kind: str, tmp_path: Path) -> None:
 def test_a_sample_of_a_nir_data_file(kind: str, sample: int, tmp_path: Path) -> None:
     gridded = nir.TimeGriddedData(SPIKES, 1e-4)
     found = gridded.to_event(40, 0.5e-4)
-    valued = nir.ValuedEventData(found.idx, found.time, found.n_neurons, found.t_max, np.ones(found.idx.shape, np.int64))
-    path = time_gridded(tmp_path / "s") if kind == "gridded" else events(tmp_path / "s", found if kind == "events" else valued)
+    valued = nir.ValuedEventData(
+        found.idx, found.time, found.n_neurons, found.t_max, np.ones(found.idx.shape, np.int64)
+    )
+    path = (
+        time_gridded(tmp_path / "s")
+        if kind == "gridded"
+        else events(tmp_path / "s", found if kind == "events" else valued)
+    )
     assert np.array_equal(read_spikes(path, NODE, sample=sample), SPIKES[sample])
 
 
@@ -104,7 +110,9 @@ def test_event_times_at_the_start_of_a_step_stay_in_it(dtype: Any, tmp_path: Pat
     grid = np.zeros((5000, 6), np.int64)
     grid[:, 2] = 1
     for dt in (1e-4, 1e-3):
-        path = events(tmp_path / "s", nir.EventData(np.full((1, 5000), 2), (steps * dt).astype(dtype)[None], 6, 5000 * dt))
+        path = events(
+            tmp_path / "s", nir.EventData(np.full((1, 5000), 2), (steps * dt).astype(dtype)[None], 6, 5000 * dt)
+        )
         assert np.array_equal(read_spikes(path, NODE, dt=dt), grid)
 
 
@@ -139,7 +147,9 @@ def raw(content: bytes, name: str) -> Callable[[Path], Path]:
     return write
 
 
-def event_data(idx: Any = ((1,),), time: Any = ((1e-4,),), neurons: int = 6, t_max: float = 9e-4, value: Any = None) -> Callable[[Path], Path]:
+def event_data(
+    idx: Any = ((1,),), time: Any = ((1e-4,),), neurons: int = 6, t_max: float = 9e-4, value: Any = None
+) -> Callable[[Path], Path]:
     more = {} if value is None else {"value": np.array(value)}
     kind = nir.EventData if value is None else nir.ValuedEventData
     return lambda folder: events(folder / "s.h5", kind(np.array(idx), np.array(time), neurons, t_max, **more))
@@ -163,70 +173,146 @@ def nir_graph(folder: Path) -> Path:
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda folder: folder / "s.npy", r"s\.npy: no such file$"),
     "folder": (lambda folder: folder, r" is a folder, expected a file of spikes$"),
-    "floats": (saved(np.ones((3, 6))), r"s\.npy holds float64, expected integers or booleans; convert spikes with \.astype\(numpy\.int64\)$"),
+    "floats": (
+        saved(np.ones((3, 6))),
+        r"s\.npy holds float64, expected integers or booleans; convert spikes with \.astype\(numpy\.int64\)$",
+    ),
     "nan": (saved(np.full((3, 6), np.nan)), r"s\.npy holds float64, expected integers"),
     "complex": (saved(np.ones((3, 6), complex)), r"s\.npy holds complex128, expected integers"),
     "times": (saved(np.ones((3, 6), "m8[s]")), r"s\.npy holds timedelta64\[s\], expected integers"),
     "text": (saved(np.full((3, 6), "1")), r"s\.npy holds <U1, expected integers"),
-    "pickle": (saved(np.full((3, 6), None)), r"s\.npy is not a readable \.npy file of numbers \(.*objects.*\); write it with numpy\.save"),
-    "pickle in an archive": (zipped(a=np.full((3, 6), None)), r"s\.npz is not a readable \.npz file of numbers \(.*pickle"),
+    "pickle": (
+        saved(np.full((3, 6), None)),
+        r"s\.npy is not a readable \.npy file of numbers \(.*objects.*\); write it with numpy\.save",
+    ),
+    "pickle in an archive": (
+        zipped(a=np.full((3, 6), None)),
+        r"s\.npz is not a readable \.npz file of numbers \(.*pickle",
+    ),
     "vector": (saved(np.ones(6, int)), r"s\.npy holds an array of shape \(6,\), the Input 'input' needs \(steps, 6\)$"),
-    "narrow": (saved(np.ones((3, 5), int)), r"s\.npy holds an array of shape \(3, 5\), the Input 'input' needs \(steps, 6\)$"),
+    "narrow": (
+        saved(np.ones((3, 5), int)),
+        r"s\.npy holds an array of shape \(3, 5\), the Input 'input' needs \(steps, 6\)$",
+    ),
     "transposed images": (saved(np.ones((6, 3, 3), int)), r"shape \(6, 3, 3\), the Input 'input' needs \(steps, 6\)$"),
     "no step": (saved(np.ones((0, 6), int)), r"s\.npy"),
     "no step in an archive": (zipped(a=np.ones((0, 6), int)), r"s\.npz holds no step; give at least one$"),
-    "negative": (saved(np.diag([0, 0, 0, -1, 0, 0])), r"s\.npy: -1 at step 3, neuron 3; the Input 'input' takes counts in \[0, 1\]$"),
+    "negative": (
+        saved(np.diag([0, 0, 0, -1, 0, 0])),
+        r"s\.npy: -1 at step 3, neuron 3; the Input 'input' takes counts in \[0, 1\]$",
+    ),
     "large": (saved(np.diag([0, 2, 0, 0, 0, 0])), r"s\.npy: 2 at step 1, neuron 1; .* takes counts in \[0, 1\]$"),
     "huge": (saved(np.full((1, 6), 2**64 - 1, np.uint64)), r"s\.npy: 18446744073709551615 at step 0"),
     "empty file": (raw(b"", "s.npy"), r"s\.npy is not a readable \.npy file"),
     "empty archive": (raw(b"", "s.npz"), r"s\.npz is not a readable \.npz file"),
-    "csv": (raw(b"0,1,0\n1,0,0\n", "s.csv"), r"s\.csv is not a readable NIR data file \(.*\); input is an \.npy or \.npz array"),
-    "no array": (zipped(), r"s\.npz holds 0 arrays \(none\); keep one, or call exactly one of them 'spikes' or 'input'$"),
-    "which array": (zipped(a=SPIKES[0], b=SPIKES[1]), r"s\.npz holds 2 arrays \('a', 'b'\); keep one, or call exactly one"),
+    "csv": (
+        raw(b"0,1,0\n1,0,0\n", "s.csv"),
+        r"s\.csv is not a readable NIR data file \(.*\); input is an \.npy or \.npz array",
+    ),
+    "no array": (
+        zipped(),
+        r"s\.npz holds 0 arrays \(none\); keep one, or call exactly one of them 'spikes' or 'input'$",
+    ),
+    "which array": (
+        zipped(a=SPIKES[0], b=SPIKES[1]),
+        r"s\.npz holds 2 arrays \('a', 'b'\); keep one, or call exactly one",
+    ),
     "both names": (zipped(spikes=SPIKES[0], input=SPIKES[1]), r"holds 2 arrays \('spikes', 'input'\); keep one"),
     "nir graph": (nir_graph, r"s\.nir is a NIR graph; write the spikes with nir\.write_data$"),
-    "samples": (lambda folder: time_gridded(folder / "s.h5"), r"node 'input', 'spikes' holds 3 samples; choose one, 0 to 2, with sample \(--sample\)$"),
-    "no sample": (lambda folder: time_gridded(folder / "s.h5", SPIKES[:0]), r"holds 0 samples, numbered from 0; there is no sample 0$"),
+    "samples": (
+        lambda folder: time_gridded(folder / "s.h5"),
+        r"node 'input', 'spikes' holds 3 samples; choose one, 0 to 2, with sample \(--sample\)$",
+    ),
+    "no sample": (
+        lambda folder: time_gridded(folder / "s.h5", SPIKES[:0]),
+        r"holds 0 samples, numbered from 0; there is no sample 0$",
+    ),
     "time step": (
         lambda folder: time_gridded(folder / "s.h5", SPIKES[:1], 1e-3),
         r"has steps of 0\.001 s, the graph steps of 0\.0001 s; give dt = 0\.001 \(--dt\) if the graph is meant so, or sample the data again$",
     ),
-    "other node": (lambda folder: time_gridded(folder / "s.h5", node="lif"), r"s\.h5 has data of 'lif'; .* those of the Input 'input'$"),
+    "other node": (
+        lambda folder: time_gridded(folder / "s.h5", node="lif"),
+        r"s\.h5 has data of 'lif'; .* those of the Input 'input'$",
+    ),
     "which observable": (
         lambda folder: time_gridded(folder / "s.h5", input=nir.TimeGriddedData(SPIKES, 1e-4)),
         r"node 'input' holds 2 observables \('input', 'spikes'\); keep one",
     ),
-    "potentials": (lambda folder: time_gridded(folder / "s.h5", SPIKES[:1] * 0.5), r"s\.h5 holds float64, expected integers or booleans"),
-    "data of another size": (lambda folder: time_gridded(folder / "s.h5", SPIKES[:1, :, :4]), r"shape \(9, 4\), the Input 'input' needs \(steps, 6\)$"),
+    "potentials": (
+        lambda folder: time_gridded(folder / "s.h5", SPIKES[:1] * 0.5),
+        r"s\.h5 holds float64, expected integers or booleans",
+    ),
+    "data of another size": (
+        lambda folder: time_gridded(folder / "s.h5", SPIKES[:1, :, :4]),
+        r"shape \(9, 4\), the Input 'input' needs \(steps, 6\)$",
+    ),
     "events of another size": (event_data(neurons=7), r"has 7 neurons, the Input 'input' needs 6$"),
-    "event of no neuron": (event_data(idx=((6,),)), r"an event of neuron 6 at 0\.0001 s; neurons are 0 to 5, times from 0 to below t_max = 0\.0009 s$"),
+    "event of no neuron": (
+        event_data(idx=((6,),)),
+        r"an event of neuron 6 at 0\.0001 s; neurons are 0 to 5, times from 0 to below t_max = 0\.0009 s$",
+    ),
     "late event": (event_data(time=((9e-4,),)), r"an event of neuron 1 at 0\.0009 s"),
     "early event": (event_data(time=((-1e-4,),)), r"an event of neuron 1 at -0\.0001 s"),
     "event at no time": (event_data(time=((np.nan,),)), r"an event of neuron 1 at nan s"),
     "event that never comes": (event_data(time=((np.inf,),)), r"an event of neuron 1 at inf s"),
-    "no time": (event_data(t_max=0.0), r"has t_max = 0 s, which is 0 steps of 0\.0001 s; 1 to [\d,]+ fit, save a part of it$"),
+    "no time": (
+        event_data(t_max=0.0),
+        r"has t_max = 0 s, which is 0 steps of 0\.0001 s; 1 to [\d,]+ fit, save a part of it$",
+    ),
     "nan time": (event_data(t_max=np.nan), r"has t_max = nan s"),
     "endless": (event_data(t_max=1e12), r"has t_max = 1e\+12 s, which is 1e\+16 steps"),
     "float neurons": (event_data(idx=((1.0,),)), r"idx and value must hold integers"),
     "float values": (event_data(value=((0.5,),)), r"idx and value must hold integers"),
     "negative values": (event_data(value=((-1,),)), r"-1 at step 1, neuron 1"),
-    "events in one row": (event_data(idx=(1,), time=(1e-4,)), r"has idx \(1,\) and time \(1,\), expected \(samples, events\)"),
-    "no such arrays": (edited(lambda file: file.move("nodes/input/observables/spikes/data", "elsewhere")), r"is not a readable NIR data file"),
-    "no dt": (edited(lambda file: file["nodes/input/observables/spikes"].attrs.__delitem__("dt")), r"is not a readable NIR data file \(.*dt"),
-    "dt of two": (edited(lambda file: file["nodes/input/observables/spikes"].attrs.create("dt", np.ones(2))), r"the attribute 'dt' .* is no single number"),
-    "dt of text": (edited(lambda file: file["nodes/input/observables/spikes"].attrs.create("dt", "0.1")), r"the attribute 'dt' .* is no single number"),
-    "no nodes": (edited(lambda file: file.__delitem__("nodes")), r"s\.h5 holds no NIR data; write the spikes with nir\.write_data$"),
-    "a node of a subgraph": (edited(lambda file: file.move("nodes/input/observables", "nodes/input/nodes")), r"is not a readable NIR data file"),
-    "array for a group": (edited(lambda file: (file.__delitem__("nodes"), file.create_dataset("nodes", data=1))), r"is not a readable NIR data file"),
+    "events in one row": (
+        event_data(idx=(1,), time=(1e-4,)),
+        r"has idx \(1,\) and time \(1,\), expected \(samples, events\)",
+    ),
+    "no such arrays": (
+        edited(lambda file: file.move("nodes/input/observables/spikes/data", "elsewhere")),
+        r"is not a readable NIR data file",
+    ),
+    "no dt": (
+        edited(lambda file: file["nodes/input/observables/spikes"].attrs.__delitem__("dt")),
+        r"is not a readable NIR data file \(.*dt",
+    ),
+    "dt of two": (
+        edited(lambda file: file["nodes/input/observables/spikes"].attrs.create("dt", np.ones(2))),
+        r"the attribute 'dt' .* is no single number",
+    ),
+    "dt of text": (
+        edited(lambda file: file["nodes/input/observables/spikes"].attrs.create("dt", "0.1")),
+        r"the attribute 'dt' .* is no single number",
+    ),
+    "no nodes": (
+        edited(lambda file: file.__delitem__("nodes")),
+        r"s\.h5 holds no NIR data; write the spikes with nir\.write_data$",
+    ),
+    "a node of a subgraph": (
+        edited(lambda file: file.move("nodes/input/observables", "nodes/input/nodes")),
+        r"is not a readable NIR data file",
+    ),
+    "array for a group": (
+        edited(lambda file: (file.__delitem__("nodes"), file.create_dataset("nodes", data=1))),
+        r"is not a readable NIR data file",
+    ),
     "flat data": (
-        edited(lambda file: (file.__delitem__("nodes/input/observables/spikes/data"), file["nodes/input/observables/spikes"].create_dataset("data", data=[1]))),
+        edited(
+            lambda file: (
+                file.__delitem__("nodes/input/observables/spikes/data"),
+                file["nodes/input/observables/spikes"].create_dataset("data", data=[1]),
+            )
+        ),
         r"has the shape \(1,\), expected \(samples, steps, neurons\)$",
     ),
     "a claim beyond the file": (
         edited(
             lambda file: (
                 file.__delitem__("nodes/input/observables/spikes/data"),
-                file["nodes/input/observables/spikes"].create_dataset("data", (1, 1 << 40, 6), "i1", chunks=(1, 1024, 6)),
+                file["nodes/input/observables/spikes"].create_dataset(
+                    "data", (1, 1 << 40, 6), "i1", chunks=(1, 1024, 6)
+                ),
             )
         ),
         r"claims [\d,]+ bytes, more than this file can hold",
@@ -287,7 +373,9 @@ print(outcomes["read"], outcomes["refused"])
 @pytest.mark.parametrize("kind", ["booleans", "archive_with_a_name", "archive_of_one", "one_sample"])
 def test_corrupt_files_are_read_or_refused(kind: str, tmp_path: Path) -> None:
     """In a process of its own, since a crash of a library would end this one."""
-    done = subprocess.run([sys.executable, "-c", FLIPS, str(FILES[kind](tmp_path)), "200"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", FLIPS, str(FILES[kind](tmp_path)), "200"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     read, refused = map(int, done.stdout.split())
     assert read + refused == 200 and refused >= 50
@@ -296,7 +384,10 @@ def test_corrupt_files_are_read_or_refused(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": "x", "random": 0.5}, r"^give only one of --prompt, --tokens-file, --text, --input and --random, got --prompt and --random$"),
+        (
+            {"prompt": "x", "random": 0.5},
+            r"^give only one of --prompt, --tokens-file, --text, --input and --random, got --prompt and --random$",
+        ),
         ({"steps": 3}, r"^--steps belongs to --random; give both or neither$"),
         ({"seed": 3, "text": "pydoc"}, r"^--seed belongs to --random"),
         ({"sample": 0, "random": 0.5}, r"^--sample belongs to --input"),
@@ -324,7 +415,9 @@ def test_random_spikes_have_length_rate_and_seed() -> None:
 
 def test_several_inputs_are_named() -> None:
     program = Program((Input("left", 2), Input("right", 2)), ("left",))
-    with pytest.raises(InputError, match=r"^the graph has 2 inputs \('left', 'right'\), one is expected; join them into one Input$"):
+    with pytest.raises(
+        InputError, match=r"^the graph has 2 inputs \('left', 'right'\), one is expected; join them into one Input$"
+    ):
         choose(program, InputOptions(random=0.5))
 
 
@@ -337,7 +430,9 @@ def network(dt: float, seed: int = 5) -> nir.NIRGraph:
     rng = np.random.default_rng(seed)
 
     def affine(outputs: int, inputs: int) -> nir.Affine:
-        return nir.Affine((rng.integers(-6, 16, (outputs, inputs)) / 4).astype(np.float32), np.zeros(outputs, np.float32))
+        return nir.Affine(
+            (rng.integers(-6, 16, (outputs, inputs)) / 4).astype(np.float32), np.zeros(outputs, np.float32)
+        )
 
     one, zero = full(1), full(0)
     return nir.NIRGraph.from_list(
@@ -357,14 +452,30 @@ def all_kinds(dt: float) -> Graph:
 
     one, zero = full(1), full(0)
     neurons = [
-        nir.CubaLIF(tau_mem=full(8 * dt), tau_syn=full(2 * dt), r=full(8), v_leak=zero, v_threshold=one, v_reset=zero, w_in=full(2)),
+        nir.CubaLIF(
+            tau_mem=full(8 * dt),
+            tau_syn=full(2 * dt),
+            r=full(8),
+            v_leak=zero,
+            v_threshold=one,
+            v_reset=zero,
+            w_in=full(2),
+        ),
         nir.IF(r=full(0.5 / dt), v_threshold=full(1.5), v_reset=zero),
         nir.Delay(full(3 * dt)),
     ]
     readouts = [nir.CubaLI(tau_mem=full(4 * dt), tau_syn=full(2 * dt), r=one, v_leak=zero, w_in=one)]
     weights = np.random.default_rng(1).integers(-3, 9, (8, 6)).astype(np.float32)
-    nodes = {"input": nir.Input(np.array([6])), "w": nir.Linear(weights), "sub": sub(*neurons), "end": sub(*readouts), "output": nir.Output(np.array([8]))}
-    return from_nir_object(nir.NIRGraph(nodes, [("input", "w"), ("w", "sub"), ("sub", "end"), ("end", "output")], type_check=False))
+    nodes = {
+        "input": nir.Input(np.array([6])),
+        "w": nir.Linear(weights),
+        "sub": sub(*neurons),
+        "end": sub(*readouts),
+        "output": nir.Output(np.array([8])),
+    }
+    return from_nir_object(
+        nir.NIRGraph(nodes, [("input", "w"), ("w", "sub"), ("sub", "end"), ("end", "output")], type_check=False)
+    )
 
 
 INPUTS = np.random.default_rng(8).integers(0, 2, (60, 6))
@@ -377,7 +488,11 @@ def test_a_graph_at_another_time_step_is_the_same_graph(build: Callable[[float],
     want, got = (float_reference.run(graph, INPUTS).values for graph in (here, there))
     assert all(want[node].any() for node in want)
     for node, values in want.items():
-        assert np.array_equal(values, got[node]) if values.dtype == bool else np.allclose(values, got[node], rtol=1e-6, atol=1e-9)
+        assert (
+            np.array_equal(values, got[node])
+            if values.dtype == bool
+            else np.allclose(values, got[node], rtol=1e-6, atol=1e-9)
+        )
     integers = [lower(quantize(graph)[0]) for graph in (here, there)]
     assert str(integers[0]) == str(integers[1])
 
@@ -399,7 +514,11 @@ def test_a_graph_at_the_projects_time_step_is_untouched(tmp_path: Path) -> None:
 def test_integer_graphs_stay_integer() -> None:
     integer, _ = quantize(at_time_step(network(1e-3), 1e-3))
     slow = at_time_step(integer, DT * DT / 1e-3)  # the same numbers, written for steps of 1e-3 s
-    assert not any(np.array_equal(node.array("tau"), slow.nodes[name].array("tau")) for name, node in integer.nodes.items() if node.type == "LIF")
+    assert not any(
+        np.array_equal(node.array("tau"), slow.nodes[name].array("tau"))
+        for name, node in integer.nodes.items()
+        if node.type == "LIF"
+    )
     assert str(prepare(slow, 1e-3).program) == str(lower(integer)) and prepare(slow, 1e-3).quantization is None
 
 
@@ -411,9 +530,14 @@ def test_time_steps_that_are_none(dt: float) -> None:
 
 
 def test_errors_of_a_rewritten_graph_say_so() -> None:
-    with pytest.raises(InputError, match=r"^a program counts steps and has no time step; give dt = 0\.001 together with the graph$"):
+    with pytest.raises(
+        InputError, match=r"^a program counts steps and has no time step; give dt = 0\.001 together with the graph$"
+    ):
         run(Program((NODE,), ("input",)), INPUTS, dt=1e-3)
-    with pytest.raises(GraphError, match=r"^lif: tau must be at least one step .*\(the graph is rewritten from steps of 0\.01 s to steps of 0\.0001 s"):
+    with pytest.raises(
+        GraphError,
+        match=r"^lif: tau must be at least one step .*\(the graph is rewritten from steps of 0\.01 s to steps of 0\.0001 s",
+    ):
         run(network(1e-3), INPUTS, dt=1e-2)
     with pytest.raises(GraphError, match=r"^a: tau holds no numbers"):
         at_time_step(Graph({"a": Node("LI", {"tau": "fast"})}, ()), 1e-3)
@@ -429,7 +553,11 @@ def test_norse_at_its_own_time_step(one_thread: None) -> None:
     spikes: dict[str, list[np.ndarray]] = {}
     for name, module in model.named_modules():
         if isinstance(module, norse_torch.LIFBoxCell):
-            module.register_forward_hook(lambda m, i, out, name=name: spikes.setdefault(name.split(".")[-1], []).append(out[0].detach().numpy()[0]))
+            module.register_forward_hook(
+                lambda m, i, out, name=name: spikes.setdefault(name.split(".")[-1], []).append(
+                    out[0].detach().numpy()[0]
+                )
+            )
     state = None
     with torch.no_grad():
         for row in torch.as_tensor(INPUTS, dtype=torch.float32):
@@ -449,12 +577,20 @@ def test_norse_at_its_own_time_step(one_thread: None) -> None:
 def test_a_float_graph_is_quantized_and_reported(tmp_path: Path) -> None:
     graph = network(DT)
     nir.write(tmp_path / "g.nir", graph)
-    reports = [verify(source, INPUTS, ["hls"]) for source in (graph, from_nir_object(graph), tmp_path / "g.nir", str(tmp_path / "g.nir"), prepare(graph))]
+    reports = [
+        verify(source, INPUTS, ["hls"])
+        for source in (graph, from_nir_object(graph), tmp_path / "g.nir", str(tmp_path / "g.nir"), prepare(graph))
+    ]
     for report in reports:
         assert report.exact and report.quantization is not None and not report.quantization.unchanged
         assert report.to_json()["quantization_error"] == reports[0].to_json()["quantization_error"]
     text = str(reports[0])
-    assert text.index("caused by quantization:") < text.index("lif ") < text.index("differences between backends:") < text.index("hls ")
+    assert (
+        text.index("caused by quantization:")
+        < text.index("lif ")
+        < text.index("differences between backends:")
+        < text.index("hls ")
+    )
     assert {n.node: n.integer_spikes for n in reports[0].quantization_error.nodes} == {
         name: int(reports[0].reference.values[name].sum()) for name in ("lif", "lif_1")
     }
@@ -483,16 +619,24 @@ def test_quantization_error_is_counted_apart_from_backends() -> None:
     assert report.exact and all(result.differences == 0 for result in report.results)
 
 
-def test_the_helpful_error_is_shown(tmp_path: Path, edit_file: Callable[..., None], tiny_model: Callable[..., Any]) -> None:
+def test_the_helpful_error_is_shown(
+    tmp_path: Path, edit_file: Callable[..., None], tiny_model: Callable[..., Any]
+) -> None:
     class Sigma(nir.Threshold):
         """A node type of somebody's own."""
 
     with pytest.raises(GraphError, match=r"node type 'Sigma' is not supported; supported are"):
         prepare(nir.NIRGraph.from_list(Sigma(np.ones(2))))
-    high = nir.LIF(tau=np.full(2, 2e-4), r=np.full(2, 2.0), v_leak=np.zeros(2), v_threshold=np.full(2, 1e7), v_reset=np.zeros(2))
-    with pytest.raises(GraphError, match=r"^linear: its thresholds, .* exceed the formats .*use larger weights or smaller thresholds"):
+    high = nir.LIF(
+        tau=np.full(2, 2e-4), r=np.full(2, 2.0), v_leak=np.zeros(2), v_threshold=np.full(2, 1e7), v_reset=np.zeros(2)
+    )
+    with pytest.raises(
+        GraphError, match=r"^linear: its thresholds, .* exceed the formats .*use larger weights or smaller thresholds"
+    ):
         prepare(nir.NIRGraph.from_list(nir.Input(np.array([2])), nir.Linear(np.eye(2)), high))
-    reset = nir.LIF(tau=np.full(2, 2e-4), r=np.ones(2), v_leak=np.zeros(2), v_threshold=np.ones(2), v_reset=np.full(2, 0.5))
+    reset = nir.LIF(
+        tau=np.full(2, 2e-4), r=np.ones(2), v_leak=np.zeros(2), v_threshold=np.ones(2), v_reset=np.full(2, 0.5)
+    )
     with pytest.raises(GraphError, match=r"v_reset"):
         prepare(nir.NIRGraph.from_list(nir.Input(np.array([2])), reset))
     to_nir(tiny_model(), tmp_path / "m.nir")

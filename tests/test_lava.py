@@ -41,7 +41,10 @@ def clean() -> Iterator[None]:
     """Fails a test that leaves a shared-memory segment behind."""
     before = set(os.listdir(SHARED_MEMORY))
     yield
-    _until(lambda: not set(os.listdir(SHARED_MEMORY)) - before, "shared memory is left: a segment that was not there before")
+    _until(
+        lambda: not set(os.listdir(SHARED_MEMORY)) - before,
+        "shared memory is left: a segment that was not there before",
+    )
 
 
 def _until(condition: Callable[[], bool], message: str, seconds: float = 5.0) -> None:
@@ -61,7 +64,9 @@ def _differences(expected: Trace, actual: Trace) -> int:
 
 def _linear(name: str, source: str, weight: Any, bias: int = 0, shift: Any = 0) -> Linear:
     w = np.array(weight, np.int8)
-    return Linear(name, source, w, np.full(len(w), bias, np.int32), np.broadcast_to(np.asarray(shift, np.uint8), (len(w),)))
+    return Linear(
+        name, source, w, np.full(len(w), bias, np.int32), np.broadcast_to(np.asarray(shift, np.uint8), (len(w),))
+    )
 
 
 def _with(program: Program, name: str, **fields: Any) -> Program:
@@ -72,7 +77,9 @@ def _with(program: Program, name: str, **fields: Any) -> Program:
 
 
 @pytest.mark.parametrize(("seed", "layers"), [(0, 1), (1, 2), (2, 3)])
-def test_engine_equals_reference_and_survives_the_job_files(random_program: Build, tokens: np.ndarray, tmp_path: Path, seed: int, layers: int) -> None:
+def test_engine_equals_reference_and_survives_the_job_files(
+    random_program: Build, tokens: np.ndarray, tmp_path: Path, seed: int, layers: int
+) -> None:
     program = random_program(seed, layers=layers)
     data, arrays = jobs.program_to_data(program)
     jobs.write(tmp_path, {"program": data}, arrays)
@@ -88,7 +95,9 @@ def test_engine_equals_reference_and_survives_the_job_files(random_program: Buil
 @needs_lava
 @pytest.mark.parametrize("name", ["lava", "lava-stock"])
 @pytest.mark.parametrize(("seed", "layers"), [(0, 1), (1, 2)])
-def test_backend_equals_reference(random_program: Build, tokens: np.ndarray, clean: None, name: str, seed: int, layers: int) -> None:
+def test_backend_equals_reference(
+    random_program: Build, tokens: np.ndarray, clean: None, name: str, seed: int, layers: int
+) -> None:
     program = random_program(seed, layers=layers)
     want = reference.run(program, _one_hot(tokens))
     got = exporters.load(name).compile(program).run(_one_hot(tokens))
@@ -117,7 +126,9 @@ def test_session_equals_reference(random_program: Build, tokens: np.ndarray, cle
 
 
 @needs_lava
-def test_a_session_takes_blocks_of_any_length_up_to_its_own(random_program: Build, tokens: np.ndarray, clean: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_takes_blocks_of_any_length_up_to_its_own(
+    random_program: Build, tokens: np.ndarray, clean: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = random_program(1, layers=2)
     inputs = _one_hot(tokens)
     want = reference.run(program, inputs).values
@@ -212,12 +223,26 @@ def _field(program: Program, name: str, key: str) -> np.ndarray:
 
 
 MUTANTS: dict[str, tuple[str, Callable[[Program], Iterator[Program]]]] = {
-    "weight": ("layer_00.key_spikes", lambda p: (_with(p, "layer_00.key", weight=w) for w in _bumped(_field(p, "layer_00.key", "weight"), 1))),
+    "weight": (
+        "layer_00.key_spikes",
+        lambda p: (_with(p, "layer_00.key", weight=w) for w in _bumped(_field(p, "layer_00.key", "weight"), 1)),
+    ),
     "bias": ("logits", lambda p: (_with(p, "logits", bias=b) for b in _bumped(_field(p, "logits", "bias"), -1))),
     "shift": ("logits", lambda p: (_with(p, "logits", shift=b) for b in _bumped(_field(p, "logits", "shift"), 1))),
-    "threshold": ("layer_00.key_spikes", lambda p: (_with(p, "layer_00.key_spikes", step=s) for s in _bumped(_field(p, "layer_00.key_spikes", "step"), 1))),
-    "decay": ("layer_00.read_spikes", lambda p: (_with(p, "layer_00.numerator", decay=d) for d in _other_decays(p, "layer_00.numerator"))),
-    "delay": ("layer_00.shift", lambda p: (_with(p, "layer_00.shift", steps=s) for s in _bumped(_field(p, "layer_00.shift", "steps"), 1))),
+    "threshold": (
+        "layer_00.key_spikes",
+        lambda p: (
+            _with(p, "layer_00.key_spikes", step=s) for s in _bumped(_field(p, "layer_00.key_spikes", "step"), 1)
+        ),
+    ),
+    "decay": (
+        "layer_00.read_spikes",
+        lambda p: (_with(p, "layer_00.numerator", decay=d) for d in _other_decays(p, "layer_00.numerator")),
+    ),
+    "delay": (
+        "layer_00.shift",
+        lambda p: (_with(p, "layer_00.shift", steps=s) for s in _bumped(_field(p, "layer_00.shift", "steps"), 1)),
+    ),
 }
 
 
@@ -261,7 +286,9 @@ def test_a_dropped_recurrent_projection_is_caught(random_program: Build, tokens:
     network = executable.network
     kept = tuple(p for p in network.projections if (p.target.node, p.weight_exp) != ("layer_00.numerator", -8))
     assert len(kept) == len(network.projections) - 1
-    results = compare(reference.run(program, inputs), replace(executable, network=replace(network, projections=kept)).run(inputs))
+    results = compare(
+        reference.run(program, inputs), replace(executable, network=replace(network, projections=kept)).run(inputs)
+    )
     found = first_difference(results)
     assert found is not None and found.node == "layer_00.read_spikes"
 
@@ -332,7 +359,12 @@ def test_constraint_report_is_plain_data(random_program: Build) -> None:
     assert len(again) == len(rows) and {row["status"] for row in again} == {"ok"}
     assert {row["node"] for row in again} == {op.name for op in program.ops} | {""}
     units = next(r for r in rows if r.node == "layer_00.in_spikes" and r.role == "units")
-    assert (units.process, units.neurons, units.message_bits, units.weight_exponents) == ("LIFReset", 2 * 4 * 8, 1, (-7,))
+    assert (units.process, units.neurons, units.message_bits, units.weight_exponents) == (
+        "LIFReset",
+        2 * 4 * 8,
+        1,
+        (-7,),
+    )
     integrator = next(r for r in rows if r.node == "layer_00.numerator" and r.role == "value")
     assert integrator.weight_high == 252 and integrator.sign_mode == "EXCITATORY+MIXED"
     assert integrator.state_high == program.signals["layer_00.numerator"].high.max()
@@ -343,7 +375,9 @@ def test_constraint_report_is_plain_data(random_program: Build) -> None:
 WIDTHS = Widths()
 
 
-def _count_program(count: Count, *, weight: int = 1, shift: int = 0, levels: int = 1, widths: Widths = WIDTHS) -> Program:
+def _count_program(
+    count: Count, *, weight: int = 1, shift: int = 0, levels: int = 1, widths: Widths = WIDTHS
+) -> Program:
     source = [Input("x", 1, levels), _linear("v", "x", [[weight]], 0, shift), _linear("s", "x", [[1]], 4)]
     return Program((*source, count), ("count",), widths)
 
@@ -352,9 +386,24 @@ def _count_program(count: Count, *, weight: int = 1, shift: int = 0, levels: int
     ("program", "message"),
     [
         (_count_program(Count("count", "v", "s", 65)), r"'count'.*weights in \[-258, .*fewer levels"),
-        (_count_program(Count("count", "v", np.array([9], np.int32), 1), weight=127, shift=9), r"'v'.*weight exponent 8"),
-        (_count_program(Count("count", "v", np.array([80_000], np.int32), 255)), r"'count'.*comparison reaches.*24 bits"),
-        (_count_program(Count("count", "v", np.array([9], np.int32), 1), weight=127, shift=8, levels=300, widths=Widths(potential=26)), r"'v'.*24-bit state"),
+        (
+            _count_program(Count("count", "v", np.array([9], np.int32), 1), weight=127, shift=9),
+            r"'v'.*weight exponent 8",
+        ),
+        (
+            _count_program(Count("count", "v", np.array([80_000], np.int32), 255)),
+            r"'count'.*comparison reaches.*24 bits",
+        ),
+        (
+            _count_program(
+                Count("count", "v", np.array([9], np.int32), 1),
+                weight=127,
+                shift=8,
+                levels=300,
+                widths=Widths(potential=26),
+            ),
+            r"'v'.*24-bit state",
+        ),
     ],
 )
 def test_limits_are_refused_by_name(program: Program, message: str) -> None:
@@ -366,7 +415,9 @@ def test_limits_are_refused_by_name(program: Program, message: str) -> None:
 
 def test_a_loop_has_no_lag_in_the_report() -> None:
     rows = lava_constraints.constraints(_recurrent_program())
-    assert [(r.node, r.status, r.lag) for r in rows if r.node == "back" and r.role == "value"] == [("back", "error", None)]
+    assert [(r.node, r.status, r.lag) for r in rows if r.node == "back" and r.role == "value"] == [
+        ("back", "error", None)
+    ]
 
 
 # ------------------------------------------------------------------------------------ worker life cycle
@@ -384,7 +435,9 @@ def test_missing_lava_names_the_command(monkeypatch: pytest.MonkeyPatch, random_
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     for call in (backend.version, lambda: backend.compile(random_program(0))):
-        with pytest.raises(ToolNotFoundError, match=r"pip install --no-deps --ignore-requires-python lava-nc==0\.10\.0"):
+        with pytest.raises(
+            ToolNotFoundError, match=r"pip install --no-deps --ignore-requires-python lava-nc==0\.10\.0"
+        ):
             call()
 
 
@@ -392,7 +445,10 @@ def test_missing_lava_names_the_command(monkeypatch: pytest.MonkeyPatch, random_
 @pytest.mark.parametrize("victim", ["worker", "lava process"])
 def test_a_killed_worker_is_a_clean_error(random_program: Build, tokens: np.ndarray, clean: None, victim: str) -> None:
     inputs, start = _one_hot(tokens), 0.0
-    with pytest.raises(BackendError, match=r"Lava worker ended"), lava.fused.compile(random_program(0)).open() as session:
+    with (
+        pytest.raises(BackendError, match=r"Lava worker ended"),
+        lava.fused.compile(random_program(0)).open() as session,
+    ):
         leader = session.worker.process.pid
         session.step(inputs[0])
         others = [pid for pid in lava_client.members(leader) if pid != leader]
@@ -405,7 +461,9 @@ def test_a_killed_worker_is_a_clean_error(random_program: Build, tokens: np.ndar
 
 
 @needs_lava
-def test_an_error_in_a_process_model_is_reported(random_program: Build, clean: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_process_model_is_reported(
+    random_program: Build, clean: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     executable = lava.stock.compile(random_program(0))
     original = lava_network.job
 
@@ -421,9 +479,13 @@ def test_an_error_in_a_process_model_is_reported(random_program: Build, clean: N
 
 
 @needs_lava
-def test_an_error_while_building_is_reported(random_program: Build, clean: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_while_building_is_reported(
+    random_program: Build, clean: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     executable = lava.stock.compile(random_program(0))
-    monkeypatch.setattr(lava_network, "job", lambda network: ({"kind": "stock", "sizes": {}, "synapses": []}, {"traced": np.zeros(1)}))
+    monkeypatch.setattr(
+        lava_network, "job", lambda network: ({"kind": "stock", "sizes": {}, "synapses": []}, {"traced": np.zeros(1)})
+    )
     with pytest.raises(BackendError, match=r"(?s)Lava worker ended.*KeyError"):
         executable.run(_one_hot(np.arange(4)))
 
@@ -436,7 +498,10 @@ def test_a_start_that_takes_too_long_is_ended(random_program: Build, clean: None
 
 @needs_lava
 def test_a_hanging_worker_is_ended(random_program: Build, clean: None) -> None:
-    with pytest.raises(BackendError, match=r"did not answer within 3 s"), replace(lava.fused, timeout_seconds=3.0).compile(random_program(0)).open() as session:
+    with (
+        pytest.raises(BackendError, match=r"did not answer within 3 s"),
+        replace(lava.fused, timeout_seconds=3.0).compile(random_program(0)).open() as session,
+    ):
         leader = session.worker.process.pid
         os.killpg(leader, signal.SIGSTOP)
         session.step(_one_hot(np.arange(1))[0])
@@ -460,7 +525,9 @@ with lava.fused.compile(program).open() as session:
 @needs_lava
 def test_the_worker_ends_with_its_caller_and_leaves_no_file(clean: None) -> None:
     folder = tempfile.mkdtemp()
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": folder}, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": folder}, text=True
+    ) as parent:
         assert parent.stdout is not None
         leader = int(parent.stdout.readline())
         assert len(lava_client.members(leader)) > 3
@@ -478,7 +545,9 @@ def test_an_exception_in_a_session_ends_the_worker(random_program: Build, clean:
 
 
 @needs_lava
-def test_a_long_temporary_path_is_refused(random_program: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_temporary_path_is_refused(
+    random_program: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     long = tmp_path / ("x" * 80)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))

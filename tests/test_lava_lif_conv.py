@@ -37,9 +37,13 @@ def _full(value: int, size: int = SIZE) -> np.ndarray:
     return np.full(size, value, np.int32)
 
 
-def _linear(rng: np.random.Generator, name: str, source: str, inputs: int, outputs: int = SIZE, shift: int = 0) -> Linear:
+def _linear(
+    rng: np.random.Generator, name: str, source: str, inputs: int, outputs: int = SIZE, shift: int = 0
+) -> Linear:
     weight = rng.integers(-20, 21, (outputs, inputs)).astype(np.int8)
-    return Linear(name, source, weight, rng.integers(-3, 4, outputs).astype(np.int32), np.full(outputs, shift, np.uint8))
+    return Linear(
+        name, source, weight, rng.integers(-3, 4, outputs).astype(np.int32), np.full(outputs, shift, np.uint8)
+    )
 
 
 def _identity(name: str, source: str, size: int = SIZE, weight: int = 1) -> Linear:
@@ -61,14 +65,18 @@ def _random_conv(rng: np.random.Generator) -> Conv2d:
     geometry = [(int(a), int(b)) for a, b in (rng.integers(1, 3, 2), rng.integers(0, 3, 2), rng.integers(1, 3, 2))]
     weight = rng.integers(-128, 128, (outputs, channels // groups, *kernel)).astype(np.int8)
     bias, shift = rng.integers(-9, 9, outputs).astype(np.int32), rng.integers(0, 3, outputs).astype(np.uint8)
-    return Conv2d("conv", "x", weight, bias, shift, (channels, height, width), geometry[0], geometry[1], geometry[2], groups)
+    return Conv2d(
+        "conv", "x", weight, bias, shift, (channels, height, width), geometry[0], geometry[1], geometry[2], groups
+    )
 
 
 def _conv_program(seed: int) -> Program:
     rng = np.random.default_rng(seed)
     conv = _random_conv(rng)
     n = int(np.prod(conv.output_shape))
-    spikes = _lif("spikes", "conv", rng.integers(2000, 4097, n), rng.integers(0, 4096, n), rng.integers(0, 500, n), 0, n)
+    spikes = _lif(
+        "spikes", "conv", rng.integers(2000, 4097, n), rng.integers(0, 4096, n), rng.integers(0, 500, n), 0, n
+    )
     return Program((Input("x", int(np.prod(conv.input_shape)), 3), conv, spikes), ("conv", "spikes"))
 
 
@@ -80,7 +88,18 @@ def _network(seed: int) -> Program:
         return rng.integers(low, high, size)
 
     weight = rng.integers(-20, 21, (2, 2, 3, 3)).astype(np.int8)
-    conv = Conv2d("conv", "x", weight, values(-3, 4, 2).astype(np.int32), np.array([0, 1], np.uint8), (2, 4, 4), (2, 1), (1, 1), (1, 1), 1)
+    conv = Conv2d(
+        "conv",
+        "x",
+        weight,
+        values(-3, 4, 2).astype(np.int32),
+        np.array([0, 1], np.uint8),
+        (2, 4, 4),
+        (2, 1),
+        (1, 1),
+        (1, 1),
+        1,
+    )
     pixels = int(np.prod(conv.output_shape))
     ops: list[Op] = [
         Input("x", 32),
@@ -101,7 +120,13 @@ def _network(seed: int) -> Program:
         _linear(rng, "count_forward", "deep", SIZE),
         Sum("count_in", ("count_recurrent", "count_forward"), values(-5, 6).astype(np.int32)),
         Count("count", "count_in", values(10, 40).astype(np.int32), 3, signed=bool(seed % 2)),
-        Linear("positive", "deep", values(0, 21, 4 * SIZE).reshape(4, SIZE).astype(np.int8), _full(0, 4), np.zeros(4, np.uint8)),
+        Linear(
+            "positive",
+            "deep",
+            values(0, 21, 4 * SIZE).reshape(4, SIZE).astype(np.int8),
+            _full(0, 4),
+            np.zeros(4, np.uint8),
+        ),
         _lif("readout", "positive", [4096, 2048, 512, 1024], [256, 1024, 4096, 512], None, [0, 7, 100, 3], 4),
         _linear(rng, "direct", "hidden", SIZE),
         _lif("memoryless", "direct", 4096, 4096, values(0, 40), values(-900, 900)),
@@ -137,15 +162,22 @@ def test_engine_integrates_without_threshold(seed: int) -> None:
     program = Program((Input("x", 9, 3), _linear(rng, "a", "x", 9, 50), lif), ("v",))
     inputs = _spikes(program, seed)
     want, engine = reference.run(program, inputs).values, Engine(program)
-    np.testing.assert_array_equal(np.vstack([engine.run(block) for block in np.array_split(inputs, 3)]), np.hstack([want[n] for n in program.traced]))
+    np.testing.assert_array_equal(
+        np.vstack([engine.run(block) for block in np.array_split(inputs, 3)]),
+        np.hstack([want[n] for n in program.traced]),
+    )
     assert want["v"].min() < 0 < want["v"].max()
 
 
 def test_engine_saturates() -> None:
-    program = Program((Input("x", 2, 255), _identity("a", "x", 2, 127), _lif("v", "a", 4096, 0, None, [500_000, -500_000], 2)), ("v",))
+    program = Program(
+        (Input("x", 2, 255), _identity("a", "x", 2, 127), _lif("v", "a", 4096, 0, None, [500_000, -500_000], 2)), ("v",)
+    )
     inputs = np.full((30, 2), 1)
     want, engine = reference.run(program, inputs).values, Engine(program)
-    np.testing.assert_array_equal(np.vstack([engine.run(block) for block in np.array_split(inputs, 3)]), np.hstack([want["x"], want["v"]]))
+    np.testing.assert_array_equal(
+        np.vstack([engine.run(block) for block in np.array_split(inputs, 3)]), np.hstack([want["x"], want["v"]])
+    )
     assert np.abs(want["v"]).max() == lava_lif.RANGES["v"][1]
 
 
@@ -188,14 +220,23 @@ def test_large_convolutions_stay_sparse() -> None:
     conv = Conv2d("conv", "x", weight, _full(0, 16), np.zeros(16, np.uint8), (16, 32, 32), (1, 1), (1, 1), (1, 1), 1)
     program = Program((Input("x", 16 * 32 * 32), conv, _lif("s", "conv", size=16 * 32 * 32)), ("s",))
     _, arrays = lava_network.job(lava_stock.lower(program))
-    assert sum(a.size for name, a in arrays.items() if name.endswith(".values")) == 16 * 16 * (3 * 32 - 2) ** 2 + 2 * 16 * 32 * 32
+    assert (
+        sum(a.size for name, a in arrays.items() if name.endswith(".values"))
+        == 16 * 16 * (3 * 32 - 2) ** 2 + 2 * 16 * 32 * 32
+    )
 
 
 @needs_lava
 @pytest.mark.parametrize("backend", ["lava", "lava-stock"])
 def test_extreme_states(backend: str) -> None:
     """Currents near 24 bits, a potential that saturates below, the largest and the smallest threshold, full and slow decays."""
-    linear = Linear("a", "x", np.diag([127, 127, -127, -127, 127, 1]).astype(np.int8), _full(0), np.array([8, 8, 8, 8, 2, 0], np.uint8))
+    linear = Linear(
+        "a",
+        "x",
+        np.diag([127, 127, -127, -127, 127, 1]).astype(np.int8),
+        _full(0),
+        np.array([8, 8, 8, 8, 2, 0], np.uint8),
+    )
     lif = _lif("s", "a", [4096, 4096, 4096, 4096, 64, 1], [0, 4095, 0, 1, 0, 0], [131071, 0, 0, 0, 131071, 0])
     program = Program((Input("x", SIZE, 4), linear, lif), ("s",))
     inputs = _spikes(program, tokens=120)
@@ -220,8 +261,15 @@ def _bias_program(lif: Lif, depth: int = 0, weight: int = 1) -> Program:
 BIASES = {
     "leak, positive": (_lif("s", "", 4096, [0, 0, 7, 100, 300, 1000], 20, [1, 63, 65, 700, 2000, -5]), 1),
     "leak, negative": (_lif("s", "", 4096, [0, 0, 7, 100, 300, 1000], 60, [-1, -63, -65, -700, -900, -300]), 1, 40),
-    "multiples of 64 at a strong leak": (_lif("s", "", 4096, [4095, 4000, 2048, 4095, 4000, 3000], [0, 1, 2, 3, 30, 20], [64, -64, 128, 0, 1920, -640]), 4),
-    "current with memory": (_lif("s", "", [1, 100, 2000, 4095, 4095, 3], [0, 10, 10, 60, 0, 0], 60, [5, 100, 800, -200, 4096, -8]), 2, 20),
+    "multiples of 64 at a strong leak": (
+        _lif("s", "", 4096, [4095, 4000, 2048, 4095, 4000, 3000], [0, 1, 2, 3, 30, 20], [64, -64, 128, 0, 1920, -640]),
+        4,
+    ),
+    "current with memory": (
+        _lif("s", "", [1, 100, 2000, 4095, 4095, 3], [0, 10, 10, 60, 0, 0], 60, [5, 100, 800, -200, 4096, -8]),
+        2,
+        20,
+    ),
     "no memory": (_lif("s", "", 4096, 4096, [0, 1, 0, 2, 5, 30], [1, 64, -64, 65, 319, 1921]), 2),
     "exponents": (_lif("s", "", 300, 0, 60_000, [4095, 4096, 8190, 4095 << 7, -4096 << 7, 0]), 0),
 }
@@ -250,24 +298,55 @@ def test_the_initial_potential_leads_to_zero(lag: int) -> None:
     v = form.values["v"]
     for step in range(lag):
         assert step == 0 or v.any()
-        v = np.sign(v) * ((np.abs(v) * (4096 - form.values["dv"])) >> 12) + (form.values["bias_mant"] << form.values["bias_exp"])
+        v = np.sign(v) * ((np.abs(v) * (4096 - form.values["dv"])) >> 12) + (
+            form.values["bias_mant"] << form.values["bias_exp"]
+        )
     assert not v.any()
 
 
 REFUSED = {
-    "current_decay 0": (Program((Input("x", SIZE), _identity("a", "x", weight=0), _lif("s", "a", 0)), ("s",)), r"'s' \(LIF\).*register du.*would be -1"),
-    "voltage_decay 4096": (Program((Input("x", SIZE), _lif("s", "x", 100, 4096)), ("s",)), r"'s'.*register dv \(voltage_decay\) would be 4096"),
-    "mantissa": (Program((Input("x", SIZE), _lif("s", "x", 100, 0, 30, 4097)), ("s",)), r"'s'.*neuron 0.*bias 4097 is no 13-bit mantissa"),
-    "large bias": (Program((Input("x", SIZE), _lif("s", "x", 100, 0, 30, 1 << 20)), ("s",)), r"'s'.*register bias_mant would be 8192"),
-    "early spike": (Program((Input("x", SIZE), _lif("s", "x", 100, 1000, 1, -300)), ("s",)), r"'s'.*no initial potential makes up for the bias -300"),
-    "strong leak": (_bias_program(_lif("s", "", 100, 4095, 30, 7), 2), r"'s'.*no initial potential makes up for the bias 7"),
+    "current_decay 0": (
+        Program((Input("x", SIZE), _identity("a", "x", weight=0), _lif("s", "a", 0)), ("s",)),
+        r"'s' \(LIF\).*register du.*would be -1",
+    ),
+    "voltage_decay 4096": (
+        Program((Input("x", SIZE), _lif("s", "x", 100, 4096)), ("s",)),
+        r"'s'.*register dv \(voltage_decay\) would be 4096",
+    ),
+    "mantissa": (
+        Program((Input("x", SIZE), _lif("s", "x", 100, 0, 30, 4097)), ("s",)),
+        r"'s'.*neuron 0.*bias 4097 is no 13-bit mantissa",
+    ),
+    "large bias": (
+        Program((Input("x", SIZE), _lif("s", "x", 100, 0, 30, 1 << 20)), ("s",)),
+        r"'s'.*register bias_mant would be 8192",
+    ),
+    "early spike": (
+        Program((Input("x", SIZE), _lif("s", "x", 100, 1000, 1, -300)), ("s",)),
+        r"'s'.*no initial potential makes up for the bias -300",
+    ),
+    "strong leak": (
+        _bias_program(_lif("s", "", 100, 4095, 30, 7), 2),
+        r"'s'.*no initial potential makes up for the bias 7",
+    ),
     "bias in the current": (
-        Program((Input("x", SIZE, 255), _identity("a", "x", weight=127), _lif("s", "a", 4096, 1, 30, 7_000_000)), ("s",)),
+        Program(
+            (Input("x", SIZE, 255), _identity("a", "x", weight=127), _lif("s", "a", 4096, 1, 30, 7_000_000)), ("s",)
+        ),
         r"'s'.*synaptic input with its bias",
     ),
-    "integrator, 12-bit decay": (Program((Input("x", SIZE), _lif("v", "x", 4096, 100, None)), ("v",)), r"'v'.*voltage_decay 100 is no multiple of 16"),
-    "integrator, current": (Program((Input("x", SIZE), _lif("v", "x", 3000, 4096, None)), ("v",)), r"'v'.*current_decay 3000 is no multiple of 16"),
-    "integrator without leak": (Program((Input("x", SIZE), _lif("v", "x", 4096, 0, None)), ("v",)), r"'v'.*voltage_decay 0 is no multiple of 16"),
+    "integrator, 12-bit decay": (
+        Program((Input("x", SIZE), _lif("v", "x", 4096, 100, None)), ("v",)),
+        r"'v'.*voltage_decay 100 is no multiple of 16",
+    ),
+    "integrator, current": (
+        Program((Input("x", SIZE), _lif("v", "x", 3000, 4096, None)), ("v",)),
+        r"'v'.*current_decay 3000 is no multiple of 16",
+    ),
+    "integrator without leak": (
+        Program((Input("x", SIZE), _lif("v", "x", 4096, 0, None)), ("v",)),
+        r"'v'.*voltage_decay 0 is no multiple of 16",
+    ),
     "integrator, negative": (
         Program((Input("x", SIZE), _identity("a", "x", weight=-1), _lif("v", "a", 4096, 1024, None)), ("v",)),
         r"'v'.*round down instead of toward zero",
@@ -294,22 +373,53 @@ def test_the_fused_backend_runs_what_stock_refuses() -> None:
 
 @needs_lava
 def test_integrators_without_memory_may_be_negative() -> None:
-    program = Program((Input("x", SIZE), _identity("a", "x", weight=-3), _lif("v", "a", 4096, 4096, None, [0, 1, -1, 5000, -70_000, 64])), ("v",))
+    program = Program(
+        (
+            Input("x", SIZE),
+            _identity("a", "x", weight=-3),
+            _lif("v", "a", 4096, 4096, None, [0, 1, -1, 5000, -70_000, 64]),
+        ),
+        ("v",),
+    )
     assert _differences(program, "lava-stock", _spikes(program)) == 0
 
 
 # ------------------------------------------------------------------------------------------- recurrence
 
 
-def _loop(target: Op, recurrent: Op, *more: Op, source: str = "joined", outputs: tuple[str, ...] = ("s",), steps: Any = 1) -> Program:
+def _loop(
+    target: Op, recurrent: Op, *more: Op, source: str = "joined", outputs: tuple[str, ...] = ("s",), steps: Any = 1
+) -> Program:
     """x and the delayed spikes of "s" meet in "joined"."""
     delay = Delay("back", "s", np.broadcast_to(np.asarray(steps, np.int32), (SIZE,)).copy())
     joined = Sum("joined", ("forward", "recurrent"), _full(1))
-    return Program((Input("x", SIZE), _identity("forward", "x", weight=40), delay, recurrent, joined, *more, replace(target, source=source)), outputs)
+    return Program(
+        (
+            Input("x", SIZE),
+            _identity("forward", "x", weight=40),
+            delay,
+            recurrent,
+            joined,
+            *more,
+            replace(target, source=source),
+        ),
+        outputs,
+    )
 
 
 RECURRENT = _linear(np.random.default_rng(0), "recurrent", "back", SIZE, shift=1)
-CONVOLUTION = Conv2d("recurrent", "back", np.full((1, 1, 1, 3), -9, np.int8), _full(2, 1), np.zeros(1, np.uint8), (1, 1, SIZE), (1, 1), (0, 1), (1, 1), 1)
+CONVOLUTION = Conv2d(
+    "recurrent",
+    "back",
+    np.full((1, 1, 1, 3), -9, np.int8),
+    _full(2, 1),
+    np.zeros(1, np.uint8),
+    (1, 1, SIZE),
+    (1, 1),
+    (0, 1),
+    (1, 1),
+    1,
+)
 LOOPS = {
     "lif": _loop(_lif("s", "", 4096, 100, 50), RECURRENT),
     "current": _loop(_lif("s", "", 1500, 100, 50), RECURRENT),
@@ -317,10 +427,22 @@ LOOPS = {
     "convolution": _loop(_lif("s", "", 4096, 100, 50), CONVOLUTION),
     "count": _loop(Count("s", "", _full(31), 2), RECURRENT),
     "signed count": _loop(Count("s", "", _full(31), 2, signed=True), RECURRENT),
-    "two sums": _loop(_lif("s", "", 4096, 100, 50), RECURRENT, Sum("again", ("joined", "x"), _full(-3)), source="again"),
+    "two sums": _loop(
+        _lif("s", "", 4096, 100, 50), RECURRENT, Sum("again", ("joined", "x"), _full(-3)), source="again"
+    ),
     "no weights": _loop(_lif("s", "", 4096, 100, 10), Sum("recurrent", ("back",), _full(-9))),
-    "no weights, count": Program((Input("x", SIZE, 2), Delay("back", "s", _full(1)), Sum("v", ("back", "x"), _full(0)), Count("s", "v", _full(2), 3)), ("s",)),
-    "nothing but the loop": Program((Input("x", SIZE), Delay("back", "s", _full(1)), RECURRENT, _lif("s", "recurrent", 4096, 100, 5, 640)), ("s",)),
+    "no weights, count": Program(
+        (
+            Input("x", SIZE, 2),
+            Delay("back", "s", _full(1)),
+            Sum("v", ("back", "x"), _full(0)),
+            Count("s", "v", _full(2), 3),
+        ),
+        ("s",),
+    ),
+    "nothing but the loop": Program(
+        (Input("x", SIZE), Delay("back", "s", _full(1)), RECURRENT, _lif("s", "recurrent", 4096, 100, 5, 640)), ("s",)
+    ),
 }
 
 
@@ -331,21 +453,35 @@ def test_a_loop_of_one_token_runs_natively(case: str) -> None:
     inputs = _spikes(program)
     values = reference.run(program, inputs).values
     assert values["back"].any()
-    opened = Program(tuple(replace(op, steps=op.steps + 39) if isinstance(op, Delay) else op for op in program.ops), program.outputs)
+    opened = Program(
+        tuple(replace(op, steps=op.steps + 39) if isinstance(op, Delay) else op for op in program.ops), program.outputs
+    )
     assert (reference.run(opened, inputs).values["s"] != values["s"]).any()
     assert _differences(program, "lava-stock", inputs) == 0
 
 
 BAD_LOOPS = {
     "two tokens": (_loop(_lif("s", ""), RECURRENT, steps=[1, 1, 1, 1, 1, 2]), "delay other than one token"),
-    "interior output": (_loop(_lif("s", ""), RECURRENT, outputs=("s", "joined")), "'joined' in the loop must have exactly one reader"),
-    "two readers": (_loop(_lif("s", ""), RECURRENT, _identity("other", "back"), outputs=("s", "other")), "'other' in the loop must have exactly one reader"),
+    "interior output": (
+        _loop(_lif("s", ""), RECURRENT, outputs=("s", "joined")),
+        "'joined' in the loop must have exactly one reader",
+    ),
+    "two readers": (
+        _loop(_lif("s", ""), RECURRENT, _identity("other", "back"), outputs=("s", "other")),
+        "'other' in the loop must have exactly one reader",
+    ),
     "another neuron": (
         _loop(_lif("s", ""), RECURRENT, _lif("between", "joined"), _identity("onward", "between"), source="onward"),
         "passes through 'between', a Lif",
     ),
-    "two linears": (_loop(_lif("s", ""), RECURRENT, _identity("onward", "joined"), source="onward"), "passes through 'onward', a Linear"),
-    "step signal": (_loop(Count("s", "", "step", 1), RECURRENT, Sum("step", ("x",), _full(9))), "whose step is a signal"),
+    "two linears": (
+        _loop(_lif("s", ""), RECURRENT, _identity("onward", "joined"), source="onward"),
+        "passes through 'onward', a Linear",
+    ),
+    "step signal": (
+        _loop(Count("s", "", "step", 1), RECURRENT, Sum("step", ("x",), _full(9))),
+        "whose step is a signal",
+    ),
 }
 
 
@@ -364,7 +500,13 @@ def test_a_recurrent_count_that_leaves_the_lif_input_is_refused() -> None:
 @needs_lava
 def test_repeated_synapses_beyond_eight_bits_are_kept_apart() -> None:
     """127 + 127 between one pair of neurons: a single Sparse would clip the sum."""
-    ops = (Input("x", SIZE), _identity("a", "x", weight=127), _identity("b", "x", weight=127), Sum("c", ("a", "b"), _full(0)), _lif("s", "c", 4096, 0, 253))
+    ops = (
+        Input("x", SIZE),
+        _identity("a", "x", weight=127),
+        _identity("b", "x", weight=127),
+        Sum("c", ("a", "b"), _full(0)),
+        _lif("s", "c", 4096, 0, 253),
+    )
     program = Program(ops, ("s",))
     assert set(dendrites(program).inlined) == {"a", "b", "c"}
     assert _differences(program, "lava-stock", np.ones((5, SIZE), np.int64)) == 0
@@ -388,7 +530,13 @@ def test_a_count_whose_step_is_its_source() -> None:
 
 
 def _other(program: Program, name: str, **fields: Callable[[Any], Any]) -> Program:
-    return replace(program, ops=tuple(replace(op, **{k: f(getattr(op, k)) for k, f in fields.items()}) if op.name == name else op for op in program.ops))
+    return replace(
+        program,
+        ops=tuple(
+            replace(op, **{k: f(getattr(op, k)) for k, f in fields.items()}) if op.name == name else op
+            for op in program.ops
+        ),
+    )
 
 
 MUTANTS: dict[str, tuple[str, Callable[[Program], Program]]] = {
@@ -416,7 +564,8 @@ def test_mutants_are_caught_at_their_node(mutant: str) -> None:
 
 def _without(network: lava_network.Network, register: str, change: Callable[[Any], Any]) -> lava_network.Network:
     populations = tuple(
-        replace(p, registers={name: change(v) if name == register else v for name, v in p.registers.items()}) for p in network.populations
+        replace(p, registers={name: change(v) if name == register else v for name, v in p.registers.items()})
+        for p in network.populations
     )
     return replace(network, populations=populations)
 
@@ -466,7 +615,14 @@ def test_the_report_names_registers_and_inlined_nodes() -> None:
     assert hidden.process == "LIF" and hidden.threshold == op.threshold.max()
     assert hidden.registers["du"] == (4095, 4095, 0, 4095)
     assert hidden.registers["dv"] == (op.voltage_decay.min(), op.voltage_decay.max(), 0, 4095)
-    assert hidden.registers["bias_mant"][2:] == (-4096, 4095) and set(hidden.registers) == {"du", "dv", "vth", "bias_mant", "bias_exp", "v"}
+    assert hidden.registers["bias_mant"][2:] == (-4096, 4095) and set(hidden.registers) == {
+        "du",
+        "dv",
+        "vth",
+        "bias_mant",
+        "bias_exp",
+        "v",
+    }
     recurrent = next(r for r in rows if r.node == "recurrent")
     assert (recurrent.role, recurrent.process, recurrent.neurons) == ("synapses", "LIF", 0)
     assert recurrent.synapses == np.count_nonzero(next(o for o in program.ops if o.name == "recurrent").weight)

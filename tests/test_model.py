@@ -68,7 +68,10 @@ def test_binary_mode_is_recurrent_as_well(tiny_model: Model) -> None:
     with torch.no_grad():
         first = model(tokens[:, :4], use_cache=True)
         second = model(tokens[:, 4:], past_key_values=first.past_key_values)
-    assert torch.equal(torch.cat([first.logits, second.logits], 1), logits(model, tokens)) and second.past_key_values is None
+    assert (
+        torch.equal(torch.cat([first.logits, second.logits], 1), logits(model, tokens))
+        and second.past_key_values is None
+    )
 
 
 @every_config
@@ -114,7 +117,10 @@ def test_configuration_round_trip(tmp_path: Path) -> None:
         ({"coding": "rate"}, r"^NSLLMConfig.coding must be one of \('binary', 'ternary'\), got 'rate'$"),
         ({"weight_bits": 3}, r"^NSLLMConfig.weight_bits must be one of \(2, 4, 8\), got 3$"),
         ({"levels": [1, 2, 3], "num_hidden_layers": 2}, r"^NSLLMConfig.levels has 3 entries for 2 layers$"),
-        ({"state": "matrix", "hidden_size": 10}, r"^NSLLMConfig.hidden_size 10 is not a multiple of num_attention_heads 4$"),
+        (
+            {"state": "matrix", "hidden_size": 10},
+            r"^NSLLMConfig.hidden_size 10 is not a multiple of num_attention_heads 4$",
+        ),
         ({"levels": 0}, r"^NSLLMConfig.levels must be in \[1, 255\], got 0$"),
         ({"final_levels": 300}, r"^NSLLMConfig.final_levels must be in \[1, 255\], got 300$"),
         ({"hidden_size": 0}, r"^NSLLMConfig.hidden_size must be at least 1, got 0$"),
@@ -138,7 +144,9 @@ def test_greedy_generation_is_stepwise_argmax(tiny_model: Model, config: dict[st
 def test_generation_reads_each_token_once(tiny_model: Model) -> None:
     """The prompt in one pass, then one token per pass: the time per token cannot depend on the context."""
     model, lengths = tiny_model(), []
-    model.register_forward_pre_hook(lambda _, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
     model.generate(ids(1, 5), max_new_tokens=4, do_sample=False)
     assert lengths == [5, 1, 1, 1]
 
@@ -175,7 +183,9 @@ def test_gradient_checkpointing_gives_equal_gradients(tiny_model: Model) -> None
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     assert all(g is not None for g in gradients[0].values())
     assert all(torch.equal(g, gradients[1][name]) for name, g in gradients[0].items())
-    assert all((g != 0).any() for name, g in gradients[0].items() if not name.endswith("threshold")), "every weight is trained"
+    assert all((g != 0).any() for name, g in gradients[0].items() if not name.endswith("threshold")), (
+        "every weight is trained"
+    )
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -184,7 +194,9 @@ def test_labels_give_the_shifted_cross_entropy(tiny_model: Model, binary: bool) 
     labels = tokens.clone()
     labels[0, 3:5] = -100
     out = model(tokens, labels=labels)
-    expected = torch.nn.functional.cross_entropy(out.logits[:, :-1].reshape(-1, 24), labels[:, 1:].reshape(-1), ignore_index=-100)
+    expected = torch.nn.functional.cross_entropy(
+        out.logits[:, :-1].reshape(-1, 24), labels[:, 1:].reshape(-1), ignore_index=-100
+    )
     torch.testing.assert_close(out.loss, expected)
     as_tuple = model(tokens, labels=labels, return_dict=False)
     assert torch.equal(as_tuple[0], out.loss) and torch.equal(as_tuple[1], out.logits)
@@ -199,15 +211,21 @@ def test_padding_that_would_enter_the_state_is_refused(tiny_model: Model) -> Non
     model, tokens = tiny_model(), ids(2, 4)
     right = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     assert torch.equal(logits(model, tokens, attention_mask=right)[1, :2], logits(model, tokens[1:, :2])[0])
-    with pytest.raises(InputError, match=r"^padding in front of a token would enter the recurrent state; pad on the right to train"):
+    with pytest.raises(
+        InputError, match=r"^padding in front of a token would enter the recurrent state; pad on the right to train"
+    ):
         logits(model, tokens, attention_mask=right.flip(1))
-    with pytest.raises(InputError, match=r"^padding in front of a token would enter the recurrent state.* prompts of equal length$"):
+    with pytest.raises(
+        InputError, match=r"^padding in front of a token would enter the recurrent state.* prompts of equal length$"
+    ):
         model.generate(tokens, attention_mask=right, max_new_tokens=2, do_sample=False)
 
 
 @pytest.mark.parametrize("token", [24, -1])
 def test_tokens_outside_the_vocabulary_are_refused(tiny_model: Model, token: int) -> None:
-    with pytest.raises(InputError, match=rf"^token ids must be in \[0, 23\], got \[{min(token, 3)}, {max(token, 3)}\]$"):
+    with pytest.raises(
+        InputError, match=rf"^token ids must be in \[0, 23\], got \[{min(token, 3)}, {max(token, 3)}\]$"
+    ):
         tiny_model()(torch.tensor([[3, token]]))
 
 
@@ -216,7 +234,9 @@ def test_half_open_gates_at_the_start(tiny_model: Model) -> None:
     model, rates = tiny_model(num_hidden_layers=2), {}
     for name, module in model.named_modules():
         if name.endswith("spikes"):
-            module.register_forward_hook(lambda m, _, out, name=name: rates.update({name: float(out.abs().mean()) / m.levels}))
+            module.register_forward_hook(
+                lambda m, _, out, name=name: rates.update({name: float(out.abs().mean()) / m.levels})
+            )
     logits(model, ids(4, 30))
     assert len(rates) == 2 * 7 + 1 and all(0.005 < rate < 0.95 for rate in rates.values()), rates
 

@@ -48,7 +48,14 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Original:
     from nsllm_nir import NSLLMConfig, NSLLMForCausalLM
 
     torch.manual_seed(1)
-    sizes = {"vocab_size": 24, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "residual_fraction_bits": 2, "residual_gain": 2.0}
+    sizes = {
+        "vocab_size": 24,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "residual_fraction_bits": 2,
+        "residual_gain": 2.0,
+    }
     path = tmp_path_factory.mktemp("original") / "model.nir"
     to_nir(NSLLMForCausalLM(NSLLMConfig(weight_bits=2, embedding_bits=4, **sizes)), path)
     program = lower(path)
@@ -120,7 +127,11 @@ EDITS: dict[str, tuple[tuple[str, ...], Change, str]] = {
         f"{A}.read_spikes",
     ),
     "shift of out": ((f"{A}/nodes/out.scale/scale",), lambda s: s * (1 + (np.arange(16) == 3)), f"{M}.input.spikes"),
-    "shift of the embedding": (("embedding.scale/scale",), lambda s: s * (1 + (np.arange(16) == 3)), f"{A}.input.spikes"),
+    "shift of the embedding": (
+        ("embedding.scale/scale",),
+        lambda s: s * (1 + (np.arange(16) == 3)),
+        f"{A}.input.spikes",
+    ),
 }
 
 
@@ -138,19 +149,27 @@ def mutate(original: Original, tmp_path: Path, edit_file: Callable[..., None], c
 
 
 @pytest.mark.parametrize("case", [*WEIGHTS, *EDITS])
-def test_a_changed_file_is_caught_in_the_right_node(original: Original, tmp_path: Path, edit_file: Callable[..., None], case: str) -> None:
+def test_a_changed_file_is_caught_in_the_right_node(
+    original: Original, tmp_path: Path, edit_file: Callable[..., None], case: str
+) -> None:
     path, node = mutate(original, tmp_path, edit_file, case)
     program = lower(path)
     first = original.first(reference.run(program, token_spikes(program, TOKENS)))
     assert first is not None and first.node == node
 
 
-@pytest.mark.parametrize("case", ["key weight", "value threshold", "slower decay", "delay 1 to 2", "shift of out", "head bias"])
-def test_the_engine_runs_the_changed_file_and_is_caught(original: Original, tmp_path: Path, edit_file: Callable[..., None], case: str) -> None:
+@pytest.mark.parametrize(
+    "case", ["key weight", "value threshold", "slower decay", "delay 1 to 2", "shift of out", "head bias"]
+)
+def test_the_engine_runs_the_changed_file_and_is_caught(
+    original: Original, tmp_path: Path, edit_file: Callable[..., None], case: str
+) -> None:
     caught_on("hls", *mutate(original, tmp_path, edit_file, case), original)
 
 
-def test_the_fused_lava_form_runs_the_changed_file_and_is_caught(original: Original, tmp_path: Path, edit_file: Callable[..., None]) -> None:
+def test_the_fused_lava_form_runs_the_changed_file_and_is_caught(
+    original: Original, tmp_path: Path, edit_file: Callable[..., None]
+) -> None:
     try:
         lava.fused.version()
     except ToolNotFoundError as error:
@@ -159,7 +178,9 @@ def test_the_fused_lava_form_runs_the_changed_file_and_is_caught(original: Origi
 
 
 @pytest.mark.parametrize("case", ["key weight", "up threshold", "slower decay", "head weight"])
-def test_the_model_rebuilt_from_the_changed_file_is_caught(original: Original, tmp_path: Path, edit_file: Callable[..., None], case: str) -> None:
+def test_the_model_rebuilt_from_the_changed_file_is_caught(
+    original: Original, tmp_path: Path, edit_file: Callable[..., None], case: str
+) -> None:
     caught_on("snntorch", *mutate(original, tmp_path, edit_file, case), original)
 
 
@@ -205,7 +226,10 @@ def lose_the_sign(op: Op) -> Op:
 
 
 @pytest.mark.parametrize("backend", ["reference", "hls"])
-@pytest.mark.parametrize(("change", "node"), [(swap_gates, f"{A}.key_value"), (lose_a_level, f"{M}.up_spikes"), (lose_the_sign, f"{M}.input.spikes")])
+@pytest.mark.parametrize(
+    ("change", "node"),
+    [(swap_gates, f"{A}.key_value"), (lose_a_level, f"{M}.up_spikes"), (lose_the_sign, f"{M}.input.spikes")],
+)
 def test_a_changed_program_is_caught(original: Original, backend: str, change: Callable[[Op], Op], node: str) -> None:
     program = replace(original.program, ops=tuple(change(op) for op in original.program.ops))
     first = original.first(exporters.load(backend).compile(program).run(token_spikes(program, TOKENS)))
@@ -234,9 +258,22 @@ def interpreter(old: str, new: str) -> ModuleType:
         ("+ op.bias) << op.shift", ") << op.shift", f"{A}.receptance_spikes"),
         ("c - count(-x[op.source], threshold, op.levels) if op.signed", "c if op.signed", f"{A}.input.spikes"),
         ("np.where(x[op.gate] == 1, x[op.source], 0)", "x[op.source]", f"{A}.key_value"),
-        ("(x[op.source] << op.fraction_bits)\n", "(x[op.source] << op.fraction_bits) * (s >= 0)\n                s = s - (s > 0)\n", f"{A}.read_spikes"),
+        (
+            "(x[op.source] << op.fraction_bits)\n",
+            "(x[op.source] << op.fraction_bits) * (s >= 0)\n                s = s - (s > 0)\n",
+            f"{A}.read_spikes",
+        ),
     ],
-    ids=["decay rounded to nearest", "tie fires", "threshold without the half", "delay ignored", "bias ignored", "sign lost", "gate open", "state off by one"],
+    ids=[
+        "decay rounded to nearest",
+        "tie fires",
+        "threshold without the half",
+        "delay ignored",
+        "bias ignored",
+        "sign lost",
+        "gate open",
+        "state off by one",
+    ],
 )
 def test_a_wrong_rule_is_caught(original: Original, old: str, new: str, node: str) -> None:
     first = original.first(interpreter(old, new).run(original.program, token_spikes(original.program, TOKENS)))
@@ -260,4 +297,6 @@ def test_a_difference_names_both_values(original: Original) -> None:
     want = int(original.trace.values["final.spikes"][5, 7])
     assert first == Difference("final.spikes", 5, 7, want, want + 3)
     assert str(first) == f"node 'final.spikes', step 5, neuron 7: expected {want}, got {want + 3}"
-    assert {r.node: r.differences for r in compare(original.trace, Trace(values)) if r.differences} == {"final.spikes": 2}
+    assert {r.node: r.differences for r in compare(original.trace, Trace(values)) if r.differences} == {
+        "final.spikes": 2
+    }

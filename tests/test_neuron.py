@@ -38,7 +38,9 @@ def neuron(levels: int, *, signed: bool = False, channels: int = 1, binary: bool
     unit=UNITS,
 )
 @settings(max_examples=300)
-def test_count_equals_the_integer_definition(step: int, levels: int, m: int, offset: int, free: int, near: bool, signed: bool, unit: float) -> None:
+def test_count_equals_the_integer_definition(
+    step: int, levels: int, m: int, offset: int, free: int, near: bool, signed: bool, unit: float
+) -> None:
     """Ties and their neighbours included, as long as 2 D step stays below 2**23 units; count and binary mode alike."""
     levels = max(1, min(levels, 2**23 // (2 * step) - 1))
     v = (2 * min(m, levels) - 1) * step // 2 + offset if near else free
@@ -94,7 +96,11 @@ def test_rounding_is_half_up_with_identity_gradient() -> None:
     assert y.tolist() == [0.0, 1.0, 2.0, 0.0, -1.0] and x.grad is not None and x.grad.tolist() == [1.0] * 5
 
 
-@given(data=st.lists(st.lists(st.integers(-9, 9), min_size=3, max_size=3), min_size=1, max_size=12), start=st.integers(-5000, 5000), bits=st.integers(0, 8))
+@given(
+    data=st.lists(st.lists(st.integers(-9, 9), min_size=3, max_size=3), min_size=1, max_size=12),
+    start=st.integers(-5000, 5000),
+    bits=st.integers(0, 8),
+)
 def test_integrator_equals_the_integer_recurrence(data: list[list[int]], start: int, bits: int) -> None:
     x, shift = np.array(data), np.array([2, 5, 7])
     module = LeakyIntegrator(3, bits)
@@ -145,7 +151,10 @@ def test_token_shift_delays_half_of_the_channels() -> None:
 
 
 def test_gate_is_a_logical_and() -> None:
-    gate, source = torch.tensor([0.0, 1, 0, 1]).view(1, 1, 1, 4), torch.tensor([[0.0, 0, 1, 1], [1, 1, 1, 0]]).view(2, 1, 1, 4)
+    gate, source = (
+        torch.tensor([0.0, 1, 0, 1]).view(1, 1, 1, 4),
+        torch.tensor([[0.0, 0, 1, 1], [1, 1, 1, 0]]).view(2, 1, 1, 4),
+    )
     assert SpikeGate()(gate, source).view(2, 4).tolist() == [[0, 0, 0, 1], [0, 1, 0, 0]]
 
 
@@ -156,9 +165,13 @@ def test_it_is_an_snntorch_neuron() -> None:
 
 
 @pytest.mark.parametrize(
-    "spike_grad", [surrogate.fast_sigmoid(slope=5), surrogate.atan(), surrogate.sigmoid(), None], ids=["fast", "atan", "sigmoid", "default"]
+    "spike_grad",
+    [surrogate.fast_sigmoid(slope=5), surrogate.atan(), surrogate.sigmoid(), None],
+    ids=["fast", "atan", "sigmoid", "default"],
 )
-def test_surrogates_of_snntorch_train_the_unrolled_neuron(spike_grad: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+def test_surrogates_of_snntorch_train_the_unrolled_neuron(
+    spike_grad: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> None:
     made = neuron(4, spike_grad=spike_grad, binary=True)
     potential = torch.linspace(-1, 5, 13)[None, :, None].requires_grad_()
     spikes = made(potential, 2.0**-6)

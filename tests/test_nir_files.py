@@ -54,7 +54,11 @@ def test_equal_models_give_equal_bytes_in_every_process(tiny_model: Model, tmp_p
     model.save_pretrained(tmp_path / "model")
     code = "import sys; from nsllm_nir import *; to_nir(NSLLMForCausalLM.from_pretrained(sys.argv[1]), sys.argv[2])"
     other = tmp_path / "other.nir"
-    subprocess.run([sys.executable, "-c", code, tmp_path / "model", other], env={**os.environ, "PYTHONHASHSEED": "12345"}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "model", other],
+        env={**os.environ, "PYTHONHASHSEED": "12345"},
+        check=True,
+    )
     assert other.read_bytes() == here
     with torch.no_grad():
         model.head.weight[0, 0] += 1
@@ -72,7 +76,9 @@ def test_stock_nir_reads_the_file_with_type_checks(nir_file: Export, config: dic
 
 
 def without_metadata(found: Graph) -> Graph:
-    return Graph({name: without_metadata(n) if isinstance(n, Graph) else n for name, n in found.nodes.items()}, found.edges)
+    return Graph(
+        {name: without_metadata(n) if isinstance(n, Graph) else n for name, n in found.nodes.items()}, found.edges
+    )
 
 
 @every_config
@@ -109,7 +115,10 @@ def test_file_to_model_and_back(tiny_model: Model, nir_file: Export, tmp_path: P
 
 def test_frozen_and_latent_model_give_the_same_file(tiny_model: Model, tmp_path: Path) -> None:
     model = tiny_model()
-    assert to_nir(model, tmp_path / "latent.nir").read_bytes() == to_nir(model.freeze(), tmp_path / "frozen.nir").read_bytes()
+    assert (
+        to_nir(model, tmp_path / "latent.nir").read_bytes()
+        == to_nir(model.freeze(), tmp_path / "frozen.nir").read_bytes()
+    )
 
 
 def test_writing_what_was_read_gives_the_same_bytes(nir_file: Export, tmp_path: Path) -> None:
@@ -127,13 +136,17 @@ def test_node_names_and_order_carry_no_meaning(nir_file: Export) -> None:
     shuffled = Graph(dict(reversed(found.nodes.items())), tuple(reversed(found.edges)), found.metadata)
     assert str(lower(shuffled)) == str(lower(found))
     names = {name: f"n{hash_order:02d}" for hash_order, name in enumerate(sorted(found.nodes, key=lambda n: n[::-1]))}
-    renamed = Graph({names[n]: node for n, node in found.nodes.items()}, tuple((names[a], names[b]) for a, b in found.edges))
+    renamed = Graph(
+        {names[n]: node for n, node in found.nodes.items()}, tuple((names[a], names[b]) for a, b in found.edges)
+    )
     assert output(lower(renamed)) == output(lower(found))
     inner = without_metadata(found)
     block = inner.nodes["layer_001.attention"]
     assert isinstance(block, Graph)
     names = {name: f"n{order:03d}" for order, name in enumerate(sorted(block.nodes, key=lambda n: n[::-1]))}
-    other = Graph({names[n]: node for n, node in block.nodes.items()}, tuple((names[a], names[b]) for a, b in block.edges))
+    other = Graph(
+        {names[n]: node for n, node in block.nodes.items()}, tuple((names[a], names[b]) for a, b in block.edges)
+    )
     assert output(lower(replace(inner, nodes={**inner.nodes, "layer_001.attention": other}))) == output(lower(found))
 
 
@@ -150,7 +163,9 @@ def test_a_composite_may_read_the_sum_of_two_signals(nir_file: Export) -> None:
 def test_lowering_one_block_loads_only_that_block(nir_file: Export, monkeypatch: pytest.MonkeyPatch) -> None:
     path, loaded = nir_file(num_hidden_layers=2), []
     load = LazyArray.__array__
-    monkeypatch.setattr(LazyArray, "__array__", lambda self, *args, **kwargs: loaded.append(self.dataset) or load(self, *args, **kwargs))
+    monkeypatch.setattr(
+        LazyArray, "__array__", lambda self, *args, **kwargs: loaded.append(self.dataset) or load(self, *args, **kwargs)
+    )
     lazy = graph.read(path)
     assert loaded == []
     block = lower(lazy, node="layer_001.mixer", input_levels=200)
@@ -161,7 +176,9 @@ def test_lowering_one_block_loads_only_that_block(nir_file: Export, monkeypatch:
 
 
 def test_lowering_one_block_names_the_blocks(nir_file: Export) -> None:
-    with pytest.raises(GraphError, match=r"^'head' is not a subgraph; subgraphs are final, layer_000\.attention, layer_000\.mixer$"):
+    with pytest.raises(
+        GraphError, match=r"^'head' is not a subgraph; subgraphs are final, layer_000\.attention, layer_000\.mixer$"
+    ):
         lower(nir_file(), node="head")
 
 
@@ -172,8 +189,16 @@ CHANGES: dict[str, tuple[str, Callable[[np.ndarray], Any], str]] = {
         "value_spikes.lines",
     ),
     "an even line": ("layer_000.mixer/nodes/up_spikes.lines/threshold", lambda t: t + 0.25, "up_spikes.lines"),
-    "an AND that became an OR": ("layer_000.attention/nodes/read_gate.lines/threshold", lambda t: t - 1, "read_gate.lines"),
-    "an expansion": ("layer_000.attention/nodes/input.spikes.expand/weight", lambda w: w + 2 * (w == w.min()), "input.spikes.expand"),
+    "an AND that became an OR": (
+        "layer_000.attention/nodes/read_gate.lines/threshold",
+        lambda t: t - 1,
+        "read_gate.lines",
+    ),
+    "an expansion": (
+        "layer_000.attention/nodes/input.spikes.expand/weight",
+        lambda w: w + 2 * (w == w.min()),
+        "input.spikes.expand",
+    ),
     "a collapse": ("layer_000.mixer/nodes/up_spikes/weight", lambda w: w * 2, "up_spikes"),
     "a collapse bias": ("layer_000.mixer/nodes/up_spikes/bias", lambda b: b + 1, "up_spikes"),
     "a time constant": ("layer_000.attention/nodes/numerator/tau", lambda t: t * 2, "numerator"),
@@ -186,12 +211,17 @@ CHANGES: dict[str, tuple[str, Callable[[np.ndarray], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_composites_whose_primitives_say_otherwise_are_refused(nir_file: Export, edit_file: Callable[..., None], case: str) -> None:
+def test_composites_whose_primitives_say_otherwise_are_refused(
+    nir_file: Export, edit_file: Callable[..., None], case: str
+) -> None:
     path, (dataset, change, node) = nir_file(), CHANGES[case]
     edit_file(path, dataset, change)
     where = dataset.split("/")[0]
     for read in (lower, from_nir):
-        with pytest.raises(GraphError, match=rf"^{where}\.{node}: its metadata says spik\w+, but the parameter '\w+' does not fit that composite$"):
+        with pytest.raises(
+            GraphError,
+            match=rf"^{where}\.{node}: its metadata says spik\w+, but the parameter '\w+' does not fit that composite$",
+        ):
             read(path)
 
 
@@ -203,9 +233,18 @@ def test_composites_whose_primitives_say_otherwise_are_refused(nir_file: Export,
             r"^layer_000.mixer: its metadata says spiking_channel_mixer, but the edge \('down', 'down.scale'\) is missing, extra or doubled$",
         ),
         (lambda b: replace(b, edges=(*b.edges, b.edges[0])), r"^layer_000.mixer: .*edge.* doubled$"),
-        (lambda b: replace(b, nodes={k: v for k, v in b.nodes.items() if k != "up"}), r"^layer_000.mixer: .*its primitives lack or distort 'up.weight'$"),
-        (lambda b: replace(b, nodes={**b.nodes, "more": b.nodes["shift"]}), r"^layer_000.mixer: .*the node 'more' is missing or extra$"),
-        (lambda b: replace(b, nodes={**b.nodes, "shift": Node("Scale", {"scale": np.ones((1, 16))})}), r"^layer_000.mixer: .*lack or distort 'shift.delay'$"),
+        (
+            lambda b: replace(b, nodes={k: v for k, v in b.nodes.items() if k != "up"}),
+            r"^layer_000.mixer: .*its primitives lack or distort 'up.weight'$",
+        ),
+        (
+            lambda b: replace(b, nodes={**b.nodes, "more": b.nodes["shift"]}),
+            r"^layer_000.mixer: .*the node 'more' is missing or extra$",
+        ),
+        (
+            lambda b: replace(b, nodes={**b.nodes, "shift": Node("Scale", {"scale": np.ones((1, 16))})}),
+            r"^layer_000.mixer: .*lack or distort 'shift.delay'$",
+        ),
         (
             lambda b: replace(b, metadata={"nsllm_nir": {"op": "spiking_channel_mixer", "version": 2}}),
             r"^layer_000.mixer: composite 'spiking_channel_mixer' version 2 is unknown",
@@ -221,7 +260,9 @@ def test_composites_whose_primitives_say_otherwise_are_refused(nir_file: Export,
     ],
     ids=["edge", "doubled edge", "node", "extra node", "type", "version", "op", "version text"],
 )
-def test_composites_of_another_structure_are_refused(nir_file: Export, change: Callable[[Graph], Graph], message: str) -> None:
+def test_composites_of_another_structure_are_refused(
+    nir_file: Export, change: Callable[[Graph], Graph], message: str
+) -> None:
     found = graph.read(nir_file())
     block = found.nodes["layer_000.mixer"]
     assert isinstance(block, Graph)
@@ -240,9 +281,18 @@ def block(name: str, change: Callable[[Graph], Graph]) -> Callable[[Graph], Grap
 
 MODEL_CHANGES: dict[str, tuple[Callable[[Graph], Graph], str]] = {
     "no model": (lambda g: replace(g, metadata={}), r"^the graph is not an NSLLM model"),
-    "no fraction": (lambda g: replace(g, metadata={"nsllm_nir": {"model": "nsllm", "version": 1}}), r"^the NSLLM graph lacks .*'residual_fraction_bits'"),
-    "unknown version": (lambda g: replace(g, metadata={"nsllm_nir": {**g.metadata["nsllm_nir"], "version": 9}}), r"version 9 is unknown"),
-    "no layer": (lambda g: Graph({n: x for n, x in g.nodes.items() if "layer" not in n}, (), g.metadata), r"^the NSLLM graph (has no layer|lacks)"),
+    "no fraction": (
+        lambda g: replace(g, metadata={"nsllm_nir": {"model": "nsllm", "version": 1}}),
+        r"^the NSLLM graph lacks .*'residual_fraction_bits'",
+    ),
+    "unknown version": (
+        lambda g: replace(g, metadata={"nsllm_nir": {**g.metadata["nsllm_nir"], "version": 9}}),
+        r"version 9 is unknown",
+    ),
+    "no layer": (
+        lambda g: Graph({n: x for n, x in g.nodes.items() if "layer" not in n}, (), g.metadata),
+        r"^the NSLLM graph (has no layer|lacks)",
+    ),
     "no block": (
         lambda g: Graph({n: x for n, x in g.nodes.items() if n != "layer_000.mixer"}, (), g.metadata),
         r"^the NSLLM graph lacks its block 'layer_000.mixer'$",
@@ -251,14 +301,24 @@ MODEL_CHANGES: dict[str, tuple[Callable[[Graph], Graph], str]] = {
         lambda g: replace(g, nodes={**g.nodes, "layer_000.mixer": g.nodes["layer_000.attention"]}),
         r"^the NSLLM graph lacks its block 'layer_000.mixer'$",
     ),
-    "primitives only": (block("layer_000.mixer", lambda b: replace(b, metadata={})), r"^the NSLLM graph lacks its block 'layer_000.mixer'$"),
-    "no head": (lambda g: replace(g, nodes={n: x for n, x in g.nodes.items() if n != "head"}), r"^the NSLLM graph lacks.*'head"),
+    "primitives only": (
+        block("layer_000.mixer", lambda b: replace(b, metadata={})),
+        r"^the NSLLM graph lacks its block 'layer_000.mixer'$",
+    ),
+    "no head": (
+        lambda g: replace(g, nodes={n: x for n, x in g.nodes.items() if n != "head"}),
+        r"^the NSLLM graph lacks.*'head",
+    ),
     "dropped residual edge": (
-        lambda g: replace(g, edges=tuple(e for e in g.edges if e != ("embedding.scale", "layer_000.attention_residual"))),
+        lambda g: replace(
+            g, edges=tuple(e for e in g.edges if e != ("embedding.scale", "layer_000.attention_residual"))
+        ),
         r"the edge .*'embedding.scale', 'layer_000.attention_residual'",
     ),
     "residual gain": (
-        lambda g: replace(g, nodes={**g.nodes, "layer_000.mixer_residual": Node("Scale", {"scale": np.full((1, 16), 2.0)})}),
+        lambda g: replace(
+            g, nodes={**g.nodes, "layer_000.mixer_residual": Node("Scale", {"scale": np.full((1, 16), 2.0)})}
+        ),
         r"'?layer_000.mixer_residual'?.*",
     ),
     "extra node": (lambda g: replace(g, nodes={**g.nodes, "more": g.nodes["head.scale"]}), r"'more'"),
@@ -279,7 +339,12 @@ MODEL_EDITS: dict[str, tuple[tuple[str, ...], Callable[[np.ndarray], Any], str]]
         r"^layer_000.mixer: the model class delays the first half of the channels by one token",
     ),
     "decay": (
-        ("attention/nodes/numerator/tau", "attention/nodes/numerator/r", "attention/nodes/denominator/tau", "attention/nodes/denominator/r"),
+        (
+            "attention/nodes/numerator/tau",
+            "attention/nodes/numerator/r",
+            "attention/nodes/denominator/tau",
+            "attention/nodes/denominator/r",
+        ),
         lambda t: 4 * t,
         r"^layer_000.attention: decay shifts in \[0, 5\] are outside the model's \[2, 7\]$",
     ),
@@ -292,7 +357,9 @@ MODEL_EDITS: dict[str, tuple[tuple[str, ...], Callable[[np.ndarray], Any], str]]
 
 
 @pytest.mark.parametrize("case", MODEL_EDITS)
-def test_numbers_that_the_model_cannot_hold_are_refused_but_run_as_a_program(nir_file: Export, edit_file: Callable[..., None], case: str) -> None:
+def test_numbers_that_the_model_cannot_hold_are_refused_but_run_as_a_program(
+    nir_file: Export, edit_file: Callable[..., None], case: str
+) -> None:
     path, (datasets, change, message) = nir_file(), MODEL_EDITS[case]
     before = output(lower(path))
     for dataset in datasets:
@@ -304,14 +371,25 @@ def test_numbers_that_the_model_cannot_hold_are_refused_but_run_as_a_program(nir
 
 @pytest.mark.parametrize(
     "other",
-    [{"coding": "binary"}, {"normalisation": "pooled"}, {"levels": 2}, {"intermediate_size": 40}, {"denominator": False}, {"state_fraction_bits": 5}],
+    [
+        {"coding": "binary"},
+        {"normalisation": "pooled"},
+        {"levels": 2},
+        {"intermediate_size": 40},
+        {"denominator": False},
+        {"state_fraction_bits": 5},
+    ],
     ids=lambda config: next(iter(config)),
 )
 def test_layers_of_different_kinds_are_refused(tiny_model: Model, tmp_path: Path, other: dict[str, Any]) -> None:
     """One NSLLMConfig holds one coding, normalisation and size; a block from another model must not be bent to fit."""
-    first, second = (graph.read(to_nir(tiny_model(num_hidden_layers=2, **c), tmp_path / f"{len(c)}.nir")) for c in ({}, other))
+    first, second = (
+        graph.read(to_nir(tiny_model(num_hidden_layers=2, **c), tmp_path / f"{len(c)}.nir")) for c in ({}, other)
+    )
     key = next(iter(other))
-    names = {"intermediate_size": ["mixer"], "denominator": ["attention"], "state_fraction_bits": ["attention"]}.get(key, ["attention", "mixer"])
+    names = {"intermediate_size": ["mixer"], "denominator": ["attention"], "state_fraction_bits": ["attention"]}.get(
+        key, ["attention", "mixer"]
+    )
     for name in names:
         mixed = replace(first, nodes={**first.nodes, f"layer_001.{name}": second.nodes[f"layer_001.{name}"]})
         lower(mixed)
@@ -342,8 +420,14 @@ def test_a_full_disk_leaves_the_old_file(tiny_model: Model, tmp_path: Path, part
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["model.nir"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError(errno.ENOSPC, "No space left on device")], ids=["interrupt", "memory", "disk"])
-def test_an_interrupted_export_leaves_the_old_file(tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), MemoryError(), OSError(errno.ENOSPC, "No space left on device")],
+    ids=["interrupt", "memory", "disk"],
+)
+def test_an_interrupted_export_leaves_the_old_file(
+    tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
     path, model = tmp_path / "model.nir", tiny_model()
     before, add = to_nir(model, path).read_bytes(), graph.GraphWriter.add
 
@@ -362,13 +446,21 @@ def test_paths_that_cannot_be_written_are_named(tiny_model: Model, tmp_path: Pat
     model = tiny_model()
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "none" / "m.nir", tmp_path / "file" / "m.nir", tmp_path / "folder", tmp_path / ("n" * 300), Path("/proc/m.nir")):
+    for path in (
+        tmp_path / "none" / "m.nir",
+        tmp_path / "file" / "m.nir",
+        tmp_path / "folder",
+        tmp_path / ("n" * 300),
+        Path("/proc/m.nir"),
+    ):
         with pytest.raises(GraphError, match=rf"^cannot write {path}: "):
             to_nir(model, path)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
 
 
-def test_a_file_that_cannot_be_opened_leaves_no_temporary_file(tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_opened_leaves_no_temporary_file(
+    tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -397,7 +489,11 @@ def grow(model: NSLLMForCausalLM) -> None:
     ids=["rms", "matrix", "nan", "threshold beyond float32"],
 )
 def test_what_a_file_cannot_hold_is_refused_before_writing(
-    tiny_model: Model, tmp_path: Path, config: dict[str, Any], change: Callable[[NSLLMForCausalLM], None] | None, message: str
+    tiny_model: Model,
+    tmp_path: Path,
+    config: dict[str, Any],
+    change: Callable[[NSLLMForCausalLM], None] | None,
+    message: str,
 ) -> None:
     model = tiny_model(**config)
     if change:

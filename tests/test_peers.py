@@ -18,7 +18,11 @@ RUNS = [(case, peer) for case in peers.cases() for peer in case.peers]
 
 def named(*kinds: bool) -> list[Any]:
     """Runs with a cause or without one."""
-    return [pytest.param(case, peer, id=f"{case.name}-{'dyadic' if case.dyadic else 'float'}-{peer}") for case, peer in RUNS if (peer in case.causes) in kinds]
+    return [
+        pytest.param(case, peer, id=f"{case.name}-{'dyadic' if case.dyadic else 'float'}-{peer}")
+        for case, peer in RUNS
+        if (peer in case.causes) in kinds
+    ]
 
 
 @pytest.mark.parametrize(("case", "peer"), named(False))

@@ -26,14 +26,21 @@ def small_states(program: Program, fraction_bits: int = 1) -> Program:
 
     def change(op: Op) -> Op:
         decay = (256 - 2 ** (np.arange(WIDTH + 1) % 3 + 5)).astype(np.int32)
-        return replace(op, fraction_bits=fraction_bits, decay=decay[: op.decay.size]) if isinstance(op, Integrate) else op
+        return (
+            replace(op, fraction_bits=fraction_bits, decay=decay[: op.decay.size]) if isinstance(op, Integrate) else op
+        )
 
     return Program(tuple(change(op) for op in program.ops), program.outputs)
 
 
-def linear(name: str, source: str, inputs: int = WIDTH, *, seed: int = 0, low: int = -3, high: int = 3, shift: int = 0) -> Linear:
+def linear(
+    name: str, source: str, inputs: int = WIDTH, *, seed: int = 0, low: int = -3, high: int = 3, shift: int = 0
+) -> Linear:
     rng = np.random.default_rng([seed, len(name)])
-    weight, bias = rng.integers(low, high + 1, (WIDTH, inputs)).astype(np.int8), rng.integers(-2, 3, WIDTH).astype(np.int32)
+    weight, bias = (
+        rng.integers(low, high + 1, (WIDTH, inputs)).astype(np.int8),
+        rng.integers(-2, 3, WIDTH).astype(np.int32),
+    )
     return Linear(name, source, weight, bias, np.full(WIDTH, shift, np.uint8))
 
 
@@ -50,7 +57,10 @@ def simulate(graph: Graph, spikes: np.ndarray) -> tuple[dict[str, np.ndarray], n
     """The chain by hand, in float64: rasters of the LIF nodes and the Output, both (steps, ...). No sum comes close to the threshold."""
     loops = {b for a, b in graph.edges if a.endswith("loop_2")}
     primitives = {name: node for name, node in graph.nodes.items() if isinstance(node, Node)}
-    values = {name: {key: np.asarray(value, np.float64) for key, value in node.parameters.items()} for name, node in primitives.items()}
+    values = {
+        name: {key: np.asarray(value, np.float64) for key, value in node.parameters.items()}
+        for name, node in primitives.items()
+    }
     stages = sorted(name for name in graph.nodes if name.endswith("_lif"))
     rasters: dict[str, list[np.ndarray]] = {name: [] for name in stages}
     outputs = []
@@ -79,15 +89,37 @@ PROGRAMS = {
     "linear": program(linear("y", "v", shift=2), output="y"),
     "count": program(Count("c", "v", integers(1, 2, 3), 3), output="c"),
     "signed": program(Count("c", "v", integers(1, 2, 3), 3, signed=True), linear("y", "c"), output="y"),
-    "step signal": program(Count("n", "v", integers(2, 2, 2), 2), Sum("step", ("n",), integers(1, 1, 3)), Count("c", "v", "step", 4, signed=True), output="c"),
-    "gated spikes": program(Count("g", "v", integers(2, 2, 2), 1), Count("c", "v", integers(1, 1, 1), 3, signed=True), Gate("y", "g", "c"), output="y"),
-    "gated potentials": program(Count("g", "v", integers(1, 2, 3), 1), linear("w", "v"), Gate("y", "g", "w"), output="y"),
-    "integrator": program(Count("c", "v", integers(1, 2, 3), 2), Integrate("s", "c", integers(128, 192, 255 - 31), 2), output="s"),
+    "step signal": program(
+        Count("n", "v", integers(2, 2, 2), 2),
+        Sum("step", ("n",), integers(1, 1, 3)),
+        Count("c", "v", "step", 4, signed=True),
+        output="c",
+    ),
+    "gated spikes": program(
+        Count("g", "v", integers(2, 2, 2), 1),
+        Count("c", "v", integers(1, 1, 1), 3, signed=True),
+        Gate("y", "g", "c"),
+        output="y",
+    ),
+    "gated potentials": program(
+        Count("g", "v", integers(1, 2, 3), 1), linear("w", "v"), Gate("y", "g", "w"), output="y"
+    ),
+    "integrator": program(
+        Count("c", "v", integers(1, 2, 3), 2), Integrate("s", "c", integers(128, 192, 255 - 31), 2), output="s"
+    ),
     "negative integrator": program(Integrate("s", "v", integers(128, 192, 0), 1), output="s"),
-    "mixed delays": program(Count("c", "v", integers(1, 2, 3), 2), Delay("d", "c", integers(0, 1, 3)), linear("y", "d"), output="y"),
-    "delayed potentials": program(Sum("w", ("v", "v"), integers(1, 2, 3)), Delay("d", "w", integers(2, 0, 1)), output="d"),
+    "mixed delays": program(
+        Count("c", "v", integers(1, 2, 3), 2), Delay("d", "c", integers(0, 1, 3)), linear("y", "d"), output="y"
+    ),
+    "delayed potentials": program(
+        Sum("w", ("v", "v"), integers(1, 2, 3)), Delay("d", "w", integers(2, 0, 1)), output="d"
+    ),
     "delay of delay": program(
-        Count("c", "v", integers(1, 2, 3), 2), Delay("d", "c", integers(1, 2, 0)), linear("w", "d"), Delay("y", "w", integers(1, 1, 2)), output="y"
+        Count("c", "v", integers(1, 2, 3), 2),
+        Delay("d", "c", integers(1, 2, 0)),
+        linear("w", "d"),
+        Delay("y", "w", integers(1, 1, 2)),
+        output="y",
     ),
     "recurrent": program(
         Delay("d", "c", integers(1, 2, 3)),
@@ -166,17 +198,27 @@ def test_the_file_is_one_chain_of_affine_and_memoryless_lif(portable):
         order.append(name)
     assert order[:-1] == sorted(order[:-1]) and len(order) == len(forward)
     loops = {a for a, b in back.edges if "loop" in b and "loop" not in a}
-    assert loops and all({(a, a[:-3] + "loop_1"), (a[:-3] + "loop_1", a[:-3] + "loop_2"), (a[:-3] + "loop_2", a)} <= set(back.edges) for a in loops)
+    assert loops and all(
+        {(a, a[:-3] + "loop_1"), (a[:-3] + "loop_1", a[:-3] + "loop_2"), (a[:-3] + "loop_2", a)} <= set(back.edges)
+        for a in loops
+    )
 
 
 def test_equal_programs_give_equal_bytes(portable, tmp_path):
     found, graph = portable
     to_portable(found, tmp_path / "again.nir")
-    assert hashlib.sha256(graph.origin.read_bytes()).digest() == hashlib.sha256((tmp_path / "again.nir").read_bytes()).digest()
+    assert (
+        hashlib.sha256(graph.origin.read_bytes()).digest()
+        == hashlib.sha256((tmp_path / "again.nir").read_bytes()).digest()
+    )
 
 
 def weights(graph: Graph) -> int:
-    return sum(int(np.prod(node.parameters["weight"].shape)) for node in graph.nodes.values() if isinstance(node, Node) and node.type == "Affine")
+    return sum(
+        int(np.prod(node.parameters["weight"].shape))
+        for node in graph.nodes.values()
+        if isinstance(node, Node) and node.type == "Affine"
+    )
 
 
 def test_the_size_limit_is_exact(portable, tmp_path):
@@ -184,7 +226,9 @@ def test_the_size_limit_is_exact(portable, tmp_path):
     path = tmp_path / "limit.nir"
     to_portable(found, path, max_weights=weights(graph))
     before = path.read_bytes()
-    with pytest.raises(LossyConversionError, match=rf"needs {weights(graph):,} dense weights .* limit is {weights(graph) - 1:,}"):
+    with pytest.raises(
+        LossyConversionError, match=rf"needs {weights(graph):,} dense weights .* limit is {weights(graph) - 1:,}"
+    ):
         to_portable(found, path, max_weights=weights(graph) - 1)
     assert path.read_bytes() == before
 
@@ -197,15 +241,25 @@ def test_lowered_again_it_has_the_same_rasters(portable):
     rasters, outputs = simulate(graph, spikes)
     for name, raster in {**rasters, again.outputs[0]: outputs}.items():
         assert np.array_equal(trace.values[name], raster), name
-    assert not any(r.differences for r in compare(reference.run(found, spikes), decode(graph, trace.values[again.outputs[0]])))
+    assert not any(
+        r.differences for r in compare(reference.run(found, spikes), decode(graph, trace.values[again.outputs[0]]))
+    )
 
 
 LARGE = {
     "s": program(Integrate("s", "v", integers(255, 255, 255), 3), output="s"),
     "c": program(Count("c", "v", integers(1, 1, 1), 255, signed=True), output="c"),
     "d": program(Delay("d", "v", integers(400, 0, 0)), output="d"),
-    "g": program(Count("b", "v", integers(1, 1, 1), 255), Count("a", "v", integers(1, 1, 1), 1), Gate("g", "a", "b"), output="g"),
-    "y": Program((Input("input", 60), Linear("y", "input", np.ones((200, 60), np.int8), np.zeros(200, np.int32), np.zeros(200, np.uint8))), ("y",)),
+    "g": program(
+        Count("b", "v", integers(1, 1, 1), 255), Count("a", "v", integers(1, 1, 1), 1), Gate("g", "a", "b"), output="g"
+    ),
+    "y": Program(
+        (
+            Input("input", 60),
+            Linear("y", "input", np.ones((200, 60), np.int8), np.zeros(200, np.int32), np.zeros(200, np.uint8)),
+        ),
+        ("y",),
+    ),
     "input": Program((Input("input", 200), Count("y", "input", np.ones(200, np.int32), 1)), ("y",)),
 }
 
@@ -232,7 +286,11 @@ def test_what_cannot_be_held_is_refused_by_name(tmp_path):
     two = Program((Input("a", 2), Input("b", 2), Sum("s", ("a", "b"), integers(0, 0))), ("s",))
     with pytest.raises(LossyConversionError, match="'a' with levels 1, 'b' with levels 1"):
         to_portable(two, path)
-    wide = [linear("y", "v", shift=16, low=100, high=127), Sum("z", ("y", "v"), integers(0, 0, 0)), Count("c", "z", integers(1, 1, 1), 1)]
+    wide = [
+        linear("y", "v", shift=16, low=100, high=127),
+        Sum("z", ("y", "v"), integers(0, 0, 0)),
+        Count("c", "z", integers(1, 1, 1), 1),
+    ]
     with pytest.raises(LossyConversionError, match="'c': weighted sums up to"):
         to_portable(Program((*program(output="v").ops, *wide), ("c",), Widths(32, 40)), path)
     loop = program(
@@ -255,7 +313,10 @@ def test_decode_refuses_foreign_graphs_and_values(portable, tmp_path):
         decode(replace(graph, metadata={}), outputs)
     with pytest.raises(BackendError, match=r"shape \(steps, "):
         decode(graph, outputs[:, 1:])
-    cases = [(3, 0.5, "node 'input', step 7, neuron 3: .* not a binary spike"), (-1, 0.25, "node 'logits', step 7, neuron 7: .* not an integer")]
+    cases = [
+        (3, 0.5, "node 'input', step 7, neuron 3: .* not a binary spike"),
+        (-1, 0.25, "node 'logits', step 7, neuron 7: .* not an integer"),
+    ]
     for column, value, message in cases:
         wrong = outputs.copy()
         wrong[7, column] += value

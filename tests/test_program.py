@@ -24,7 +24,9 @@ def ints(*values: int) -> np.ndarray:
 
 def linear(name: str, source: str, weight: list[list[int]], *, bias: int = 0, shift: int = 0) -> Linear:
     rows = len(weight)
-    return Linear(name, source, np.array(weight, np.int16), np.full(rows, bias, np.int32), np.full(rows, shift, np.uint8))
+    return Linear(
+        name, source, np.array(weight, np.int16), np.full(rows, bias, np.int32), np.full(rows, shift, np.uint8)
+    )
 
 
 def program(*ops: Op, outputs: tuple[str, ...] = (), widths: Widths = DEFAULT_WIDTHS) -> Program:
@@ -40,14 +42,22 @@ def test_text_shows_every_change_of_a_constant(random_program: Build) -> None:
     for i, op in enumerate(original.ops):
         for field, value in vars(op).items():
             if isinstance(value, np.ndarray) and field != "decay":
-                changed = replace(op, **{field: value + (np.arange(value.size).reshape(value.shape) == 0).astype(value.dtype)})
+                changed = replace(
+                    op, **{field: value + (np.arange(value.size).reshape(value.shape) == 0).astype(value.dtype)}
+                )
                 text = str(Program((*original.ops[:i], changed, *original.ops[i + 1 :]), original.outputs))
-                assert [a == b for a, b in zip(text.splitlines(), str(original).splitlines(), strict=True)][1 + i] is False
+                assert [a == b for a, b in zip(text.splitlines(), str(original).splitlines(), strict=True)][
+                    1 + i
+                ] is False
 
 
 def extreme_weight(op: Linear) -> np.ndarray:
     """The largest weights of the same signs; what makes up a step stays positive."""
-    return np.abs(op.weight) if op.name.endswith(("pool", "in_step")) else np.where(op.weight < 0, -128, 127).astype(np.int8)
+    return (
+        np.abs(op.weight)
+        if op.name.endswith(("pool", "in_step"))
+        else np.where(op.weight < 0, -128, 127).astype(np.int8)
+    )
 
 
 @settings(max_examples=25)
@@ -59,7 +69,9 @@ def extreme_weight(op: Linear) -> np.ndarray:
     rate=st.sampled_from([0.0, 0.3, 1.0]),
     extreme=st.booleans(),
 )
-def test_no_signal_ever_leaves_its_interval(random_program: Build, seed: int, width: int, layers: int, levels: int, rate: float, extreme: bool) -> None:
+def test_no_signal_ever_leaves_its_interval(
+    random_program: Build, seed: int, width: int, layers: int, levels: int, rate: float, extreme: bool
+) -> None:
     found = random_program(seed, width=width, vocabulary=4, layers=layers, levels=levels)
     if extreme:
         ops = tuple(replace(op, weight=extreme_weight(op)) if isinstance(op, Linear) else op for op in found.ops)
@@ -126,7 +138,8 @@ def test_width_refusal_names_op_neuron_and_interval() -> None:
     ops = (linear("wide", "in", [[1, 1], [100, -28]], shift=1),)
     assert program(*ops, widths=Widths(potential=9)).signals["wide"].bits == 9
     with pytest.raises(
-        IntegerOverflowError, match=r"^Linear 'wide', neuron 1: the worst case \[-56, 200\] needs 9 bits, 8 are declared; use fewer weight bits"
+        IntegerOverflowError,
+        match=r"^Linear 'wide', neuron 1: the worst case \[-56, 200\] needs 9 bits, 8 are declared; use fewer weight bits",
     ):
         program(*ops, widths=Widths(potential=8))
 
@@ -135,11 +148,16 @@ def test_comparator_refusal_names_the_count() -> None:
     ops = (linear("v", "in", [[100, -100]]), Count("c", "v", ints(1000), 8))
     need = width(-1 - 2 * 100 - 15 * 1000, 200)
     program(*ops, widths=Widths(comparator=need))
-    with pytest.raises(IntegerOverflowError, match=rf"^Count 'c': the comparison needs {need} bits, {need - 1} are declared; use a smaller step$"):
+    with pytest.raises(
+        IntegerOverflowError,
+        match=rf"^Count 'c': the comparison needs {need} bits, {need - 1} are declared; use a smaller step$",
+    ):
         program(*ops, widths=Widths(comparator=need - 1))
 
 
-@pytest.mark.parametrize("op", [linear("x", "big", [[2]], shift=31), Integrate("x", "big", ints(255), 31)], ids=["shift", "fraction bits"])
+@pytest.mark.parametrize(
+    "op", [linear("x", "big", [[2]], shift=31), Integrate("x", "big", ints(255), 31)], ids=["shift", "fraction bits"]
+)
 def test_worst_cases_beyond_64_bits_do_not_wrap(op: Op) -> None:
     """2**33 << 31 is 0 in int64 arithmetic: the analysis must see the true value."""
     big = [Input("in", 1, 2**21), linear("half", "in", [[64]]), linear("big", "half", [[64]])]
@@ -151,43 +169,91 @@ def test_worst_cases_beyond_64_bits_do_not_wrap(op: Op) -> None:
 POTENTIAL = linear("v", "in", [[1, 1], [1, 1]])
 MESSAGES: dict[str, tuple[tuple[Op, ...], str]] = {
     "name twice": ((POTENTIAL, POTENTIAL), r"^Linear 'v': this name is used twice; names must be unique$"),
-    "unknown source": ((Sum("s", ("in", "ghost"), ints(0, 0)),), r"^Sum 's': reads the signal 'ghost', which no operation produces$"),
+    "unknown source": (
+        (Sum("s", ("in", "ghost"), ints(0, 0)),),
+        r"^Sum 's': reads the signal 'ghost', which no operation produces$",
+    ),
     "order": (
         (Sum("s", ("v",), ints(0, 0)), POTENTIAL),
         r"^Sum 's': reads 'v' before it is produced; order the operations, or put a delay of at least one token",
     ),
-    "zero delay in a loop": ((Delay("d", "c", ints(0, 1)), Count("c", "d", ints(1, 1), 1)), r"^Delay 'd': reads 'c' before it is produced"),
+    "zero delay in a loop": (
+        (Delay("d", "c", ints(0, 1)), Count("c", "d", ints(1, 1), 1)),
+        r"^Delay 'd': reads 'c' before it is produced",
+    ),
     "loop of a potential": (
         (Delay("d", "v", ints(1, 1)), linear("v", "d", [[1, 0], [0, 1]])),
         r"^Delay 'd': closes a loop through 'v', a Linear; only a Count or a spiking Lif may close a loop$",
     ),
-    "loop of another size": ((Delay("d", "c", ints(1, 1, 1)), Count("c", "in", ints(1, 1), 1)), r"^Delay 'd': expects 3 neurons, its sources have \[2\]$"),
+    "loop of another size": (
+        (Delay("d", "c", ints(1, 1, 1)), Count("c", "in", ints(1, 1), 1)),
+        r"^Delay 'd': expects 3 neurons, its sources have \[2\]$",
+    ),
     "input size": ((Input("x", 0),), r"^Input 'x': size and levels must be at least 1, got 0 and 1$"),
     "input levels": ((Input("x", 1, 0),), r"^Input 'x': size and levels must be at least 1, got 1 and 0$"),
     "sum size": ((Sum("s", ("in", "in"), ints(0, 0, 0)),), r"^Sum 's': expects 3 neurons, its sources have \[2, 2\]$"),
-    "gate size": ((linear("one", "in", [[1, 1]]), Gate("g", "in", "one")), r"^Gate 'g': expects 1 neurons, its sources have \[2, 1\]$"),
-    "gate values": ((Count("c", "in", ints(1, 1), 2), Gate("g", "c", "in")), r"^Gate 'g': the gate 'c' must be binary, its interval is \[0, 2\]$"),
-    "signed gate": ((Count("c", "in", ints(1, 1), 1, True), Gate("g", "c", "in")), r"^Gate 'g': the gate 'c' must be binary, its interval is \[-1, 1\]$"),
+    "gate size": (
+        (linear("one", "in", [[1, 1]]), Gate("g", "in", "one")),
+        r"^Gate 'g': expects 1 neurons, its sources have \[2, 1\]$",
+    ),
+    "gate values": (
+        (Count("c", "in", ints(1, 1), 2), Gate("g", "c", "in")),
+        r"^Gate 'g': the gate 'c' must be binary, its interval is \[0, 2\]$",
+    ),
+    "signed gate": (
+        (Count("c", "in", ints(1, 1), 1, True), Gate("g", "c", "in")),
+        r"^Gate 'g': the gate 'c' must be binary, its interval is \[-1, 1\]$",
+    ),
     "delay": ((Delay("d", "in", ints(0, -1)),), r"^Delay 'd': delays must be >= 0 tokens, got -1$"),
-    "weight shape": ((linear("l", "in", [[1, 1, 1]]),), r"^Linear 'l': weight \(1, 3\), bias \(1,\), shift \(1,\) do not fit a source of 2 neurons$"),
+    "weight shape": (
+        (linear("l", "in", [[1, 1, 1]]),),
+        r"^Linear 'l': weight \(1, 3\), bias \(1,\), shift \(1,\) do not fit a source of 2 neurons$",
+    ),
     "weight vector": (
         (Linear("l", "in", ints(1, 1), ints(0), ints(0)),),
         r"^Linear 'l': weight \(2,\), bias \(1,\), shift \(1,\) do not fit a source of 2 neurons$",
     ),
-    "weight type": ((Linear("l", "in", np.ones((1, 2), np.float32), ints(0), ints(0)),), r"^Linear 'l': .*integers, got float32"),
-    "bias type": ((Linear("l", "in", np.ones((1, 2), np.int8), np.zeros(1), ints(0)),), r"^Linear 'l': .*integers, got float64"),
-    "weight high": ((linear("l", "in", [[128, 0]]),), r"^Linear 'l': weights must be in \[-128, 127\], found \[0, 128\]; quantize the model first$"),
-    "weight low": ((linear("l", "in", [[-129, 0]]),), r"^Linear 'l': weights must be in \[-128, 127\], found \[-129, 0\]"),
+    "weight type": (
+        (Linear("l", "in", np.ones((1, 2), np.float32), ints(0), ints(0)),),
+        r"^Linear 'l': .*integers, got float32",
+    ),
+    "bias type": (
+        (Linear("l", "in", np.ones((1, 2), np.int8), np.zeros(1), ints(0)),),
+        r"^Linear 'l': .*integers, got float64",
+    ),
+    "weight high": (
+        (linear("l", "in", [[128, 0]]),),
+        r"^Linear 'l': weights must be in \[-128, 127\], found \[0, 128\]; quantize the model first$",
+    ),
+    "weight low": (
+        (linear("l", "in", [[-129, 0]]),),
+        r"^Linear 'l': weights must be in \[-128, 127\], found \[-129, 0\]",
+    ),
     "shift": ((linear("l", "in", [[1, 1]], shift=32),), r"^Linear 'l': shifts must be in \[0, 31\], found \[32, 32\]$"),
     "levels": ((Count("c", "in", ints(1, 1), 256),), r"^Count 'c': levels must be in \[1, 255\], got 256$"),
     "no levels": ((Count("c", "in", ints(1, 1), 0),), r"^Count 'c': levels must be in \[1, 255\], got 0$"),
     "step shape": ((Count("c", "in", ints(1), 1),), r"^Count 'c': step has shape \(1,\), its source has 2 neurons$"),
-    "step value": ((Count("c", "in", ints(1, 0), 1),), r"^Count 'c': the step must be at least 1, its smallest value is 0$"),
+    "step value": (
+        (Count("c", "in", ints(1, 0), 1),),
+        r"^Count 'c': the step must be at least 1, its smallest value is 0$",
+    ),
     "step signal": ((Count("c", "in", "in", 1),), r"^Count 'c': the step must be at least 1, its smallest value is 0$"),
-    "decay": ((Integrate("i", "in", ints(255, 253), 0),), r"^Integrate 'i': decays must be 256 - 2\*\*j with j in 0..8"),
-    "decay of 256": ((Integrate("i", "in", ints(255, 256), 0),), r"^Integrate 'i': decays must be 256 - 2\*\*j with j in 0..8"),
-    "fraction bits": ((Integrate("i", "in", ints(255, 255), 64),), r"^Integrate 'i': fraction bits must be in \[0, 31\], got 64$"),
-    "negative fraction bits": ((Integrate("i", "in", ints(255, 255), -1),), r"^Integrate 'i': fraction bits must be in \[0, 31\], got -1$"),
+    "decay": (
+        (Integrate("i", "in", ints(255, 253), 0),),
+        r"^Integrate 'i': decays must be 256 - 2\*\*j with j in 0..8",
+    ),
+    "decay of 256": (
+        (Integrate("i", "in", ints(255, 256), 0),),
+        r"^Integrate 'i': decays must be 256 - 2\*\*j with j in 0..8",
+    ),
+    "fraction bits": (
+        (Integrate("i", "in", ints(255, 255), 64),),
+        r"^Integrate 'i': fraction bits must be in \[0, 31\], got 64$",
+    ),
+    "negative fraction bits": (
+        (Integrate("i", "in", ints(255, 255), -1),),
+        r"^Integrate 'i': fraction bits must be in \[0, 31\], got -1$",
+    ),
     "empty constant": ((Delay("d", "in", ints()),), r"^Delay 'd': .*empty"),
     "no source": ((Sum("s", (), ints(0)),), r"^Sum 's': .*no source"),
 }
@@ -256,6 +322,8 @@ def test_audit_counts_each_op() -> None:
 
 
 def test_traced_signals_and_parameters() -> None:
-    found = program(linear("l", "in", [[1, 2]]), Count("c", "l", ints(1), 4), linear("out", "c", [[1], [1]]), outputs=("out",))
+    found = program(
+        linear("l", "in", [[1, 2]]), Count("c", "l", ints(1), 4), linear("out", "c", [[1], [1]]), outputs=("out",)
+    )
     assert found.traced == ("in", "c", "out")
     assert found.parameters() == (2 + 1 + 1) + 1 + (2 + 2 + 2)

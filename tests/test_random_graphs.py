@@ -35,7 +35,9 @@ def stock_holds(program: Program) -> bool:
 def test_random_graphs_are_exact_on_every_backend(graph_seed: int, random_graph: MakeGraph, tmp_path: Path) -> None:
     nir.write(tmp_path / "graph.nir", random_graph(graph_seed))
     program = lower(tmp_path / "graph.nir")
-    report = verify(program, spikes(program, graph_seed), ["hls", "lava", *(["lava-stock"] if stock_holds(program) else [])])
+    report = verify(
+        program, spikes(program, graph_seed), ["hls", "lava", *(["lava-stock"] if stock_holds(program) else [])]
+    )
     assert report.exact, f"random_graph({graph_seed})\n{report}"
 
 
@@ -67,7 +69,23 @@ def test_random_graphs_hold_what_they_are_meant_to(random_graph: MakeGraph) -> N
         kinds["stock"] += stock_holds(program)
         values = reference.run(program, spikes(program, seed)).values
         rates += [values[name].mean() for name, signal in program.signals.items() if signal.spikes and name in values]
-    wanted = {"Affine", "Linear", "Scale", "Conv1d", "Conv2d", "SumPool2d", "Flatten", "Delay", "I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Threshold"}
+    wanted = {
+        "Affine",
+        "Linear",
+        "Scale",
+        "Conv1d",
+        "Conv2d",
+        "SumPool2d",
+        "Flatten",
+        "Delay",
+        "I",
+        "IF",
+        "LI",
+        "LIF",
+        "CubaLI",
+        "CubaLIF",
+        "Threshold",
+    }
     assert all(kinds[kind] >= 5 for kind in wanted | {"subgraph", "fan-in", "fan-out", "loop", "stock"}), kinds
     assert np.mean([0 < rate < 1 for rate in rates]) > 0.7
 

@@ -43,7 +43,9 @@ def test_linear_shifts_potentials_of_both_signs_left() -> None:
 
 
 def test_sum_adds_sources_and_bias() -> None:
-    assert outputs((potential("a", "in", 4), potential("b", "in", -9), Sum("x", ("a", "b", "a"), ints(100))), [[1], [0]]) == [[99], [100]]
+    assert outputs(
+        (potential("a", "in", 4), potential("b", "in", -9), Sum("x", ("a", "b", "a"), ints(100))), [[1], [0]]
+    ) == [[99], [100]]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,11 @@ def test_delay_per_neuron_starts_with_silence() -> None:
 
 def test_loop_through_a_delay() -> None:
     """A neuron that excites itself one token later: one input spike keeps it active."""
-    ops: tuple[Op, ...] = (Delay("late", "spike", ints(1)), Sum("v", ("in", "late"), ints(0)), Count("spike", "v", ints(1), 1))
+    ops: tuple[Op, ...] = (
+        Delay("late", "spike", ints(1)),
+        Sum("v", ("in", "late"), ints(0)),
+        Count("spike", "v", ints(1), 1),
+    )
     assert outputs(ops, [[0], [1], [0], [0]]) == [[0], [1], [1], [1]]
 
 

@@ -11,7 +11,9 @@ from nsllm_nir.hw import registers
 
 def test_generated_files_are_up_to_date() -> None:
     for path, text in registers.generated().items():
-        assert path.read_text(encoding="utf-8") == text, f"{path.name} differs from hw/registers.py; run: python -m nsllm_nir.hw.registers"
+        assert path.read_text(encoding="utf-8") == text, (
+            f"{path.name} differs from hw/registers.py; run: python -m nsllm_nir.hw.registers"
+        )
 
 
 @pytest.mark.parametrize(
@@ -22,11 +24,15 @@ def test_generated_files_are_up_to_date() -> None:
         ("STATUSES", 5, {"code": 77}, {"registers.sv", "registers.hpp", "image_format.md"}),
     ],
 )
-def test_a_changed_description_changes_the_files(monkeypatch: pytest.MonkeyPatch, table: str, index: int, change: dict[str, int], files: set[str]) -> None:
+def test_a_changed_description_changes_the_files(
+    monkeypatch: pytest.MonkeyPatch, table: str, index: int, change: dict[str, int], files: set[str]
+) -> None:
     rows = list(getattr(registers, table))
     rows[index] = dataclasses.replace(rows[index], **change)
     monkeypatch.setattr(registers, table, tuple(rows))
-    assert {path.name for path, text in registers.generated().items() if path.read_text(encoding="utf-8") != text} == files
+    assert {
+        path.name for path, text in registers.generated().items() if path.read_text(encoding="utf-8") != text
+    } == files
 
 
 def test_numbers_are_distinct_and_registers_aligned() -> None:

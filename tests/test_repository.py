@@ -19,8 +19,25 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
 FOLDERS = {"nsllm_nir": "nsllm_nir", "exporters": "nsllm_nir.exporters", "hw": "nsllm_nir.hw"}
-USES_TORCH = {"neuron", "quantization", "layers", "model", "configuration", "training", "text", "nir_export", "nir_import"}
-USES_TORCH |= {"snntorch_check", "snntorch_export", "snntorch_forward", "snntorch_layers", "snntorch_neurons", "snntorch_tracing"}
+USES_TORCH = {
+    "neuron",
+    "quantization",
+    "layers",
+    "model",
+    "configuration",
+    "training",
+    "text",
+    "nir_export",
+    "nir_import",
+}
+USES_TORCH |= {
+    "snntorch_check",
+    "snntorch_export",
+    "snntorch_forward",
+    "snntorch_layers",
+    "snntorch_neurons",
+    "snntorch_tracing",
+}
 TORCH = {"torch", "snntorch", "transformers", "tokenizers", "safetensors", "accelerate", "datasets"}
 
 
@@ -67,7 +84,9 @@ def test_the_scan_sees_the_package() -> None:
     assert "torch" in roots(imported(MODULES["nsllm_nir.model"], "nsllm_nir.model", inside=False))
     assert "torch" not in roots(imported(MODULES["nsllm_nir.cli"], "nsllm_nir.cli", inside=False))
     assert "torch" in roots(imported(MODULES["nsllm_nir.cli_models"], "nsllm_nir.cli_models", inside=True))
-    assert "nsllm_nir.errors.InputError" in imported(MODULES["nsllm_nir.exporters.snntorch"], "nsllm_nir.exporters.snntorch", inside=False)
+    assert "nsllm_nir.errors.InputError" in imported(
+        MODULES["nsllm_nir.exporters.snntorch"], "nsllm_nir.exporters.snntorch", inside=False
+    )
 
 
 def test_packages_are_those_that_exist() -> None:
@@ -104,27 +123,46 @@ def test_lava_only_in_its_worker(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("nsllm_nir.hw")])
 def test_hw_imports_no_exporter(module: str) -> None:
-    assert not [name for name in imported(MODULES[module], module, inside=True) if name.startswith("nsllm_nir.exporters")]
+    assert not [
+        name for name in imported(MODULES[module], module, inside=True) if name.startswith("nsllm_nir.exporters")
+    ]
 
 
-@pytest.mark.parametrize("module", ["program", "reference", "trace", "errors", "graph", "lowering", "blocks", "nir_blocks"])
+@pytest.mark.parametrize(
+    "module", ["program", "reference", "trace", "errors", "graph", "lowering", "blocks", "nir_blocks"]
+)
 def test_the_core_imports_neither_backends_nor_commands(module: str) -> None:
     names = imported(MODULES[f"nsllm_nir.{module}"], f"nsllm_nir.{module}", inside=True)
     above = ("exporters", "verification", "cli", "demo", "doctor", "report", "plots", "inputs", "terminal")
     assert not [name for name in names if name.startswith(tuple(f"nsllm_nir.{each}" for each in above))]
 
 
-@pytest.mark.parametrize("statement", ["import nsllm_nir", "import nsllm_nir.cli", "from nsllm_nir import lower, verify, Program"])
+@pytest.mark.parametrize(
+    "statement", ["import nsllm_nir", "import nsllm_nir.cli", "from nsllm_nir import lower, verify, Program"]
+)
 def test_import_is_light(statement: str) -> None:
     code = f"import sys\n{statement}\nprint(*sys.modules)"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert "nsllm_nir" in loaded
     assert not loaded & {"torch", "snntorch", "transformers", "lava", "matplotlib"}
 
 
 def test_every_command_and_option_has_help() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    assert set(commands) == {"train", "quantize", "export", "run", "verify", "generate", "build", "estimate", "doctor", "demo"}
+    assert set(commands) == {
+        "train",
+        "quantize",
+        "export",
+        "run",
+        "verify",
+        "generate",
+        "build",
+        "estimate",
+        "doctor",
+        "demo",
+    }
     for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:

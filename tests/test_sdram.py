@@ -18,10 +18,16 @@ ALL = 300_000  # cycles of the random part
 
 def bench(controller: Path = CONTROLLER, *, clock_mhz: int = 75, beat_bits: int = 128) -> Path:
     """`sdram_bench` with this controller."""
-    modules = [*(toolchain.RTL_SOURCES / name for name in ("ram.sv", "fifo.sv")), controller, boards.FOLDER / "sdram_pins.sv"]
+    modules = [
+        *(toolchain.RTL_SOURCES / name for name in ("ram.sv", "fifo.sv")),
+        controller,
+        boards.FOLDER / "sdram_pins.sv",
+    ]
     modules += [FOLDER / f"{name}.sv" for name in ("sdram_model", "sdram_board", "sdram_bench")]
     parameters, flags = {"BEAT_BITS": beat_bits, "CLOCK_MHZ": clock_mhz}, ("-O0", f"-DBEAT_WORDS={beat_bits // 32}")
-    return toolchain.build_simulation("sdram_bench", "SdramBench", parameters, modules, [FOLDER / "sdram_bench.cpp"], flags)
+    return toolchain.build_simulation(
+        "sdram_bench", "SdramBench", parameters, modules, [FOLDER / "sdram_bench.cpp"], flags
+    )
 
 
 def run(binary: Path, cycles: int = ALL) -> subprocess.CompletedProcess[str]:

@@ -22,20 +22,27 @@ from nsllm_nir import compare_quantization, float_reference, graph, quantize, sn
 from nsllm_nir.errors import InputError, LossyConversionError
 from nsllm_nir.graph import Graph, Node
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore:Inhibition is an unstable feature")]
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:Inhibition is an unstable feature"),
+]
 STEPS, INPUTS, SIZE = 60, 10, 16
 HIDDEN = {"init_hidden": True}
 ALL_TO_ALL = {"beta": 0.9, "linear_features": SIZE}
 ONE_TO_ONE = {"beta": 0.9, "all_to_all": False, "V": torch.linspace(-0.4, 0.4, SIZE)}
 NEURONS: dict[str, Callable[..., nn.Module]] = {
     "leaky": lambda **k: snn.Leaky(beta=0.9, **k),
-    "leaky-vectors": lambda **k: snn.Leaky(beta=torch.linspace(0.3, 0.99, SIZE), **{**k, "threshold": torch.linspace(0.1, 1.4, SIZE)}),
+    "leaky-vectors": lambda **k: snn.Leaky(
+        beta=torch.linspace(0.3, 0.99, SIZE), **{**k, "threshold": torch.linspace(0.1, 1.4, SIZE)}
+    ),
     "leaky-learned": lambda **k: snn.Leaky(beta=torch.tensor(0.7), learn_beta=True, learn_threshold=True, **k),
     "never-leaks": lambda **k: snn.Leaky(beta=1.0, **k),
     "no-memory": lambda **k: snn.Leaky(beta=0.0, **k),
     "beta-beyond-1": lambda **k: snn.Leaky(beta=1.5, **k),
     "synaptic": lambda **k: snn.Synaptic(alpha=0.8, beta=0.9, **k),
-    "synaptic-vectors": lambda **k: snn.Synaptic(alpha=torch.linspace(0.1, 0.9, SIZE), beta=torch.linspace(0.9, 0.2, SIZE), **k),
+    "synaptic-vectors": lambda **k: snn.Synaptic(
+        alpha=torch.linspace(0.1, 0.9, SIZE), beta=torch.linspace(0.9, 0.2, SIZE), **k
+    ),
     "synaptic-alpha-1": lambda **k: snn.Synaptic(alpha=1.0, beta=0.6, **k),
     "synaptic-beta-1": lambda **k: snn.Synaptic(alpha=0.6, beta=1.0, **k),
     "rleaky": lambda **k: snn.RLeaky(**ALL_TO_ALL, **k),
@@ -101,7 +108,9 @@ def of(net: Graph, x: np.ndarray, node: str = "1") -> np.ndarray:
     return float_reference.run(net, x).values[node]
 
 
-@pytest.mark.parametrize(("name", "reset", "delay"), [(n, r, d) for n in NEURONS for r, d in DELAYS if d or not n.startswith("lapicque")])
+@pytest.mark.parametrize(
+    ("name", "reset", "delay"), [(n, r, d) for n in NEURONS for r, d in DELAYS if d or not n.startswith("lapicque")]
+)
 def test_neurons(name: str, reset: str, delay: bool, tmp_path: Path) -> None:
     """Each neuron, reset and delay: the module's own spikes, or a refusal."""
     model = weighted(NEURONS[name](threshold=0.4, reset_mechanism=reset, **delay_of(name, delay), **HIDDEN))
@@ -120,7 +129,10 @@ def test_excess_decides(tmp_path: Path) -> None:
     """Without delay, snnTorch asks a potential that exceeds the threshold even after its reset for two thresholds."""
     model = weighted(snn.Leaky(beta=0.9, threshold=0.3, reset_delay=False, **HIDDEN))
     net, x = exported(model, tmp_path), spikes()
-    plain = Graph({n: node for n, node in net.nodes.items() if "excess" not in n}, tuple(e for e in net.edges if "excess" not in e[0] + e[1]))
+    plain = Graph(
+        {n: node for n, node in net.nodes.items() if "excess" not in n},
+        tuple(e for e in net.edges if "excess" not in e[0] + e[1]),
+    )
     expected = outputs(model, x)
     assert np.array_equal(of(net, x), expected)
     assert not np.array_equal(of(plain, x), expected)
@@ -128,7 +140,9 @@ def test_excess_decides(tmp_path: Path) -> None:
 
 def test_recurrent_convolution(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), snn.RLeaky(beta=0.8, threshold=0.3, conv2d_channels=3, kernel_size=3, **HIDDEN))
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), snn.RLeaky(beta=0.8, threshold=0.3, conv2d_channels=3, kernel_size=3, **HIDDEN)
+    )
     x = spikes(size=2 * 5 * 5)
     assert np.array_equal(of(exported(model, tmp_path, input_shape=(2, 5, 5)), x), outputs(model, x, (2, 5, 5)))
 
@@ -136,7 +150,9 @@ def test_recurrent_convolution(tmp_path: Path) -> None:
 @pytest.mark.parametrize("beta", [0.5, torch.tensor([0.9])])
 def test_leaky_parallel(beta: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(snn.LeakyParallel(INPUTS, SIZE, beta=beta, threshold=1.5), snn.LeakyParallel(SIZE, 6, beta=0.9, threshold=8.0))
+    model = nn.Sequential(
+        snn.LeakyParallel(INPUTS, SIZE, beta=beta, threshold=1.5), snn.LeakyParallel(SIZE, 6, beta=0.9, threshold=8.0)
+    )
     with torch.no_grad():
         for layer in model:
             for p in layer.rnn.parameters():
@@ -254,7 +270,13 @@ def test_tutorial(tmp_path: Path) -> None:
     """One input for all steps, as in the tutorials."""
     model = Tutorial()
     net = exported(model, tmp_path)
-    assert set(net.nodes) == {"input", "output", "fc1", "fc2", *(f"lif{i}{part}" for i in (1, 2) for part in ("", ".membrane", ".reset"))}
+    assert set(net.nodes) == {
+        "input",
+        "output",
+        "fc1",
+        "fc2",
+        *(f"lif{i}{part}" for i in (1, 2) for part in ("", ".membrane", ".reset")),
+    }
     doubled(model)
     for row in np.random.default_rng(0).random((5, INPUTS)):
         with torch.no_grad():
@@ -342,7 +364,9 @@ class Convolutions(nn.Module):
         torch.manual_seed(3)
         self.conv1 = nn.Conv2d(2, 4, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(4)
-        self.lif1 = snn.Leaky(beta=torch.linspace(0.5, 0.9, 4)[:, None, None], threshold=0.5, reset_mechanism="zero", **HIDDEN)
+        self.lif1 = snn.Leaky(
+            beta=torch.linspace(0.5, 0.9, 4)[:, None, None], threshold=0.5, reset_mechanism="zero", **HIDDEN
+        )
         self.pool = nn.MaxPool2d(2)
         self.conv2 = nn.Conv2d(4, 4, 3, padding=1)
         self.lif2 = snn.Leaky(beta=0.8, threshold=0.3, **HIDDEN)
@@ -374,7 +398,9 @@ def test_convolutions(tmp_path: Path) -> None:
     with pytest.raises(LossyConversionError, match=r"bn1: BatchNorm2d in training mode .* call model.eval"):
         to_nir(model, tmp_path / "network.nir", input_shape=(2, 8, 8))
     net = exported(model.eval(), tmp_path, input_shape=(2, 8, 8))
-    assert {"pool", "pool.sum", "avg_pool2d", "max_pool2d", "view", "fc", "lif3"} <= set(net.nodes) and "bn1" not in net.nodes
+    assert {"pool", "pool.sum", "avg_pool2d", "max_pool2d", "view", "fc", "lif3"} <= set(
+        net.nodes
+    ) and "bn1" not in net.nodes
     expected = outputs(model, x, (2, 8, 8))
     assert np.array_equal(of(net, x, "lif3"), expected) and 10 < expected.sum() < expected.size - 10
 
@@ -406,7 +432,11 @@ def test_branches_and_outputs(tmp_path: Path) -> None:
 
 
 def test_graded_spikes(tmp_path: Path) -> None:
-    model = weighted(snn.Leaky(beta=0.9, threshold=0.4, graded_spikes_factor=0.7, **HIDDEN), nn.Linear(SIZE, 4), snn.Leaky(beta=0.9, threshold=0.2, **HIDDEN))
+    model = weighted(
+        snn.Leaky(beta=0.9, threshold=0.4, graded_spikes_factor=0.7, **HIDDEN),
+        nn.Linear(SIZE, 4),
+        snn.Leaky(beta=0.9, threshold=0.2, **HIDDEN),
+    )
     net, x = exported(model, tmp_path), spikes()
     assert np.array_equal(of(net, x, "3"), outputs(model, x))
     with pytest.raises(LossyConversionError, match="forward returns 1, which is no train of spikes"):
@@ -429,7 +459,12 @@ def test_one_neuron_and_input_shape(tmp_path: Path) -> None:
 
 def test_the_model_stays_as_it_is_and_bytes_are_equal(tmp_path: Path) -> None:
     """A trained module with states and gradients: nothing of it changes, equal modules give equal files."""
-    model = weighted(snn.Leaky(beta=0.9, learn_beta=True, **HIDDEN), nn.Dropout(0.2), nn.Linear(SIZE, 4), snn.Synaptic(alpha=0.5, beta=0.9, **HIDDEN)).eval()
+    model = weighted(
+        snn.Leaky(beta=0.9, learn_beta=True, **HIDDEN),
+        nn.Dropout(0.2),
+        nn.Linear(SIZE, 4),
+        snn.Synaptic(alpha=0.5, beta=0.9, **HIDDEN),
+    ).eval()
     bystander = snn.Leaky(beta=0.5, **HIDDEN)
     bystander(torch.ones(1, 3))
     before = [(name, t.clone()) for name, t in [*model.named_parameters(), *model.named_buffers()]]
@@ -437,8 +472,17 @@ def test_the_model_stays_as_it_is_and_bytes_are_equal(tmp_path: Path) -> None:
     model(torch.ones(7, INPUTS)).sum().backward()
     states, instances = model[1].mem, snn.SpikingNeuron.instances
     assert to_nir(model, tmp_path / "run.nir").read_bytes() == empty
-    assert model[1].mem is states and snn.SpikingNeuron.instances is instances and bystander.mem.any() and not model.training
-    assert all(torch.equal(value, dict(model.named_parameters())[name]) for name, value in before if name in dict(model.named_parameters()))
+    assert (
+        model[1].mem is states
+        and snn.SpikingNeuron.instances is instances
+        and bystander.mem.any()
+        and not model.training
+    )
+    assert all(
+        torch.equal(value, dict(model.named_parameters())[name])
+        for name, value in before
+        if name in dict(model.named_parameters())
+    )
     with torch.no_grad():
         model[0].weight[0, 0] += 0.5
     assert to_nir(model, tmp_path / "other.nir").read_bytes() != empty
@@ -451,11 +495,16 @@ def test_the_check_catches_a_wrong_graph(tmp_path: Path, monkeypatch: pytest.Mon
     def wrong(module: Any, name: str, shape: Any) -> Any:
         part = right(module, name, shape)
         node = part.nodes["1.membrane"]
-        part.nodes["1.membrane"] = Node(node.type, {**node.parameters, "tau": node.array("tau") * np.where(np.arange(SIZE) == 5, 1.05, 1.0)})
+        part.nodes["1.membrane"] = Node(
+            node.type, {**node.parameters, "tau": node.array("tau") * np.where(np.arange(SIZE) == 5, 1.05, 1.0)}
+        )
         return part
 
     monkeypatch.setattr(snntorch_export, "neuron", wrong)
-    with pytest.raises(LossyConversionError, match=r"the graph and the network differ \(node '1', step \d+, neuron 5: expected [01], got [01]\)"):
+    with pytest.raises(
+        LossyConversionError,
+        match=r"the graph and the network differ \(node '1', step \d+, neuron 5: expected [01], got [01]\)",
+    ):
         to_nir(weighted(snn.Leaky(beta=0.9, threshold=0.2, **HIDDEN)), tmp_path / "n.nir")
     assert not list(tmp_path.iterdir())
 
@@ -465,7 +514,11 @@ def test_a_layer_used_twice_is_two_nodes(tmp_path: Path) -> None:
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
-            self.fc, self.again, self.lif = nn.Linear(INPUTS, INPUTS), nn.Linear(INPUTS, INPUTS), snn.Leaky(beta=0.9, threshold=0.3, **HIDDEN)
+            self.fc, self.again, self.lif = (
+                nn.Linear(INPUTS, INPUTS),
+                nn.Linear(INPUTS, INPUTS),
+                snn.Leaky(beta=0.9, threshold=0.3, **HIDDEN),
+            )
 
         def forward(self, x: Any) -> Any:
             return self.lif(self.fc(self.fc(x)) + self.again(x))
@@ -496,7 +549,9 @@ def test_a_module_with_the_name_of_a_function(tmp_path: Path) -> None:
     assert np.array_equal(of(net, x, "lif"), outputs(model, x, (2, 3)))
 
 
-@pytest.mark.parametrize("reset", [("zero", False), ("subtract", True), ("subtract", False)], ids=lambda reset: f"{reset[0]}-{reset[1]}")
+@pytest.mark.parametrize(
+    "reset", [("zero", False), ("subtract", True), ("subtract", False)], ids=lambda reset: f"{reset[0]}-{reset[1]}"
+)
 @pytest.mark.parametrize("neuron", ["leaky", "synaptic", "rleaky"])
 def test_quantized_and_verified(neuron: str, reset: tuple[str, bool], tmp_path: Path) -> None:
     """From the module to the engine: quantized, lowered, spike for spike; what rounding costs stays small."""
@@ -506,15 +561,27 @@ def test_quantized_and_verified(neuron: str, reset: tuple[str, bool], tmp_path: 
     report = verify(integer, x, ["hls"])
     assert report.exact, report
     cost = compare_quantization(path, integer, x)
-    assert cost.differences < 0.05 * sum(node.cells for node in cost.nodes) and any(node.integer_spikes for node in cost.nodes)
+    assert cost.differences < 0.05 * sum(node.cells for node in cost.nodes) and any(
+        node.integer_spikes for node in cost.nodes
+    )
 
 
 def test_convolutions_quantized_and_verified(tmp_path: Path) -> None:
     """Batch normalisation, both poolings and three resets through to the engine."""
     torch.manual_seed(3)
     model = nn.Sequential(
-        *(nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), snn.Leaky(beta=0.9, threshold=0.3, **HIDDEN), nn.MaxPool2d(2)),
-        *(nn.Conv2d(4, 4, 3), snn.Leaky(beta=0.5, threshold=0.2, reset_mechanism="zero", **HIDDEN), nn.AvgPool2d(2), nn.Flatten()),
+        *(
+            nn.Conv2d(2, 4, 3, padding=1, bias=False),
+            nn.BatchNorm2d(4),
+            snn.Leaky(beta=0.9, threshold=0.3, **HIDDEN),
+            nn.MaxPool2d(2),
+        ),
+        *(
+            nn.Conv2d(4, 4, 3),
+            snn.Leaky(beta=0.5, threshold=0.2, reset_mechanism="zero", **HIDDEN),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+        ),
         *(nn.Linear(4, 6), snn.Synaptic(alpha=0.5, beta=0.8, threshold=0.1, **HIDDEN)),
     ).eval()
     integer, _ = quantize(to_nir(model, tmp_path / "network.nir", input_shape=(2, 8, 8)))

@@ -27,8 +27,21 @@ READERS = ("load_norse", "load_snntorch", "load_nirtorch")
 VOCABULARY, STEPS = 8, 48
 MODELS: dict[str, dict[str, Any]] = {
     "ternary": {"num_hidden_layers": 1, "levels": 2},
-    "pooled": {"num_hidden_layers": 2, "levels": 1, "coding": "binary", "normalisation": "pooled", "state_fraction_bits": 2},
-    "no denominator": {"num_hidden_layers": 1, "levels": 2, "denominator": False, "residual_fraction_bits": 6, "logit_fraction_bits": 8, "weight_bits": 8},
+    "pooled": {
+        "num_hidden_layers": 2,
+        "levels": 1,
+        "coding": "binary",
+        "normalisation": "pooled",
+        "state_fraction_bits": 2,
+    },
+    "no denominator": {
+        "num_hidden_layers": 1,
+        "levels": 2,
+        "denominator": False,
+        "residual_fraction_bits": 6,
+        "logit_fraction_bits": 8,
+        "weight_bits": 8,
+    },
 }
 
 
@@ -44,7 +57,14 @@ def documented() -> dict[str, Any]:
 
 def small_model(seed: int = 1, **changes: Any) -> NSLLMForCausalLM:
     """Random weights, short memories, all neurons active."""
-    sizes = {"vocab_size": VOCABULARY, "hidden_size": 4, "intermediate_size": 8, "num_attention_heads": 1, "final_levels": 2, "weight_bits": 2}
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 4,
+        "intermediate_size": 8,
+        "num_attention_heads": 1,
+        "final_levels": 2,
+        "weight_bits": 2,
+    }
     fractions = {"state_fraction_bits": 1, "residual_fraction_bits": 2, "logit_fraction_bits": 2}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -81,13 +101,17 @@ def token_spikes(size: int = VOCABULARY) -> np.ndarray:
     return reference.one_hot(np.random.default_rng(11).integers(0, size, STEPS), size)
 
 
-def run_hooked(documented: dict[str, Any], reader: str, path: Path, spikes: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def run_hooked(
+    documented: dict[str, Any], reader: str, path: Path, spikes: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The Output of a reader, and what each of its LIF modules returned."""
     model = documented[reader](path)
     rasters: dict[str, list[np.ndarray]] = {}
 
     def record(name: str) -> Callable[..., None]:
-        return lambda module, arguments, result: rasters.setdefault(name, []).append((result[0] if isinstance(result, tuple) else result).reshape(-1).numpy())
+        return lambda module, arguments, result: rasters.setdefault(name, []).append(
+            (result[0] if isinstance(result, tuple) else result).reshape(-1).numpy()
+        )
 
     for name, module in model.named_modules():
         if name.endswith("_lif"):
@@ -130,7 +154,10 @@ def test_random_programs_run_spike_for_spike(documented, random_program, reader,
     for seed, layers, levels in ((0, 1, 3), (1, 2, 2)):
         found = random_program(seed, width=4, vocabulary=VOCABULARY, layers=layers, levels=levels)
         decay = np.array([128, 192, 224, 128], np.int32)
-        program = Program(tuple(replace(op, decay=decay, fraction_bits=1) if isinstance(op, Integrate) else op for op in found.ops), found.outputs)
+        program = Program(
+            tuple(replace(op, decay=decay, fraction_bits=1) if isinstance(op, Integrate) else op for op in found.ops),
+            found.outputs,
+        )
         to_portable(program, tmp_path / "p.nir")
         outputs = documented["run"](documented[reader](tmp_path / "p.nir"), token_spikes())
         assert differing(reference.run(program, token_spikes()), decode(tmp_path / "p.nir", outputs)) == {}
@@ -141,7 +168,13 @@ def recurrent_program() -> Program:
     rng = np.random.default_rng(5)
 
     def linear(name: str, source: str, inputs: int) -> Linear:
-        return Linear(name, source, rng.integers(-4, 5, (3, inputs)).astype(np.int8), rng.integers(-1, 2, 3).astype(np.int32), np.zeros(3, np.uint8))
+        return Linear(
+            name,
+            source,
+            rng.integers(-4, 5, (3, inputs)).astype(np.int8),
+            rng.integers(-1, 2, 3).astype(np.int32),
+            np.zeros(3, np.uint8),
+        )
 
     def ones(value: int) -> np.ndarray:
         return np.full(3, value, np.int32)
@@ -182,11 +215,23 @@ ATTENTION = "layer_000.attention."
 MUTANTS: dict[str, tuple[str, str, Callable[[np.ndarray], Any], float, str]] = {
     # node, parameter, index, added value, signal that differs first
     "weight of a new line": ("stage_02_affine", "weight", lambda w: (-1, 0), 60, ATTENTION + "value_spikes"),
-    "constant of a new line": ("stage_02_affine", "weight", lambda w: (-1, np.flatnonzero(w[-1])[-1]), -60, ATTENTION + "value_spikes"),
+    "constant of a new line": (
+        "stage_02_affine",
+        "weight",
+        lambda w: (-1, np.flatnonzero(w[-1])[-1]),
+        -60,
+        ATTENTION + "value_spikes",
+    ),
     "relay": ("stage_05_affine", "weight", lambda w: (10, np.flatnonzero(w[10])[0]), -4, ATTENTION + "input.spikes"),
     "gate": ("stage_06_affine", "weight", lambda w: (-1, np.flatnonzero(w[-1])[0]), 2, ATTENTION + "read_gate"),
     "memory of the token shift": ("stage_01_loop_1", "weight", lambda w: (0, 0), 60, ATTENTION + "shift"),
-    "decay of the numerator": ("stage_04_loop_1", "weight", lambda w: (0, np.flatnonzero(w[0])[0]), -60, ATTENTION + "read_spikes"),
+    "decay of the numerator": (
+        "stage_04_loop_1",
+        "weight",
+        lambda w: (0, np.flatnonzero(w[0])[0]),
+        -60,
+        ATTENTION + "read_spikes",
+    ),
     "threshold": ("stage_02_lif", "v_threshold", lambda v: (-1,), -60, ATTENTION + "value_spikes"),
     "bias": ("stage_08_affine", "bias", lambda b: (-1,), 60, "layer_000.mixer.up_spikes"),
     "readout": ("stage_10_readout", "weight", lambda w: (-1, -1), 1, "head"),
@@ -200,7 +245,9 @@ def mutate(graph: Graph, name: str) -> Graph:
     assert isinstance(found, Node)
     values = found.array(parameter).copy()
     values[tuple(place(values))] += by
-    return replace(graph, nodes={**graph.nodes, node: replace(found, parameters={**found.parameters, parameter: values})})
+    return replace(
+        graph, nodes={**graph.nodes, node: replace(found, parameters={**found.parameters, parameter: values})}
+    )
 
 
 def without_loop(graph: Graph, stage: str) -> Graph:
@@ -209,7 +256,9 @@ def without_loop(graph: Graph, stage: str) -> Graph:
     return replace(graph, nodes=nodes, edges=tuple(edge for edge in graph.edges if set(edge) <= set(nodes)))
 
 
-def first_differing(documented: dict[str, Any], reader: str, program: Program, original: Path, mutant: Graph, folder: Path) -> str | None:
+def first_differing(
+    documented: dict[str, Any], reader: str, program: Program, original: Path, mutant: Graph, folder: Path
+) -> str | None:
     """The signal that differs first between the reference and a reader of the mutant."""
     write(folder / "mutant.nir", mutant)
     outputs = documented["run"](documented[reader](folder / "mutant.nir"), token_spikes())
@@ -230,7 +279,9 @@ def test_mutants_are_found_and_named(documented, models, name, reader, tmp_path)
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize(("stage", "signal"), [("stage_01", "shift"), ("stage_03", "read_spikes"), ("stage_04", "read_spikes")])
+@pytest.mark.parametrize(
+    ("stage", "signal"), [("stage_01", "shift"), ("stage_03", "read_spikes"), ("stage_04", "read_spikes")]
+)
 def test_a_dropped_loop_is_found_and_named(documented, models, stage, signal, reader, tmp_path):
     program, path = models("ternary")
     mutant = without_loop(read(path), stage)

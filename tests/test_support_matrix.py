@@ -27,7 +27,9 @@ UPDATE = "run: python -m nsllm_nir.support docs/nir_files.md"
 @pytest.fixture
 def only_lif(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """One probe in place of all; returns monkeypatch."""
-    monkeypatch.setattr(support, "PROBES", {"LIF": {"integers": support.chain(6, support.linear(5, 6), support.lif(5))}})
+    monkeypatch.setattr(
+        support, "PROBES", {"LIF": {"integers": support.chain(6, support.linear(5, 6), support.lif(5))}}
+    )
     monkeypatch.setattr(support, "RULES", {"LIF": RULES["LIF"]})
     return monkeypatch
 
@@ -90,7 +92,9 @@ def test_a_node_without_a_probe_is_no_table(only_lif: pytest.MonkeyPatch) -> Non
 
 
 def test_a_probe_that_never_fires_proves_nothing(only_lif: pytest.MonkeyPatch) -> None:
-    only_lif.setattr(support, "PROBES", {"LIF": {"silent": support.chain(6, support.linear(5, 6), support.lif(5, 100_000))}})
+    only_lif.setattr(
+        support, "PROBES", {"LIF": {"silent": support.chain(6, support.linear(5, 6), support.lif(5, 100_000))}}
+    )
     with pytest.raises(GraphError, match="always gives 0"):
         support.matrix(["reference"])
 
@@ -118,6 +122,10 @@ MESSAGES = re.findall(r"^\| (`[^|]+`) \|", TEXT.split("## 7.")[1].split("## 8.")
 @pytest.mark.parametrize("cell", MESSAGES)
 def test_refusals_are_quoted_as_the_code_words_them(cell: str) -> None:
     """Every quoted message is in the source of the package, the parts between dots one after the other."""
-    source = "\n".join(path.read_text(encoding="utf-8") for folder in ("nsllm_nir", "exporters") for path in (ROOT / folder).glob("*.py"))
+    source = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("nsllm_nir", "exporters")
+        for path in (ROOT / folder).glob("*.py")
+    )
     for quoted in re.findall(r"`([^`]+)`", cell):
         assert re.search(r"[^\n]*".join(re.escape(part.strip()) for part in quoted.split("...")), source), quoted

@@ -36,7 +36,9 @@ ENGINE_FILES = (
 )
 
 
-def test_missing_compiler_names_the_command(monkeypatch: pytest.MonkeyPatch, random_program: Callable[..., Program]) -> None:
+def test_missing_compiler_names_the_command(
+    monkeypatch: pytest.MonkeyPatch, random_program: Callable[..., Program]
+) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ToolNotFoundError, match=r"apt-get install g\+\+"):
         hls.backend.version()
@@ -71,12 +73,19 @@ def engine_script(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     ("script", "message"),
-    [("exec sleep 60", r"did not answer within 0\.5 s"), ("echo broken >&2; exit 3", "ended with status 3: broken"), ("kill -9 $$", "ended with status -9")],
+    [
+        ("exec sleep 60", r"did not answer within 0\.5 s"),
+        ("echo broken >&2; exit 3", "ended with status 3: broken"),
+        ("kill -9 $$", "ended with status -9"),
+    ],
     ids=["hung", "failed", "killed"],
 )
 def test_a_dead_or_hung_engine_is_an_error_and_leaves_no_process(tmp_path: Path, script: str, message: str) -> None:
     start = time.monotonic()
-    with pytest.raises(BackendError, match=message), EngineProcess(engine_script(tmp_path, script), timeout=0.5) as process:
+    with (
+        pytest.raises(BackendError, match=message),
+        EngineProcess(engine_script(tmp_path, script), timeout=0.5) as process,
+    ):
         process.load(bytes(1 << 20))  # more than a pipe holds
     assert time.monotonic() - start < 5
     with pytest.raises(ProcessLookupError):
@@ -97,21 +106,30 @@ def operators(text: str) -> list[str]:
 def test_engine_source_has_no_multiplication_or_division() -> None:
     hosts = {"server.cpp", "testbench.cpp"}
     assert {p.name for p in toolchain.SOURCES.iterdir()} == {*ENGINE_FILES, *hosts}
-    assert {name: operators((toolchain.SOURCES / name).read_text()) for name in ENGINE_FILES} == {name: [] for name in ENGINE_FILES}
-    assert operators("int a = b * c; // d * e\n") == ["*"] and operators("a /= 3; b %= 2; float x;") == ["/", "%", "float"]
+    assert {name: operators((toolchain.SOURCES / name).read_text()) for name in ENGINE_FILES} == {
+        name: [] for name in ENGINE_FILES
+    }
+    assert operators("int a = b * c; // d * e\n") == ["*"] and operators("a /= 3; b %= 2; float x;") == [
+        "/",
+        "%",
+        "float",
+    ]
 
 
 @pytest.fixture
 def vitis(tmp_path: Path) -> list[str]:
     """Flags with which a compiler sees the engine as Vitis HLS does; its stream is declared, not defined."""
     (tmp_path / "hls_stream.h").write_text(
-        "namespace hls { template <class T> class stream { public: void write(const T&); T read(); bool empty(); }; }\n", encoding="utf-8"
+        "namespace hls { template <class T> class stream { public: void write(const T&); T read(); bool empty(); }; }\n",
+        encoding="utf-8",
     )
     return ["-std=c++14", "-D__SYNTHESIS__", "-DNSLLM_VITIS", f"-I{tmp_path}"]
 
 
 def test_vitis_sees_every_pragma(vitis: list[str]) -> None:
-    text = subprocess.run(["g++", "-E", *vitis, str(toolchain.SOURCES / "top.cpp")], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        ["g++", "-E", *vitis, str(toolchain.SOURCES / "top.cpp")], capture_output=True, text=True, check=True
+    ).stdout
     expected = [
         "interface mode=m_axi port=image offset=slave bundle=weights depth=1048576 latency=64 num_read_outstanding=16 max_read_burst_length=64",
         "interface mode=axis port=events",
@@ -143,7 +161,11 @@ def test_every_interface_names_each_argument_of_the_block() -> None:
 
 def call_graph(source: Path, flags: list[str], folder: Path) -> dict[str, set[str]]:
     """{function: functions it calls} of everything that ``source`` compiles to, from g++; names as the linker has them."""
-    subprocess.run(["g++", *flags, "-O0", "-fcallgraph-info", "-c", str(source), "-o", str(folder / "graph.o")], check=True, timeout=120)
+    subprocess.run(
+        ["g++", *flags, "-O0", "-fcallgraph-info", "-c", str(source), "-o", str(folder / "graph.o")],
+        check=True,
+        timeout=120,
+    )
     text = (folder / "graph.ci").read_text(encoding="utf-8")
     graph: dict[str, set[str]] = {name: set() for name in re.findall(r'node: \{ title: "([^"]+)"', text)}
     for caller, callee in re.findall(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"', text):
@@ -169,7 +191,10 @@ def test_engine_neither_allocates_nor_recurses(vitis: list[str], tmp_path: Path)
     assert outside and all("3hls6stream" in name for name in outside), outside
 
 
-@pytest.mark.parametrize(("body", "left"), [("return n < 2 ? n : f(n - 1);", ["_Z1fi", "_Z1gi"]), ("return g(n);", ["_Z1fi", "_Z1gi"]), ("return n;", [])])
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [("return n < 2 ? n : f(n - 1);", ["_Z1fi", "_Z1gi"]), ("return g(n);", ["_Z1fi", "_Z1gi"]), ("return n;", [])],
+)
 def test_the_call_graph_shows_recursion(tmp_path: Path, body: str, left: list[str]) -> None:
     source = tmp_path / "graph.cpp"
     source.write_text(f"int g(int n);\nint f(int n) {{ {body} }}\nint g(int n) {{ return f(n); }}\n")
@@ -191,7 +216,9 @@ def unbounded(source: str) -> list[str]:
 
 
 def test_every_loop_of_the_engine_is_bounded() -> None:
-    assert {name: unbounded((toolchain.SOURCES / name).read_text()) for name in ENGINE_FILES} == {name: [] for name in ENGINE_FILES}
+    assert {name: unbounded((toolchain.SOURCES / name).read_text()) for name in ENGINE_FILES} == {
+        name: [] for name in ENGINE_FILES
+    }
     assert unbounded("while (x) {\n}\n") == ["while"]
     assert unbounded("for (;;) {\n}\n") == [";;"]
     assert unbounded("for (i = 0; i < n; ++i) {\n    x();\n") == ["i = 0; i < n; ++i"]
@@ -207,5 +234,10 @@ def test_every_source_compiles_without_warnings(compiler: str, lanes: int, tmp_p
     flags = [*toolchain.WARNINGS, "-Werror", "-fsyntax-only", f"-DNSLLM_LANES={lanes}"]
     for source in toolchain.SOURCES.glob("*.cpp"):
         subprocess.run([compiler, "-std=c++14", *flags, str(source)], check=True, timeout=120)
-    done = subprocess.run([compiler, *flags, "-DNSLLM_LANES=24", str(toolchain.SOURCES / "top.cpp")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [compiler, *flags, "-DNSLLM_LANES=24", str(toolchain.SOURCES / "top.cpp")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode and "NSLLM_LANES must be 16, 32 or 64" in done.stderr

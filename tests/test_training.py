@@ -82,11 +82,17 @@ def test_windows_never_touch_the_held_out_tail() -> None:
     again = RandomWindows(training, 16, 300, seed=3)
     assert len(drawn) == 300 and max(int(drawn[i]["input_ids"][-1]) for i in range(300)) < 180
     assert all(torch.equal(drawn[i]["labels"], again[i]["input_ids"]) for i in range(300))
-    assert torch.stack([w["input_ids"] for w in (Windows(held_out, 8)[i] for i in range(2))]).tolist() == np.arange(180, 196).reshape(2, 8).tolist()
+    assert (
+        torch.stack([w["input_ids"] for w in (Windows(held_out, 8)[i] for i in range(2))]).tolist()
+        == np.arange(180, 196).reshape(2, 8).tolist()
+    )
 
 
 def test_short_texts_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^the text has 8 training tokens, a window needs more than 8; give a longer text or a smaller --context$"):
+    with pytest.raises(
+        InputError,
+        match=r"^the text has 8 training tokens, a window needs more than 8; give a longer text or a smaller --context$",
+    ):
         RandomWindows(np.arange(8), 8, 1, 0)
     with pytest.raises(InputError, match=r"^the held-out text has 7 tokens, a window needs 8$"):
         Windows(np.arange(7), 8)

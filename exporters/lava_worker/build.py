@@ -39,10 +39,15 @@ def _fused(folder: Path, job: dict[str, Any], arrays: jobs.Arrays) -> Any:
 def _stock(folder: Path, job: dict[str, Any], arrays: jobs.Arrays) -> Any:
     sizes = job["sizes"]
     data = np.load(folder / jobs.INPUT)
-    neurons = {"input": RingBuffer(data=np.ascontiguousarray(data.T)), "graded": GradedVec(shape=(sizes["graded"],), vth=0, exp=0)}
+    neurons = {
+        "input": RingBuffer(data=np.ascontiguousarray(data.T)),
+        "graded": GradedVec(shape=(sizes["graded"],), vth=0, exp=0),
+    }
     if "units" in sizes:
         vth = arrays.get("units.vth", 0)
-        neurons["units"] = LIFReset(shape=(sizes["units"],), du=DECAY, dv=DECAY, vth=vth, reset_interval=1, reset_offset=0)
+        neurons["units"] = LIFReset(
+            shape=(sizes["units"],), du=DECAY, dv=DECAY, vth=vth, reset_interval=1, reset_offset=0
+        )
     if "lif" in sizes:
         # Lava documents one du, dv and vth per Process; its fixed-point model computes with one per neuron just as well.
         neurons["lif"] = LIF(shape=(sizes["lif"],), **{name: arrays[f"lif.{name}"] for name in LIF_REGISTERS})

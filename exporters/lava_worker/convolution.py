@@ -25,7 +25,9 @@ def taps(op: Conv2d) -> Indices:
         along.append(np.where((at >= 0) & (at < size), at, -1))
     rows, columns = along[0][:, None, :, None], along[1][None, :, None, :]
     channels, height, width = op.input_shape
-    plane = np.where((rows >= 0) & (columns >= 0), rows * width + columns, -1).reshape(rows.shape[0] * columns.shape[1], -1)
+    plane = np.where((rows >= 0) & (columns >= 0), rows * width + columns, -1).reshape(
+        rows.shape[0] * columns.shape[1], -1
+    )
     return np.where(plane < 0, -1, plane + np.arange(channels)[:, None, None] * (height * width))
 
 

@@ -98,7 +98,13 @@ def _kind(bound: float) -> Any:
 
 def _linear(op: Linear, program: Program) -> Callable[[Values], Int64]:
     largest = _largest(program, op.source)
-    bound = max((float((np.abs(rows.astype(np.float64)) @ largest).max()) for rows in np.array_split(op.weight, -(-len(op.weight) // 256))), default=0.0)
+    bound = max(
+        (
+            float((np.abs(rows.astype(np.float64)) @ largest).max())
+            for rows in np.array_split(op.weight, -(-len(op.weight) // 256))
+        ),
+        default=0.0,
+    )
     kind = _kind(bound)
     weight = np.ascontiguousarray(op.weight.T, dtype=kind)
     bias, shift = op.bias.astype(np.int64), op.shift.astype(np.int64)
@@ -108,7 +114,9 @@ def _linear(op: Linear, program: Program) -> Callable[[Values], Int64]:
         spikes = x[op.source]
         active = np.flatnonzero(spikes.any(axis=0))
         few = active.size * SPARSE_FRACTION < spikes.shape[1]
-        total = (spikes[:, active].astype(kind) @ weight[active] if few else spikes.astype(kind) @ weight).astype(np.int64)
+        total = (spikes[:, active].astype(kind) @ weight[active] if few else spikes.astype(kind) @ weight).astype(
+            np.int64
+        )
         if biased:
             total += bias
         if shifted:

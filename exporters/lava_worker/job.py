@@ -13,7 +13,9 @@ from nsllm_nir import program as ir
 from nsllm_nir.program import Op, Program, Widths, constants
 
 Arrays = dict[str, NDArray[Any]]
-OPS: dict[str, type[Op]] = {c.__name__: c for c in (ir.Input, ir.Linear, ir.Conv2d, ir.Sum, ir.Count, ir.Gate, ir.Integrate, ir.Lif, ir.Delay)}
+OPS: dict[str, type[Op]] = {
+    c.__name__: c for c in (ir.Input, ir.Linear, ir.Conv2d, ir.Sum, ir.Count, ir.Gate, ir.Integrate, ir.Lif, ir.Delay)
+}
 CHANNEL_SLOTS = 4  # messages that wait in a channel; Lava's default of 64 takes 16 times the shared memory
 NO_TOKEN = -1  # the spikes of an input row after the last token
 INPUT, OUTPUT = "input.npy", "output.npy"  # memory-mapped int32 (rows, neurons)
@@ -46,7 +48,9 @@ def program_from_data(data: dict[str, Any], arrays: Arrays) -> Program:
     """Inverse of `program_to_data`; the program is analysed again."""
     ops = []
     for i, entry in enumerate(data["ops"]):
-        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items() if key != "op"}
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items() if key != "op"
+        }
         prefix = f"{i}."
         fields |= {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
         ops.append(OPS[entry["op"]](**fields))

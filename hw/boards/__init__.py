@@ -109,7 +109,9 @@ def load(name: str) -> Board:
         raise InputError(f"{path.name}: {error}") from None
     board: Board = _read(Board, {"name": name, **content}, path.name)
     if board.device.family not in FAMILIES:
-        raise InputError(f"{path.name}: device.family must be one of {', '.join(FAMILIES)}, got {board.device.family!r}")
+        raise InputError(
+            f"{path.name}: device.family must be one of {', '.join(FAMILIES)}, got {board.device.family!r}"
+        )
     if board.memory.kind not in MEMORIES:
         raise InputError(f"{path.name}: memory.kind must be one of {', '.join(MEMORIES)}, got {board.memory.kind!r}")
     return board
@@ -122,7 +124,9 @@ def require_fit(image: bytes, board: Board) -> None:
         LossyConversionError: they do not (names the limit).
     """
     if refusal := check_image(image, board.engine):
-        raise LossyConversionError(f"{board.name}: the program does not fit the spike engine of this board: {refusal.text}")
+        raise LossyConversionError(
+            f"{board.name}: the program does not fit the spike engine of this board: {refusal.text}"
+        )
     if len(image) > 4 * board.memory.words:
         raise LossyConversionError(
             f"{board.name}: the program image has {len(image) // 4:,} words, the {board.memory.kind} memory of this board {board.memory.words:,}; "
@@ -139,7 +143,11 @@ def _read(kind: Any, content: Any, where: str) -> Any:
         raise InputError(f"{where}: unknown field {unknown[0]}; known are {', '.join(f.name for f in fields(kind))}")
     values = {}
     for name, value in content.items():
-        nested = {"device": Device, "engine": RtlSizes, "memory": Memory, "power": Power}.get(name) if kind is Board else None
+        nested = (
+            {"device": Device, "engine": RtlSizes, "memory": Memory, "power": Power}.get(name)
+            if kind is Board
+            else None
+        )
         if nested:
             values[name] = _read(nested, value, f"{where}: {name}")
             continue
@@ -147,7 +155,9 @@ def _read(kind: Any, content: Any, where: str) -> Any:
         if expected in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, getattr(expected, "__origin__", expected)):
-            raise InputError(f"{where}: {name} must be of type {getattr(expected, '__name__', expected)}, got {value!r}")
+            raise InputError(
+                f"{where}: {name} must be of type {getattr(expected, '__name__', expected)}, got {value!r}"
+            )
         values[name] = value
     try:
         return kind(**values)
