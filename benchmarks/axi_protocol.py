@@ -14,15 +14,28 @@ from pathlib import Path
 
 import numpy as np
 
-from nsllm_nir import reference
 from nsllm_nir.errors import BackendError, IntegerOverflowError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession
 from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.driver import Driver
 from nsllm_nir.hw.simulated_bus import Accounts, SimulatedBus, Surroundings
-from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum, Widths
-from nsllm_nir.trace import Trace, compare
+from nsllm_nir.program import (
+    Conv2d,
+    Count,
+    Delay,
+    Gate,
+    Input,
+    Integrate,
+    Lif,
+    Linear,
+    Op,
+    Program,
+    Sum,
+    Widths,
+    reference,
+)
+from nsllm_nir.program.trace import Trace, compare
 
 SEEDS, TOKENS = range(40), 6
 

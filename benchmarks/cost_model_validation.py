@@ -15,8 +15,9 @@ from cost_model_cases import WIDE, Case, linear, one_conv, one_linear, setting
 from numpy.typing import NDArray
 
 import nsllm_nir
-from nsllm_nir import inputs, lower, quantize, reference, to_nir
-from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Op, Program, Sum
+from nsllm_nir import lower, quantize, to_nir
+from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Op, Program, Sum, reference
+from nsllm_nir.verification import inputs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TOKENS = 4
@@ -30,7 +31,9 @@ def spikes(program: Program, rate: float, seed: int) -> NDArray[np.int64]:
 
 def shipped() -> Program:
     """The language model that comes with the package."""
-    model = nsllm_nir.NSLLMForCausalLM.from_pretrained(Path(nsllm_nir.__file__).parent / "checkpoint").eval()
+    model = nsllm_nir.NSLLMForCausalLM.from_pretrained(
+        Path(nsllm_nir.__file__).parent / "language_model" / "checkpoint"
+    ).eval()
     with tempfile.TemporaryDirectory() as folder:
         return lower(to_nir(model, Path(folder) / "model.nir"))
 

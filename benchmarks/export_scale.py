@@ -37,7 +37,7 @@ def measure(name: str) -> dict[str, float]:
 
     from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, lower, to_nir
     from nsllm_nir.graph import read
-    from nsllm_nir.quantization import SpikingLinear
+    from nsllm_nir.language_model.spiking_linear import SpikingLinear
 
     torch.set_num_threads(1)
     size = dict(SIZES[name])

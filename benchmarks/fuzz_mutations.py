@@ -13,8 +13,7 @@ import h5py
 import nir
 import numpy as np
 
-from nsllm_nir.graph import DT, write
-from nsllm_nir.lowering import as_graph
+from nsllm_nir.graph import DT, as_graph, write
 
 SIGNATURES = (b"GCOL", b"TREE", b"SNOD", b"HEAP", b"OHDR", b"OCHK", b"FRHP", b"FHDB", b"BTHD", b"BTLF", b"\x89HDF")
 Data = bytearray

@@ -23,7 +23,7 @@ import torch
 
 from nsllm_nir import exporters
 from nsllm_nir.program import Input, Lif, Linear, Op, Program
-from nsllm_nir.trace import compare
+from nsllm_nir.program.trace import compare
 
 SIZES, STEPS = (512, 1024, 1024, 256), 64
 TURNS, CALLS, LAVA_TURNS, LAVA_CALLS = 10, 4, 3, 25

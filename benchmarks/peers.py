@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from peer_graphs import RATE, STEPS, Case, Floats, cases
 from quantization import network
 
-from nsllm_nir.float_reference import Flat, Read, flatten, signals
-from nsllm_nir.graph import DT, Graph, Node
-from nsllm_nir.lowering import SPIKING, as_graph
+from nsllm_nir.graph import DT, Graph, Node, as_graph
+from nsllm_nir.lowering.lower import SPIKING
+from nsllm_nir.quantization.float_reference import Flat, Read, flatten, signals
 
 Rasters = dict[str, Floats]
 Edit = Callable[[dict[str, Any]], dict[str, Any]]

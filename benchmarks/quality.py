@@ -108,9 +108,9 @@ def firing(model: Any, text: str) -> dict[str, float]:
     """Mean spikes per neuron and token of each neuron population over held-out text, and their mean."""
     import torch
 
-    from nsllm_nir.corpus import split
-    from nsllm_nir.neuron import SpikeCount
-    from nsllm_nir.text import Windows, byte_tokenizer
+    from nsllm_nir.language_model.byte_tokens import Windows, byte_tokenizer
+    from nsllm_nir.language_model.corpus import split
+    from nsllm_nir.language_model.neuron import SpikeCount
 
     windows = Windows(split(torch.tensor(byte_tokenizer()(text, verbose=False).input_ids).numpy())[1], 128, 16)
     rates: dict[str, float] = {}
@@ -140,9 +140,9 @@ def execute(run: Run) -> dict[str, Any]:
 
     import torch
 
-    from nsllm_nir.corpus import PYDOC, corpus
-    from nsllm_nir.model import NSLLMConfig, NSLLMForCausalLM
-    from nsllm_nir.training import TrainingPlan, evaluate, train
+    from nsllm_nir.language_model.corpus import PYDOC, corpus
+    from nsllm_nir.language_model.modeling import NSLLMConfig, NSLLMForCausalLM
+    from nsllm_nir.language_model.training import TrainingPlan, evaluate, train
 
     torch.set_num_threads(1)
     torch.manual_seed(run.plan["seed"])

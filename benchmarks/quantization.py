@@ -15,11 +15,11 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir import float_reference, lower, reference
-from nsllm_nir.graph import DT, Graph
-from nsllm_nir.graph_quantization import compare_quantization, quantize
-from nsllm_nir.lowering import as_graph
-from nsllm_nir.program import Program
+from nsllm_nir import lower
+from nsllm_nir.graph import DT, Graph, as_graph
+from nsllm_nir.program import Program, reference
+from nsllm_nir.quantization import float_reference
+from nsllm_nir.quantization.quantize import compare_quantization, quantize
 
 BITS = (3, 4, 6, 8)
 SEEDS, CHAIN_STEPS = 4, 100

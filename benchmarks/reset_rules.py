@@ -21,7 +21,8 @@ from norse.torch.functional.reset import reset_subtract
 from numpy.typing import NDArray
 from torch import nn
 
-from nsllm_nir import float_reference, graph, to_nir
+from nsllm_nir import graph, to_nir
+from nsllm_nir.quantization import float_reference
 
 SIZES, STEPS, RATE, BETA = (512, 1024, 1024, 256), 64, 0.1, 0.9
 GAINS = (0.62, 0.55, 0.53)

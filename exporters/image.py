@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir import reference
 from nsllm_nir.errors import InputError, LossyConversionError
 from nsllm_nir.hw.image_check import (
     ALIGNMENT,
@@ -35,8 +34,22 @@ from nsllm_nir.hw.image_check import (
     seal,
 )
 from nsllm_nir.hw.toolchain import Depths
-from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum, sources
-from nsllm_nir.trace import Trace
+from nsllm_nir.program import (
+    Conv2d,
+    Count,
+    Delay,
+    Gate,
+    Input,
+    Integrate,
+    Lif,
+    Linear,
+    Op,
+    Program,
+    Sum,
+    reference,
+    sources,
+)
+from nsllm_nir.program.trace import Trace
 
 KINDS: dict[type, Kind] = {
     Input: Kind.INPUT, Linear: Kind.LINEAR, Sum: Kind.SUM, Count: Kind.COUNT, Gate: Kind.GATE, Integrate: Kind.INTEGRATE,

@@ -16,8 +16,8 @@ from nsllm_nir.errors import BackendError, InputError, LossyConversionError
 from nsllm_nir.exporters import lava_client, lava_constraints, lava_network, lava_stock
 from nsllm_nir.exporters.lava_worker import job as jobs
 from nsllm_nir.program import Program
-from nsllm_nir.reference import check_inputs
-from nsllm_nir.trace import Trace
+from nsllm_nir.program.reference import check_inputs
+from nsllm_nir.program.trace import Trace
 
 MESSAGE_LIMIT = 31  # bits of a signed message between two Lava processes
 BLOCK_TOKENS, BLOCK_WORDS = 64, 1 << 18  # tokens of one Lava step of the fused process; words of its messages

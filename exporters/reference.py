@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir import reference
-from nsllm_nir.program import Program
-from nsllm_nir.trace import Trace
+from nsllm_nir.program import Program, reference
+from nsllm_nir.program.trace import Trace
 
 
 @dataclass

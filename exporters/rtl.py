@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir import reference
 from nsllm_nir.errors import LossyConversionError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession, SynapticEvents
@@ -19,8 +18,8 @@ from nsllm_nir.hw.driver import Driver, Words
 from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.simulated_bus import SimulatedBus, Surroundings
 from nsllm_nir.hw.toolchain import RtlSizes
-from nsllm_nir.program import Program
-from nsllm_nir.trace import Trace
+from nsllm_nir.program import Program, reference
+from nsllm_nir.program.trace import Trace
 
 
 @dataclass(frozen=True)

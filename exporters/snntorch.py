@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from nsllm_nir.errors import InputError, LossyConversionError, ToolNotFoundError
 from nsllm_nir.program import Program
-from nsllm_nir.reference import check_inputs
-from nsllm_nir.trace import Trace
+from nsllm_nir.program.reference import check_inputs
+from nsllm_nir.program.trace import Trace
 
 if TYPE_CHECKING:
-    from nsllm_nir.model import NSLLMCache, NSLLMForCausalLM
+    from nsllm_nir.language_model.modeling import NSLLMCache, NSLLMForCausalLM
 
 INSTALL = "pip install 'nsllm-nir[torch]'"
 
@@ -117,7 +117,7 @@ class _SnnTorch:
             raise LossyConversionError(
                 "the snntorch backend rebuilds language models from NIR files that to_nir wrote, and this program comes from no such file; use another backend"
             )
-        from nsllm_nir.nir_import import from_nir
+        from nsllm_nir.language_model.nir_import import from_nir
 
         return _Executable(from_nir(program.origin).set_binary_mode(), program)
 

@@ -8,8 +8,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir import reference
-from nsllm_nir.program import Conv2d, Linear, Program
+from nsllm_nir.program import Conv2d, Linear, Program, reference
 
 MESSAGE_TOKENS = 64  # of one request to the engine: each request has its own time-out
 

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir import reference
 from nsllm_nir.hw.image_check import ALIGNMENT
-from nsllm_nir.operations import Ints, convolve
-from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum
+from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum, reference
+from nsllm_nir.program.operations import Ints, convolve
 
 COUNT_LEVELS = 3  # a group of a Count takes at least as long as this many levels
 DIGIT_BITS = 4  # of one pass over a source

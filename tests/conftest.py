@@ -11,11 +11,11 @@ import nir
 import numpy as np
 import pytest
 
-from nsllm_nir import exporters, reference
+from nsllm_nir import exporters
 from nsllm_nir.exporters import Executable
 from nsllm_nir.graph import DT
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum
-from nsllm_nir.trace import Trace, compare, first_difference
+from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, reference
+from nsllm_nir.program.trace import Trace, compare, first_difference
 
 hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("seeded")

@@ -17,7 +17,7 @@ import nir
 import numpy as np
 import pytest
 
-from nsllm_nir import exporters, from_nir, generate, graph, lower, reference, verify
+from nsllm_nir import exporters, from_nir, generate, graph, lower, verify
 from nsllm_nir.errors import (
     BackendError,
     GraphError,
@@ -27,8 +27,8 @@ from nsllm_nir.errors import (
     ToolNotFoundError,
 )
 from nsllm_nir.graph import Graph, Node
-from nsllm_nir.program import Program, Widths
-from nsllm_nir.trace import Trace
+from nsllm_nir.program import Program, Widths, reference
+from nsllm_nir.program.trace import Trace
 
 Export = Callable[..., Path]
 Edit = Callable[..., None]

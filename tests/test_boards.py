@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nsllm_nir import reference
 from nsllm_nir.errors import BackendError, InputError, ToolNotFoundError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession
@@ -24,8 +23,8 @@ from nsllm_nir.hw.driver import Driver
 from nsllm_nir.hw.registers import IDENTIFICATION, OFFSETS
 from nsllm_nir.hw.serial_bus import SerialBus
 from nsllm_nir.hw.simulation import PipeProcess
-from nsllm_nir.program import Program
-from nsllm_nir.trace import Trace, compare, first_difference
+from nsllm_nir.program import Program, reference
+from nsllm_nir.program.trace import Trace, compare, first_difference
 
 DIVISOR = 8
 SIZES = toolchain.RtlSizes(signal_words=4096, state_words=1024, queue_words=256, descriptors=64)

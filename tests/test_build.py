@@ -16,17 +16,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nsllm_nir import build as building
-from nsllm_nir import build_report, cli, reference
+from nsllm_nir.cli import main as cli
 from nsllm_nir.errors import BackendError, InputError, LossyConversionError, ToolNotFoundError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters import rtl
+from nsllm_nir.fpga_build import build as building
+from nsllm_nir.fpga_build import report as build_report
 from nsllm_nir.hw import boards, synthesis, toolchain
 from nsllm_nir.hw.floorplan import floorplan
 from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.simulated_bus import Surroundings
-from nsllm_nir.program import Program
-from nsllm_nir.terminal import Steps
+from nsllm_nir.program import Program, reference
+from nsllm_nir.report.terminal import Steps
 
 # What stands for the engine, and for the top module of a board: a few flip-flops, for which the tools need seconds instead of minutes.
 STAND_INS = {
@@ -132,7 +133,7 @@ def model(random_program: Callable[..., Program]) -> Model:
 
 def build(model: Model, out: Path, timeout: float = 120.0) -> building.Report:
     with Steps() as steps:
-        return building.build(*model, boards.load("bench"), out, timeout, steps)
+        return building.build(*model, boards.load("bench"), out, timeout, progress=steps, detail=steps.detail)
 
 
 def test_a_board_without_pins(model: Model, folder: Path, stand_in: list[str]) -> None:

@@ -22,16 +22,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, cli, exporters, lower, reference, report, to_nir, verification
-from nsllm_nir.doctor import check_backend, check_tool, probe_program
+from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, exporters, lower, to_nir
+from nsllm_nir.cli import main as cli
+from nsllm_nir.cli.doctor import check_backend, check_tool, probe_program
 from nsllm_nir.errors import BackendError
 from nsllm_nir.hw import boards
 from nsllm_nir.hw.synthesis import PACKAGES
-from nsllm_nir.inputs import decode, encode, held_out
-from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Sum
-from nsllm_nir.text import byte_tokenizer
-from nsllm_nir.trace import Trace
-from nsllm_nir.training import TrainingPlan
+from nsllm_nir.language_model.byte_tokens import byte_tokenizer
+from nsllm_nir.language_model.training import TrainingPlan
+from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Sum, reference
+from nsllm_nir.program.trace import Trace
+from nsllm_nir.report import tables as report
+from nsllm_nir.verification import verify as verification
+from nsllm_nir.verification.inputs import decode, encode, held_out
 
 SIZE = (
     "--steps",
@@ -542,8 +545,8 @@ def test_demo(small: Path, tmp_path: Path) -> None:
 def test_demo_fails_when_a_backend_differs(
     small: Path, tmp_path: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nsllm_nir.demo.BACKENDS", ("hls", "wrong"))
-    monkeypatch.setattr("nsllm_nir.demo.GENERATORS", ("hls",))
+    monkeypatch.setattr("nsllm_nir.demo.demo.BACKENDS", ("hls", "wrong"))
+    monkeypatch.setattr("nsllm_nir.demo.demo.GENERATORS", ("hls",))
     status, out, _ = call("demo", "--checkpoint", small, "--out", tmp_path, "--tokens", "8", "--new-tokens", "2")
     assert status == 1
     assert "wrong first differs at node 'layer_001.mixer.up_spikes', step 5, neuron 9" in out
@@ -557,8 +560,8 @@ def test_demo_fails_when_a_backend_differs(
 def test_demo_fails_when_the_texts_differ(
     failure: str, small: Path, tmp_path: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nsllm_nir.demo.BACKENDS", ("hls",))
-    monkeypatch.setattr("nsllm_nir.demo.GENERATORS", ("hls", "wrong"))
+    monkeypatch.setattr("nsllm_nir.demo.demo.BACKENDS", ("hls",))
+    monkeypatch.setattr("nsllm_nir.demo.demo.GENERATORS", ("hls", "wrong"))
     if failure == "an error":
         monkeypatch.setattr(Wrong, "open", mock.Mock(side_effect=BackendError("it broke")))
     status, out, _ = call("demo", "--checkpoint", small, "--out", tmp_path, "--tokens", "8", "--new-tokens", "4")

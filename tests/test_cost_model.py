@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nsllm_nir import reference
-from nsllm_nir.cli import app
+from nsllm_nir.cli.main import app
 from nsllm_nir.errors import InputError, LossyConversionError, NsllmNirError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters import rtl
@@ -24,7 +23,7 @@ from nsllm_nir.hw.estimate import Estimate, configured, setting
 from nsllm_nir.hw.estimate import estimate as estimate_image
 from nsllm_nir.hw.simulated_bus import Surroundings
 from nsllm_nir.hw.work import Pass, Work, profile
-from nsllm_nir.program import Conv2d, Count, Input, Lif, Linear, Program, Widths
+from nsllm_nir.program import Conv2d, Count, Input, Lif, Linear, Program, Widths, reference
 
 VCK190 = boards.load("vck190")
 PLACE = Setting(toolchain.RTL_BUILD)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nsllm_nir import reference
 from nsllm_nir.errors import BackendError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession
@@ -15,8 +14,8 @@ from nsllm_nir.hw.driver import Driver
 from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.registers import IDENTIFICATION, LOAD, OFFSETS, RESET, STEP, STEP_TRACED, status_code
 from nsllm_nir.hw.toolchain import RtlSizes
-from nsllm_nir.program import Program
-from nsllm_nir.trace import Trace, compare, first_difference
+from nsllm_nir.program import Program, reference
+from nsllm_nir.program.trace import Trace, compare, first_difference
 
 SIZES = RtlSizes()
 

@@ -14,11 +14,11 @@ import nir
 import numpy as np
 import pytest
 
-from nsllm_nir import exporters, float_reference, reference
-from nsllm_nir.graph import DT
-from nsllm_nir.lowering import as_graph
-from nsllm_nir.program import Program
-from nsllm_nir.trace import Trace
+from nsllm_nir import exporters
+from nsllm_nir.graph import DT, as_graph
+from nsllm_nir.program import Program, reference
+from nsllm_nir.program.trace import Trace
+from nsllm_nir.quantization import float_reference
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem != "comparison")

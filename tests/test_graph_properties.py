@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from nsllm_nir import lower, reference
+from nsllm_nir import lower
 from nsllm_nir.errors import GraphError, NsllmNirError
-from nsllm_nir.graph import Graph, read, write
-from nsllm_nir.graph_quantization import quantize
-from nsllm_nir.lowering import as_graph
-from nsllm_nir.program import Program, Signal
+from nsllm_nir.graph import Graph, as_graph, read, write
+from nsllm_nir.program import Program, Signal, reference
+from nsllm_nir.quantization.quantize import quantize
 
 MakeGraph = Callable[..., nir.NIRGraph]
 Values = dict[str, np.ndarray]

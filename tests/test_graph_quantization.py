@@ -14,15 +14,16 @@ import nir
 import numpy as np
 import pytest
 
-from nsllm_nir import float_reference, graph_scales, lower, reference, verify
+from nsllm_nir import lower, verify
 from nsllm_nir.errors import GraphError, InputError
-from nsllm_nir.graph import DT, Graph, Node, write
-from nsllm_nir.graph_folding import prepare
-from nsllm_nir.graph_quantization import compare_quantization, quantize
-from nsllm_nir.lowering import as_graph
-from nsllm_nir.number_formats import LIMITS, Formats
-from nsllm_nir.operations import DEFAULT_WIDTHS
-from nsllm_nir.program import Conv2d, Input, Lif, Linear, Program, Sum
+from nsllm_nir.graph import DT, Graph, Node, as_graph, write
+from nsllm_nir.program import Conv2d, Input, Lif, Linear, Program, Sum, reference
+from nsllm_nir.program.operations import DEFAULT_WIDTHS
+from nsllm_nir.quantization import float_reference
+from nsllm_nir.quantization import scales as graph_scales
+from nsllm_nir.quantization.folding import prepare
+from nsllm_nir.quantization.loihi_formats import LIMITS, Formats
+from nsllm_nir.quantization.quantize import compare_quantization, quantize
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 benchmark: Any = importlib.import_module("quantization")

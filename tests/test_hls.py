@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsllm_nir import reference
 from nsllm_nir.errors import BackendError, InputError, LossyConversionError
 from nsllm_nir.exporters import hls, load, spike_engine
 from nsllm_nir.exporters import image as images
 from nsllm_nir.hw import toolchain
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths
-from nsllm_nir.trace import Trace, compare, first_difference
+from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths, reference
+from nsllm_nir.program.trace import Trace, compare, first_difference
 
 SANITIZED = ("-std=c++17", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Werror")

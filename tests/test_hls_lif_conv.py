@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsllm_nir import reference
 from nsllm_nir.errors import BackendError, LossyConversionError
 from nsllm_nir.exporters import hls
 from nsllm_nir.exporters import image as images
 from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.simulation import EngineProcess
-from nsllm_nir.operations import LIF_LIMIT
-from nsllm_nir.program import Conv2d, Delay, Input, Lif, Linear, Op, Program, Sum
-from nsllm_nir.trace import Trace, compare, first_difference
+from nsllm_nir.program import Conv2d, Delay, Input, Lif, Linear, Op, Program, Sum, reference
+from nsllm_nir.program.operations import LIF_LIMIT
+from nsllm_nir.program.trace import Trace, compare, first_difference
 
 SANITIZED = ("-std=c++17", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Werror")

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from nsllm_nir import reference
 from nsllm_nir.errors import BackendError, InputError, LossyConversionError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.simulation import STEP, EngineProcess
-from nsllm_nir.program import Conv2d, Count, Delay, Input, Integrate, Lif, Linear, Program, Sum, Widths
+from nsllm_nir.program import Conv2d, Count, Delay, Input, Integrate, Lif, Linear, Program, Sum, Widths, reference
 
 LARGE = toolchain.RtlSizes(
     signal_words=1 << 22, state_words=1 << 22, queue_words=1 << 22, descriptors=1 << 12, potential_bits=32

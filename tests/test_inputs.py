@@ -14,13 +14,15 @@ import nir
 import numpy as np
 import pytest
 
-from nsllm_nir import at_time_step, float_reference, lower, plots, quantize, run, to_nir, verify
+from nsllm_nir import at_time_step, lower, quantize, run, to_nir, verify
 from nsllm_nir.errors import GraphError, InputError, IntegerOverflowError
 from nsllm_nir.graph import DT, Graph, Node, from_nir_object, walk
-from nsllm_nir.inputs import InputOptions, choose
-from nsllm_nir.preparation import prepare
+from nsllm_nir.graph.spike_files import read_spikes
 from nsllm_nir.program import Input, Program
-from nsllm_nir.spike_files import read_spikes
+from nsllm_nir.quantization import float_reference
+from nsllm_nir.report import plots
+from nsllm_nir.verification.inputs import InputOptions, choose
+from nsllm_nir.verification.prepare import prepare
 
 NODE = Input("input", 6)
 SPIKES = np.random.default_rng(3).random((3, 9, 6)) < 0.4  # samples, steps, neurons
@@ -350,7 +352,7 @@ from pathlib import Path
 import numpy as np
 from nsllm_nir.errors import InputError
 from nsllm_nir.program import Input
-from nsllm_nir.spike_files import read_spikes
+from nsllm_nir.graph.spike_files import read_spikes
 
 path, many = Path(sys.argv[1]), int(sys.argv[2])
 whole, outcomes = path.read_bytes(), {"read": 0, "refused": 0}

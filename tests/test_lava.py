@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsllm_nir import exporters, reference
+from nsllm_nir import exporters
 from nsllm_nir.errors import BackendError, InputError, LossyConversionError, ToolNotFoundError
 from nsllm_nir.exporters import lava, lava_client, lava_constraints, lava_network, lava_stock
 from nsllm_nir.exporters.lava_worker import job as jobs
 from nsllm_nir.exporters.lava_worker.engine import Engine
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths
-from nsllm_nir.trace import Trace, compare, first_difference
+from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths, reference
+from nsllm_nir.program.trace import Trace, compare, first_difference
 
 try:
     MISSING = "" if lava.fused.version() else "lava-nc has no version"

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from nsllm_nir import NSLLMCache, NSLLMConfig, NSLLMForCausalLM
 from nsllm_nir.errors import InputError
-from nsllm_nir.quantization import SpikingLinear
+from nsllm_nir.language_model.spiking_linear import SpikingLinear
 
 Model = Callable[..., NSLLMForCausalLM]
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-from nsllm_nir import exporters, lower, reference, to_nir, verify
+from nsllm_nir import exporters, lower, to_nir, verify
 from nsllm_nir.errors import ToolNotFoundError
 from nsllm_nir.exporters import lava
-from nsllm_nir.program import Count, Gate, Op, Program
-from nsllm_nir.trace import Difference, Trace, compare, first_difference
-from nsllm_nir.verification import token_spikes
+from nsllm_nir.program import Count, Gate, Op, Program, reference
+from nsllm_nir.program.trace import Difference, Trace, compare, first_difference
+from nsllm_nir.verification.verify import token_spikes
 
 TOKENS = np.random.default_rng(2).integers(0, 24, 64)
 A, M = "layer_000.attention", "layer_000.mixer"

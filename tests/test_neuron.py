@@ -13,9 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from snntorch import surrogate, utils
 
-from nsllm_nir import reference
-from nsllm_nir.neuron import LeakyIntegrator, SpikeCount, SpikeGate, TokenShift, round_straight_through, spike_count
-from nsllm_nir.quantization import SpikingLinear
+from nsllm_nir.language_model.neuron import (
+    LeakyIntegrator,
+    SpikeCount,
+    SpikeGate,
+    TokenShift,
+    round_straight_through,
+    spike_count,
+)
+from nsllm_nir.language_model.spiking_linear import SpikingLinear
+from nsllm_nir.program import reference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 UNITS = st.sampled_from([1.0, 2.0**-6, 2.0**-14, 4.0])

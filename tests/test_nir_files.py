@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import torch
 
-from nsllm_nir import NSLLMForCausalLM, from_nir, graph, lower, reference, to_nir
+from nsllm_nir import NSLLMForCausalLM, from_nir, graph, lower, to_nir
 from nsllm_nir.errors import GraphError, LossyConversionError
 from nsllm_nir.graph import Graph, LazyArray, Node
-from nsllm_nir.program import Program
+from nsllm_nir.program import Program, reference
 
 Model = Callable[..., NSLLMForCausalLM]
 Export = Callable[..., Path]

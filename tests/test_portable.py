@@ -10,13 +10,12 @@ import nir
 import numpy as np
 import pytest
 
-from nsllm_nir import reference
 from nsllm_nir.errors import BackendError, GraphError, InputError, LossyConversionError
 from nsllm_nir.graph import DT, Graph, Node
-from nsllm_nir.lowering import lower
-from nsllm_nir.portable import decode, to_portable
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths
-from nsllm_nir.trace import compare
+from nsllm_nir.lowering.lower import lower
+from nsllm_nir.portable.profile import decode, to_portable
+from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths, reference
+from nsllm_nir.program.trace import compare
 
 WIDTH, VOCABULARY = 3, 5
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsllm_nir import reference
 from nsllm_nir.errors import GraphError, IntegerOverflowError, NsllmNirError
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths, width
+from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths, reference, width
 
 Build = Callable[..., Program]
 DEFAULT_WIDTHS = Widths()

@@ -9,11 +9,10 @@ from pathlib import Path
 import nir
 import numpy as np
 
-from nsllm_nir import exporters, lower, reference, verify
+from nsllm_nir import exporters, lower, verify
 from nsllm_nir.errors import LossyConversionError
-from nsllm_nir.graph import walk
-from nsllm_nir.lowering import as_graph
-from nsllm_nir.program import Delay, Program
+from nsllm_nir.graph import as_graph, walk
+from nsllm_nir.program import Delay, Program, reference
 
 STEPS = 12
 MakeGraph = Callable[..., nir.NIRGraph]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsllm_nir import exporters, reference
+from nsllm_nir import exporters
 from nsllm_nir.errors import InputError
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum
+from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, reference
 
 Build = Callable[..., Program]
 

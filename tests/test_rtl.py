@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import nsllm_nir
-from nsllm_nir import doctor, reference, verify
+from nsllm_nir import verify
+from nsllm_nir.cli import doctor
 from nsllm_nir.errors import BackendError, InputError, LossyConversionError, ToolNotFoundError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters import load, rtl
@@ -24,9 +25,23 @@ from nsllm_nir.hw.driver import Driver
 from nsllm_nir.hw.image_check import check_image, seal
 from nsllm_nir.hw.registers import OFFSETS
 from nsllm_nir.hw.simulated_bus import SimulatedBus, Surroundings
-from nsllm_nir.operations import convolve
-from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum, Widths
-from nsllm_nir.trace import Trace, compare, first_difference
+from nsllm_nir.program import (
+    Conv2d,
+    Count,
+    Delay,
+    Gate,
+    Input,
+    Integrate,
+    Lif,
+    Linear,
+    Op,
+    Program,
+    Sum,
+    Widths,
+    reference,
+)
+from nsllm_nir.program.operations import convolve
+from nsllm_nir.program.trace import Trace, compare, first_difference
 
 SURROUNDINGS = [
     Surroundings(latency=1, interval=1),
@@ -135,7 +150,9 @@ def test_linear_sizes_around_the_lanes_are_exact(
 
 
 def test_the_shipped_checkpoint_is_exact(tmp_path: Path) -> None:
-    model = nsllm_nir.NSLLMForCausalLM.from_pretrained(Path(nsllm_nir.__file__).parent / "checkpoint").eval()
+    model = nsllm_nir.NSLLMForCausalLM.from_pretrained(
+        Path(nsllm_nir.__file__).parent / "language_model" / "checkpoint"
+    ).eval()
     nsllm_nir.to_nir(model, tmp_path / "model.nir")
     report = verify(tmp_path / "model.nir", list(b"def f"), ["rtl"])
     assert report.exact, f"\n{report}"

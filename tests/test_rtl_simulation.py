@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsllm_nir import reference
 from nsllm_nir.errors import BackendError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.driver import Driver
 from nsllm_nir.hw.simulated_bus import Accounts, SimulatedBus, Surroundings
-from nsllm_nir.program import Input, Linear, Program
+from nsllm_nir.program import Input, Linear, Program, reference
 
 # Register 0xF0 chooses a fault. Command 1 adds up a word of each beat of the image; any other command returns the event packet, each word plus 1.
 DEVICE = """

@@ -18,9 +18,11 @@ from snntorch import utils
 from torch import nn
 from torch.nn import functional
 
-from nsllm_nir import compare_quantization, float_reference, graph, quantize, snntorch_export, to_nir, verify
+from nsllm_nir import compare_quantization, graph, quantize, to_nir, verify
 from nsllm_nir.errors import InputError, LossyConversionError
 from nsllm_nir.graph import Graph, Node
+from nsllm_nir.quantization import float_reference
+from nsllm_nir.snntorch_network import export as snntorch_export
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, reference, to_nir
+from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, to_nir
 from nsllm_nir.errors import BackendError
 from nsllm_nir.graph import Graph, Node, read, write
-from nsllm_nir.lowering import lower
-from nsllm_nir.portable import decode, to_portable
-from nsllm_nir.program import Count, Delay, Input, Integrate, Linear, Program, Sum
-from nsllm_nir.trace import Trace, compare, first_difference
+from nsllm_nir.lowering.lower import lower
+from nsllm_nir.portable.profile import decode, to_portable
+from nsllm_nir.program import Count, Delay, Input, Integrate, Linear, Program, Sum, reference
+from nsllm_nir.program.trace import Trace, compare, first_difference
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
 READERS = ("load_norse", "load_snntorch", "load_nirtorch")

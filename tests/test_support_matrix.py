@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsllm_nir import exporters, reference, support
+from nsllm_nir import exporters
 from nsllm_nir.errors import BackendError, GraphError, InputError
 from nsllm_nir.graph import Node
-from nsllm_nir.node_rules import RULES
-from nsllm_nir.program import Program
-from nsllm_nir.trace import Trace
+from nsllm_nir.lowering.node_rules import RULES
+from nsllm_nir.program import Program, reference
+from nsllm_nir.program.trace import Trace
+from nsllm_nir.verification import support_matrix as support
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "nir_files.md").read_text(encoding="utf-8")
-UPDATE = "run: python -m nsllm_nir.support docs/nir_files.md"
+UPDATE = "run: python -m nsllm_nir.verification.support_matrix docs/nir_files.md"
 
 
 @pytest.fixture

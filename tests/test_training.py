@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nsllm_nir import NSLLMForCausalLM
-from nsllm_nir.corpus import corpus, split
 from nsllm_nir.errors import InputError
-from nsllm_nir.text import RandomWindows, Windows, byte_tokenizer
-from nsllm_nir.training import TrainingPlan, evaluate, train
+from nsllm_nir.language_model.byte_tokens import RandomWindows, Windows, byte_tokenizer
+from nsllm_nir.language_model.corpus import corpus, split
+from nsllm_nir.language_model.training import TrainingPlan, evaluate, train
 
 Model = Callable[..., NSLLMForCausalLM]
 TEXT = "abcdefgh " * 60

@@ -13,10 +13,9 @@ import pytest
 
 from nsllm_nir import exporters, lower, verify
 from nsllm_nir.errors import GraphError, LossyConversionError
-from nsllm_nir.graph import DT, PARAMETERS, walk, write
-from nsllm_nir.graph_quantization import quantize
-from nsllm_nir.lowering import as_graph
+from nsllm_nir.graph import DT, PARAMETERS, as_graph, walk, write
 from nsllm_nir.program import Conv2d, Count, Lif, Program
+from nsllm_nir.quantization.quantize import quantize
 
 STEPS = 24
 Builder = Callable[[np.random.Generator], nir.NIRGraph]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.exporters.lava_worker.convolution import per_neuron, taps
-from nsllm_nir.operations import LIF_LIMIT, convolve
 from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum
+from nsllm_nir.program.operations import LIF_LIMIT, convolve
 
 Int64 = NDArray[np.int64]
 Values = dict[str, Int64]

@@ -1,0 +1,134 @@
+"""Which backends and tools run here, found out by running them, and the command that installs what is missing."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nsllm_nir import exporters
+from nsllm_nir.errors import NsllmNirError, ToolNotFoundError
+from nsllm_nir.hw import synthesis
+from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Program, Sum
+from nsllm_nir.verification.verify import verify
+
+TOOLS = {"g++": "apt-get install g++", "make": "apt-get install make"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """kind: ``backend`` or ``tool``; message: why it does not run, with the command that helps ("" if it runs)."""
+
+    name: str
+    kind: str
+    runs: bool
+    version: str
+    message: str
+
+
+def probe_program() -> Program:
+    """A program of four inputs that uses every operation."""
+    zeros, shift = np.zeros(4, np.int32), np.zeros(4, np.uint8)
+    weight = np.array([[3, -2, 1, 0], [-1, 4, 0, 2], [2, 2, -3, 1], [0, 1, 2, -4]], np.int8)
+    ops = (
+        Input("input", 4),
+        Linear("embedding", "input", weight, zeros, shift),
+        Count("spikes", "embedding", np.full(4, 2, np.int32), 2, signed=True),
+        Delay("shift", "spikes", np.array([0, 1, 0, 1], np.int32)),
+        Linear("value", "shift", weight, zeros, shift),
+        Count("key_spikes", "value", np.full(4, 3, np.int32), 1),
+        Count("value_spikes", "value", np.full(4, 2, np.int32), 4),
+        Gate("key_value", "key_spikes", "value_spikes"),
+        Integrate("state", "key_value", np.array([128, 192, 224, 240], np.int32), 4),
+        Sum("read_step", ("key_spikes",), np.full(4, 8, np.int32)),
+        Count("read_spikes", "state", "read_step", 4),
+        Conv2d(
+            "line",
+            "read_spikes",
+            np.array([[[[2, 3, -1]]]], np.int8),
+            zeros[:1],
+            shift[:1],
+            (1, 1, 4),
+            (1, 1),
+            (0, 1),
+            (1, 1),
+            1,
+        ),
+        Lif("lif_spikes", "line", np.full(4, 4096), np.full(4, 1024), np.full(4, 3), zeros),
+        Linear("output", "lif_spikes", weight, zeros, shift),
+    )
+    return Program(ops, ("output",))
+
+
+def check_backend(name: str, *, quick: bool) -> Check:
+    """Ask for the version; unless ``quick``, also run a tiny program and compare it with the reference."""
+    try:
+        version = exporters.load(name).version()
+        if not quick:
+            _run(name)
+    except NsllmNirError as error:
+        return Check(
+            name, "backend", False, "missing" if isinstance(error, ToolNotFoundError) else "broken", str(error)
+        )
+    return Check(name, "backend", True, version, "")
+
+
+def _run(name: str) -> None:
+    """Raises NsllmNirError if the backend fails or differs."""
+    tokens = np.random.default_rng(0).integers(0, 4, 12)
+    with tempfile.TemporaryDirectory() as folder:
+        report = verify(_model_file(Path(folder)) if name == "snntorch" else probe_program(), tokens, [name])
+    if not report.exact:
+        (result,) = report.results
+        raise NsllmNirError(result.error or f"it differs from the reference, first at {result.first}")
+
+
+def _model_file(folder: Path) -> Path:
+    """The snntorch backend rebuilds a model from its file, so it gets a tiny model instead of a program."""
+    from nsllm_nir.language_model.configuration import NSLLMConfig
+    from nsllm_nir.language_model.modeling import NSLLMForCausalLM
+    from nsllm_nir.language_model.nir_export import to_nir
+
+    path = folder / "probe.nir"
+    to_nir(NSLLMForCausalLM(NSLLMConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1)).eval(), path)
+    return path
+
+
+def check_tool(name: str, install: str) -> Check:
+    """First line of ``name --version``."""
+    if shutil.which(name) is None:
+        return Check(name, "tool", False, "missing", f"{name} is not on PATH; install it with: {install}")
+    done = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode:
+        return Check(
+            name, "tool", False, "broken", f"{name} --version ends with status {done.returncode}: {done.stderr.strip()}"
+        )
+    return Check(name, "tool", True, done.stdout.splitlines()[0], "")
+
+
+def check_synthesis_tool(name: str) -> Check:
+    """A tool of `nsllm-nir build`: the package that it comes from (its WebAssembly takes seconds to start, so it does not run)."""
+    try:
+        return Check(name, "tool", True, synthesis.version(name), "")
+    except ToolNotFoundError as error:
+        return Check(name, "tool", False, "missing", str(error))
+
+
+def check_all(
+    backends: Iterable[str], *, quick: bool = False, progress: Callable[[str], None] = lambda message: None
+) -> list[Check]:
+    """Python, the build tools, those of synthesis, then each backend."""
+    checks = [Check("python", "tool", sys.version_info >= (3, 11), platform.python_version(), "")]
+    checks += [check_tool(name, install) for name, install in TOOLS.items()]
+    checks += [check_synthesis_tool(name) for name in synthesis.PACKAGES]
+    for name in backends:
+        progress(name)
+        checks.append(check_backend(name, quick=quick))
+    return checks

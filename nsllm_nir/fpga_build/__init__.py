@@ -1,0 +1,1 @@
+"""Hardware for a board from a program: image, simulation, synthesis, bitstream or vendor project, report."""

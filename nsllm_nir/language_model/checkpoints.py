@@ -1,0 +1,56 @@
+"""Saved NSLLM models: the one that comes with the package, folders, and names on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nsllm_nir.errors import InputError, NsllmNirError
+
+if TYPE_CHECKING:
+    from nsllm_nir.language_model.modeling import NSLLMForCausalLM
+
+
+def shipped_checkpoint() -> Path:
+    """Folder of the checkpoint that comes with the package.
+
+    Raises:
+        InputError: this copy of the package holds none.
+    """
+    folder = Path(str(files("nsllm_nir.language_model"))) / "checkpoint"
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} holds no checkpoint; give one with --checkpoint (`nsllm-nir train` writes it)")
+    return folder
+
+
+def load_model(checkpoint: Path) -> NSLLMForCausalLM:
+    """A saved NSLLM model in evaluation mode, from a folder or, where there is none of that name, from the Hugging Face hub.
+
+    Raises:
+        InputError: neither holds an NSLLM checkpoint.
+    """
+    from safetensors import SafetensorError
+    from transformers import PretrainedConfig
+    from transformers.utils import logging
+
+    from nsllm_nir.language_model.modeling import NSLLMForCausalLM
+
+    logging.disable_progress_bar()  # a bar for every file of a few kilobytes says nothing
+
+    hub_name = not checkpoint.is_absolute() and len(checkpoint.parts) <= 2 and not checkpoint.exists()
+    if not hub_name and not (checkpoint / "config.json").is_file():
+        raise InputError(
+            f"{checkpoint} holds no checkpoint (there is no config.json); give a folder that `nsllm-nir train` or save_pretrained wrote"
+        )
+    try:
+        kind = PretrainedConfig.get_config_dict(str(checkpoint))[0].get("model_type")
+        if kind != "nsllm":
+            raise InputError(f"{checkpoint} holds a model of type {kind!r}, an NSLLM model is needed")
+        return NSLLMForCausalLM.from_pretrained(str(checkpoint)).eval()
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise (
+            error
+            if isinstance(error, NsllmNirError)
+            else InputError(f"the checkpoint in {checkpoint} cannot be loaded: {error}")
+        ) from error

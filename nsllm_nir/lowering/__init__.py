@@ -1,0 +1,1 @@
+"""From NIR graphs of integers to programs."""

@@ -1,0 +1,139 @@
+"""The typed integer form that every backend consumes (normative rules: ``docs/semantics.md``).
+
+A `Program` is a tuple of operations in execution order. Each operation produces one signal that
+carries its name: a flat vector of integers, one value per neuron and token. Interval analysis runs
+at construction, so a `Program` that exists cannot overflow its widths.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nsllm_nir.program.intervals import analyse
+from nsllm_nir.program.operations import (
+    DEFAULT_WIDTHS,
+    Conv2d,
+    Count,
+    Gate,
+    Input,
+    Integrate,
+    Ints,
+    Lif,
+    Linear,
+    Op,
+    Signal,
+    Sum,
+    Widths,
+    constants,
+    sources,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Operations in execution order, the names of the outputs, and what analysis knows of each signal.
+
+    Raises:
+        GraphError: an operation refers to a missing signal, or shapes do not agree.
+        IntegerOverflowError: a worst case exceeds the widths (names operation, neuron, interval).
+    """
+
+    ops: tuple[Op, ...]
+    outputs: tuple[str, ...]
+    widths: Widths = DEFAULT_WIDTHS
+    origin: Path | None = None  # the NIR file it was lowered from
+    signals: Mapping[str, Signal] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signals", analyse(self.ops, self.outputs, self.widths))
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        return tuple(op for op in self.ops if isinstance(op, Input))
+
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """Signals that a `Trace` holds: every spiking signal, then the outputs, in program order."""
+        return tuple(n for n, s in self.signals.items() if s.spikes or n in self.outputs)
+
+    def audit(self) -> dict[str, Counter[str]]:
+        """Hardware operations per token of each op, every neuron spiking once (dense bound).
+
+        `_operations` states for each op class what implements it, as docs/semantics.md derives it; the tests
+        scan the source of the spike engine for operators beyond those.
+        """
+        return {op.name: _operations(op, self.signals) for op in self.ops}
+
+    def parameters(self) -> int:
+        """Number of stored weights, biases, shifts, steps, decays and delays."""
+        return sum(a.size for op in self.ops for a in constants(op).values())
+
+    def __str__(self) -> str:
+        return format_program(self)
+
+
+# Hardware operations behind one element of each op; docs/semantics.md derives them.
+def _operations(op: Op, signals: Mapping[str, Signal]) -> Counter[str]:
+    n = signals[op.name].size
+    match op:
+        case Linear():
+            return Counter(add=int(op.weight.size) + n, shift=n)
+        case Conv2d():
+            return Counter(add=int(op.weight[0].size) * n + n, shift=n)
+        case Lif():  # a 12-bit decay constant is at most 12 shifted additions, for u and for v
+            return Counter(add=26 * n, shift=27 * n, compare=3 * n, select=n)
+        case Sum():
+            return Counter(add=n * len(op.sources))
+        case Count():
+            return Counter(compare=n * op.levels * (1 + op.signed), add=n * op.levels, shift=2 * n)
+        case Gate():
+            return Counter(select=n)
+        case Integrate():
+            return Counter(shift=3 * n, add=2 * n)
+        case _:
+            return Counter(move=n)
+
+
+def _constant_text(value: Ints) -> str:
+    flat = value.reshape(-1)
+    if flat.size == 0:
+        return "[]"
+    if (flat == flat[0]).all():
+        return f"{flat[0]}"
+    return f"[{flat.min()}..{flat.max()}]#{zlib.crc32(np.ascontiguousarray(flat, dtype='<i4').tobytes()):08x}"
+
+
+def _constants_text(op: Op) -> str:
+    shown = []
+    for key, value in vars(op).items():
+        if key in ("name", "source", "sources", "gate"):
+            continue
+        if isinstance(value, np.ndarray):
+            shape = "x".join(map(str, value.shape)) if value.ndim > 1 else ""
+            shown.append(f"{key}={shape + ':' if shape else ''}{_constant_text(value)}")
+        else:
+            shown.append(f"{key}={'%' + value if isinstance(value, str) else value}")
+    return " ".join(shown)
+
+
+def format_program(program: Program) -> str:
+    """One line per op: inputs, constants (value, or range and CRC-32), interval and width. Golden text."""
+    lines = [f"program widths potential={program.widths.potential} comparator={program.widths.comparator}"]
+    for op in program.ops:
+        s = program.signals[op.name]
+        kind = "spikes" if s.spikes else "potential"
+        read = ", ".join("%" + name for name in sources(op)[: 2 if isinstance(op, Gate) else None])
+        lines.append(
+            f"%{op.name} = {type(op).__name__.lower()}({read}) {_constants_text(op)}".rstrip()
+            + f" : {kind}[{s.size}] in [{s.low.min()}, {s.high.max()}] u{s.bits}".replace(
+                " u", " i" if s.low.min() < 0 else " u"
+            )
+        )
+    lines.append("output " + ", ".join("%" + name for name in program.outputs))
+    return "\n".join(lines) + "\n"

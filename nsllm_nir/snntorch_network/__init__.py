@@ -1,0 +1,1 @@
+"""NIR graphs of networks that are built from snnTorch neurons."""

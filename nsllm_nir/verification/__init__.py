@@ -1,0 +1,1 @@
+"""Running programs on backends and comparing every cell with the reference."""
