@@ -166,6 +166,8 @@ def main() -> None:
         print(lines[-1], flush=True)
     within = sum(abs(error) <= LIMIT for error in errors)
     head = [
+        "# Errors of the cost model",
+        "",
         "Written by `python benchmarks/cost_model.py`. Cycles per token, the answer with all signals as in a run of the backend: *simulated* clock by",
         "clock, *modelled* from the spikes of the integer reference and `hw/unit_costs.json`. Programs and settings that the constants were not fitted to",
         "(fit set: `cost_model_cases.fit_cases`; validation set: `cost_model_validation.cases`). Memory: latency / cycles per beat. Worst op: the one whose",

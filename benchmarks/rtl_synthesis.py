@@ -77,6 +77,8 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for one run of a tool")
     options = parser.parse_args()
     lines = [
+        "# Area and clock of the engine",
+        "",
         f"Written by `python {' '.join(['benchmarks/rtl_synthesis.py', *sys.argv[1:]])}` ({', '.join(map(synthesis.version, TOOLS))}).",
         "",
         f"Area of the whole engine on ECP5 (synthesised: `synth_ecp5`), {PORTS} ports, memories as in `RtlSizes`. A CCU2C is a carry cell of two LUT4 sites.",

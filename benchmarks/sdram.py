@@ -126,6 +126,8 @@ def main(line: bool) -> None:
     ]
     rate, mean, mean_modelled = 1e6 * board.clock_mhz, float(np.mean(cycles)), float(simple.cycles.total.mean())
     lines = [
+        "# The image in SDRAM",
+        "",
         f"Written by `python benchmarks/sdram.py` ({toolchain.find_verilator().version}). Simulated; the tokens per second are modelled from them.",
         "",
         f"The controller alone at {board.clock_mhz:g} MHz, cycles from a request to its first beat of {4 * board.engine.beat_words} bytes: {open_row} of an",

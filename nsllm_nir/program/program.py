@@ -55,6 +55,7 @@ class Program:
 
     @property
     def inputs(self) -> tuple[Input, ...]:
+        """The operations that spikes from outside enter, in program order."""
         return tuple(op for op in self.ops if isinstance(op, Input))
 
     @property
@@ -75,6 +76,7 @@ class Program:
         return sum(a.size for op in self.ops for a in constants(op).values())
 
     def __str__(self) -> str:
+        """One line per operation, in execution order: what it reads, its constants, its interval and width."""
         return format_program(self)
 
 

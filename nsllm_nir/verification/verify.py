@@ -32,6 +32,7 @@ class BackendResult:
 
     @property
     def differences(self) -> int:
+        """Cells (node, step, neuron) that are not those of the reference."""
         return sum(node.differences for node in self.nodes)
 
     @property
@@ -41,6 +42,7 @@ class BackendResult:
 
     @property
     def first(self) -> Difference | None:
+        """The earliest differing cell, or None."""
         return first_difference(list(self.nodes))
 
 
@@ -60,6 +62,7 @@ class Report:
 
     @property
     def exact(self) -> bool:
+        """True only if at least one backend was asked for, every one ran, and every cell is equal."""
         return bool(self.results) and all(result.exact for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,6 +85,7 @@ class Report:
         }
 
     def __str__(self) -> str:
+        """One line per backend: exact, the first differing cell, or why it did not run; before them what quantization changed."""
         lines = []
         if self.quantization and self.quantization_error:
             lines += [
