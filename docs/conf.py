@@ -1,4 +1,4 @@
-"""Sphinx configuration; the source folder is the root of the repository, so that links between pages work on both sides.
+"""Sphinx configuration; its source folder is the repository, so that links work there and on the site.
 
 make docs    # sphinx-build --fail-on-warning -c docs . out/site
 """
@@ -8,7 +8,7 @@ from importlib.metadata import version as installed
 project = "nsllm-nir"
 version = release = installed("nsllm-nir")
 root_doc = "docs/index"
-include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "examples/README.md", "examples/data/README.md", "benchmarks/*.md"]
+include_patterns = ["*.md", "docs/*.md", "examples/**.md", "benchmarks/*.md"]
 exclude_patterns = ["benchmarks/hls4ml_peer_report.md"]  # a template with fields
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 

@@ -85,7 +85,7 @@ class Report:
         }
 
     def __str__(self) -> str:
-        """One line per backend: exact, the first differing cell, or why it did not run; before them what quantization changed."""
+        """A line per backend: exact, first differing cell, or why it did not run; before them what quantization changed."""
         lines = []
         if self.quantization and self.quantization_error:
             lines += [
