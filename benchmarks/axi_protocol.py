@@ -188,7 +188,10 @@ def main() -> None:
     lines = [
         "# The buses of the SystemVerilog engine (simulated)",
         "",
-        f"Written by `python benchmarks/axi_protocol.py`: {sizes.lanes} lanes, {TOKENS} tokens each, random programs, addresses, latencies (1 to 90 cycles),",
+        (
+            f"Written by `python benchmarks/axi_protocol.py`: {sizes.lanes} lanes, {TOKENS} tokens each, random "
+            "programs, addresses, latencies (1 to 90 cycles),"
+        ),
         "intervals of beats (1, 3) and of reads (1, 2, 9), stalls (0 to 70 %).",
         "Ops: " + ", ".join(f"{name} {count}" for name, count in sorted(ops.items())) + ".",
         "",

@@ -70,8 +70,14 @@ def main(names: list[str]) -> None:
         rows[board.title] = build(board)
         print(rows[board.title], flush=True)
     lines = [
-        f"Synthesised (cells: after yosys; Fmax: after place and route by nextpnr, placement seed {SEED}) by `python benchmarks/boards.py`. The whole",
-        "design: engine, image memory, serial bridge. Fmax is that of the slowest path; a design slower than its clock gives no bitstream.",
+        (
+            f"Synthesised (cells: after yosys; Fmax: after place and route by nextpnr, placement seed {SEED}) by "
+            "`python benchmarks/boards.py`. The whole"
+        ),
+        (
+            "design: engine, image memory, serial bridge. Fmax is that of the slowest path; a design slower than its "
+            "clock gives no bitstream."
+        ),
         "",
         "| " + " | ".join(HEAD) + " |",
         "|---" * len(HEAD) + "|",

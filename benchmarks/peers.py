@@ -180,7 +180,10 @@ CAUSES = {
     ),
     "leaves out": Cause("norse leaves out nodes it does not know, and runs one of the parts without a message"),
     "loop": Cause(
-        "nirtorch delays one edge of a loop, which names and edges choose; here every spiking node of a loop is read one step late",
+        (
+            "nirtorch delays one edge of a loop, which names and edges choose; here every spiking node of a loop is "
+            "read one step late"
+        ),
         "only the edge e_linear -> b_lif reads the step before",
         one_delay,
     ),
@@ -328,7 +331,10 @@ def main() -> None:
             cells = {peer: "refused" if isinstance(r, str) else str(r[node]) for peer, r in found.items()}
             norse = cells.get("norse") or f"{cells['norse, no dt']} (dt not given)"
             rows.append(
-                f"| {case.name} | {kind} | {node} | {int(values.sum())} of {values.size} | {norse} | {cells.get('snnTorch', '')} |"
+                (
+                    f"| {case.name} | {kind} | {node} | {int(values.sum())} of {values.size} | {norse} "
+                    f"| {cells.get('snnTorch', '')} |"
+                )
             )
         for peer, key in case.causes.items():
             result, text = found[peer], CAUSES[key].text

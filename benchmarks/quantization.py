@@ -157,7 +157,10 @@ def chain_table() -> list[str]:
     rows = {}
     for reset in RESETS:
         for calibrated in (False, True):
-            name = f"reset {'to zero' if reset == 'zero' else 'by subtraction'}{', calibrated on other inputs' if calibrated else ''}"
+            name = (
+                "reset "
+                f"{'to zero' if reset == 'zero' else 'by subtraction'}{', calibrated on other inputs' if calibrated else ''}"
+            )
             rows[name] = [0] * len(BITS)
             for seed in range(SEEDS):
                 graph = chain(seed, reset)
@@ -174,7 +177,10 @@ def chain_table() -> list[str]:
     lines += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in rows.items()]
     spikes = " and ".join(str(int(n)) for n in fired.values())
     return [
-        f"Differing cells of a random 10-20-12 network, {SEEDS} seeds of {CHAIN_STEPS} steps ({SEEDS * CHAIN_STEPS * 32} cells, {spikes} spikes):",
+        (
+            f"Differing cells of a random 10-20-12 network, {SEEDS} seeds of {CHAIN_STEPS} steps "
+            f"({SEEDS * CHAIN_STEPS * 32} cells, {spikes} spikes):"
+        ),
         "",
         *lines,
     ]
@@ -199,7 +205,10 @@ def digits_table(reset: str) -> list[str]:
         total, spikes = (sum(getattr(n, key) for r in reports for n in r.nodes) for key in ("cells", "float_spikes"))
     title = "to zero" if reset == "zero" else "by subtraction, one step late (the default of `snntorch.Leaky`)"
     return [
-        f"Reset {title}; {spikes} spikes in {total} cells; `float_reference` and snnTorch differ in {own} cells of {RATE_IMAGES} images:",
+        (
+            f"Reset {title}; {spikes} spikes in {total} cells; `float_reference` and snnTorch differ in {own} cells "
+            f"of {RATE_IMAGES} images:"
+        ),
         "",
         f"| weights | float | {' | '.join(f'{bits} bits' for bits in reversed(BITS))} |",
         "|---" * (len(BITS) + 2) + "|",
@@ -219,8 +228,10 @@ def main() -> None:
         "",
     ]
     lines += [
-        f"Classifier of the scikit-learn digits, 64-48-10, betas {BETAS[0]} and {BETAS[1]}, {TOKEN_STEPS} steps of random spikes at the rate of the pixels, "
-        f"trained by snnTorch for {EPOCHS} epochs on four fifths. Accuracy on the other 360 images; spikes of its first {SPIKE_IMAGES} images.",
+        f"Classifier of the scikit-learn digits, 64-48-10, betas {BETAS[0]} and {BETAS[1]}, {TOKEN_STEPS} steps "
+        "of random spikes at the rate of the pixels, "
+        f"trained by snnTorch for {EPOCHS} epochs on four fifths. Accuracy on the other 360 images; spikes of its "
+        f"first {SPIKE_IMAGES} images.",
         "",
     ]
     for reset in RESETS:

@@ -62,7 +62,8 @@ def measure(sources: int, outputs: int, bits: int, rate: float) -> tuple[int, in
 def main() -> None:
     sizes = toolchain.RTL_BUILD
     lines = [
-        f"Simulated by `python benchmarks/rtl_cycles.py`: {sizes.lanes} lanes, beats of {32 * sizes.beat_words} bits, {TOKENS} tokens, "
+        f"Simulated by `python benchmarks/rtl_cycles.py`: {sizes.lanes} lanes, beats of {32 * sizes.beat_words} "
+        f"bits, {TOKENS} tokens, "
         f"image format {images.VERSION}.",
         "",
         "Cycles of the layer directly behind the Input; below the bound where constants are read before it starts.",
@@ -74,7 +75,10 @@ def main() -> None:
         for rate in RATES:
             events, cycles, least = measure(sources, outputs, bits, rate)
             lines.append(
-                f"| {sources} | {outputs} | {bits} | {rate:.0%} | {events} | {least} | {cycles} | {cycles / least:.3f} |"
+                (
+                    f"| {sources} | {outputs} | {bits} | {rate:.0%} | {events} | {least} | {cycles} "
+                    f"| {cycles / least:.3f} |"
+                )
             )
             print(lines[-1], flush=True)
     (Path(__file__).parent / "rtl_cycles.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -293,7 +293,10 @@ class Result:
         rates = f"{self.rate:.1f} | {1000 * self.rate / self.sites:.0f}"
         lines = f"{self.source_lines} | {code_lines(self.design.source.read_text(encoding='utf-8'))}"
         seconds = f"{self.seconds[0]:.1f} + {self.seconds[1]:.0f}"
-        return f"| {self.design.title} | {lines} | {self.wrong} | {cells} | {clock} | {self.cycles:.1f} | {rates} | {seconds} |"
+        return (
+            f"| {self.design.title} | {lines} | {self.wrong} | {cells} | {clock} | {self.cycles:.1f} | {rates} "
+            f"| {seconds} |"
+        )
 
     def ratios(self, unit: Result) -> str:
         """One line of the second table."""
@@ -372,11 +375,18 @@ def main() -> None:
     ]
     report = (HERE / "xls_comparison" / "report.md").read_text(encoding="utf-8")
     report = report.format(
-        versions=", ".join(versions), vectors=f"{VECTORS:,}", jit_wrong=jit_wrong, jit_seconds=f"{jit_seconds:.1f}",
-        simulation_seconds=f"{simulation_seconds:.0f}", seeds=len(SEEDS), rows="\n".join(rows), ratios="\n".join(ratios),
+        versions=", ".join(versions),
+        vectors=f"{VECTORS:,}",
+        jit_wrong=jit_wrong,
+        jit_seconds=f"{jit_seconds:.1f}",
+        simulation_seconds=f"{simulation_seconds:.0f}",
+        seeds=len(SEEDS),
+        rows="\n".join(rows),
+        ratios="\n".join(ratios),
         megabytes=f"{sum(file.size or 0 for file in importlib.metadata.files('xls_python') or ()) / 1e6:.0f}",
-        engine_lines=f"{sum(engine.values()):,}", neuron_lines=engine["count_unit.sv"] + engine["lif_unit.sv"],
-    )  # fmt: skip
+        engine_lines=f"{sum(engine.values()):,}",
+        neuron_lines=engine["count_unit.sv"] + engine["lif_unit.sv"],
+    )
     (HERE / "xls_comparison.md").write_text(report, encoding="utf-8")
 
 

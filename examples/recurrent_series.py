@@ -86,7 +86,10 @@ for _ in range(EPOCHS):
 means = np.array([frames.mean(0) for frames in series])
 baseline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(means[:TRAIN], speakers[:TRAIN])
 print(
-    f"baseline, logistic regression on the mean of each coefficient: {100 * baseline.score(means[TRAIN:], speakers[TRAIN:]):.2f} %"
+    (
+        "baseline, logistic regression on the mean of each coefficient: "
+        f"{100 * baseline.score(means[TRAIN:], speakers[TRAIN:]):.2f} %"
+    )
 )
 
 with torch.no_grad():
