@@ -3,7 +3,8 @@
     python benchmarks/boards.py            # every board with pins
     python benchmarks/boards.py ulx3s      # only this one
 
-Writes the rows of these boards in benchmarks/boards.md and keeps the others; a build that fails is a row with the reason.
+Writes the rows of these boards in benchmarks/boards.md and keeps the others; a build that fails is a row
+with the reason.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python benchmarks/cost_model.py --calibrate    # simulates the fit set, writes hw/unit_costs.json; then validates
     python benchmarks/cost_model.py                # simulates the validation set, writes benchmarks/cost_model.md
 
-The fit set is `cost_model_cases.fit_cases`, the validation set `cost_model_validation.cases`; they have no program in common.
+The fit set is `cost_model_cases.fit_cases`, the validation set `cost_model_validation.cases`; they have no
+program in common.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ LIMIT = 0.05
 SYNAPSES = ("Linear", "Conv2d")
 FITS = {
     SYNAPSES: ("synapses", *SYNAPSES),
-    **{(kind,): (kind,) for kind in ("Input", "Sum", "Count", "Gate", "Integrate", "Delay", "Lif")},
+    **dict[tuple[str, ...], tuple[str, ...]](
+        {(kind,): (kind,) for kind in ("Input", "Sum", "Count", "Gate", "Integrate", "Delay", "Lif")}
+    ),
 }
 
 
@@ -107,7 +110,7 @@ def fit_tokens(tokens: list[Token]) -> dict[str, float]:
         [1, len(t.works), len(t.works) * any(w.kind == "Delay" and w.steps for w in t.works), t.ports] for t in tokens
     ]
     found, *_ = np.linalg.lstsq(np.array(rows, float), np.array([t.rest - t.words for t in tokens], float), rcond=None)
-    return dict(zip(("fixed", "op", "delays", "port"), np.round(found, 3).tolist(), strict=True))
+    return dict(zip(("fixed", "op", "delays", "port"), found.round(3).tolist(), strict=True))
 
 
 def calibrate() -> None:
@@ -132,7 +135,11 @@ def calibrate() -> None:
 
 
 def validate(case: Case) -> tuple[int, float, str, float, float]:
-    """Cycles of all tokens, simulated and modelled; the op with the largest error in cycles, that error, and its error in percent."""
+    """The model against the simulation of one case.
+
+    Returns cycles of all tokens, simulated and modelled; the op with the largest error in cycles, that error in cycles
+    per token, and as a share of the op's own cycles.
+    """
     units, cycles = cost_model.unit_costs(), case.simulate()
     tokens = profile(case.program, case.spikes, case.setting.sizes.ports)
     total = sum(cost_model.token_cycles(case.program, works, units, traced=True) for works in tokens)

@@ -129,7 +129,7 @@ MEMORIES = [(20, 1), (100, 1), (20, 4), (3, 2)]  # latency, interval
 
 
 def fit_cases() -> Iterator[Case]:
-    """What the unit costs are fitted to: single layers and one chain of elementwise ops, on three builds and four memories."""
+    """What the unit costs are fitted to: single layers and a chain of elementwise ops, on 3 builds and 4 memories."""
     for seed, ((lanes, ports), (latency, interval)) in enumerate(itertools.product(BUILDS, MEMORIES)):
         programs: list[tuple[str, Program, float]] = [
             *(

@@ -56,7 +56,7 @@ def untrained(hidden: int, layers: int, bits: int, levels: int, normalisation: s
 
 
 def example(script: str) -> tuple[Program, NDArray[np.int64]]:
-    """The trained and quantized graph of an example and its first test spikes, taken at the call of `comparison.compare`."""
+    """The trained, quantized graph of an example and its first test spikes, taken where it calls `compare`."""
     taken: dict[str, Any] = {}
 
     def compare(source: Any, samples: Any, labels: Any, *, calibration: Any, **others: Any) -> bool:

@@ -111,10 +111,8 @@ def main() -> None:
     for n, r in rows:
         memory = f"{r['export_peak_mib']:.0f} MiB ({2 * r['largest_layer_mib']:.0f} MiB)"
         lines.append(
-            (
-                f"| {n} | {r['parameters']:,} | {r['nir_bytes'] / r['safetensors_bytes']:.3f} | {r['ratio']:.2f} "
-                f"| {memory} |"
-            )
+            f"| {n} | {r['parameters']:,} | {r['nir_bytes'] / r['safetensors_bytes']:.3f} | {r['ratio']:.2f} "
+            f"| {memory} |"
         )
     lines += [
         "",

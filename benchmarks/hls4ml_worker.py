@@ -69,7 +69,8 @@ def da4ml(weight: Any, spikes: Any, folder: str, cutoff: str) -> dict[str, Any]:
     VerilogModel(pipeline, "dense", folder).write()
     seconds = time.perf_counter() - started
     result = circuit.predict(spikes.astype(np.float64)).reshape(len(spikes), len(weight))
-    # The words of the Verilog, one after the other from the lowest bit: two bits per input; outputs have widths of their own.
+    # The words of the Verilog, one after the other from the lowest bit: two bits per input; outputs have their own
+    # widths.
     widths = [int(sign) + int(whole) + int(fraction) for sign, whole, fraction in zip(*circuit.out_kifs, strict=True)]
     with open(f"{folder}/vectors.hex", "w", encoding="utf-8") as file:
         for row in spikes:

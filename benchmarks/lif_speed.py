@@ -2,8 +2,8 @@
 
     python benchmarks/lif_speed.py        # writes benchmarks/lif_speed.md
 
-64 steps, 10 % input, thresholds that give about 10 % in every layer. All candidates take turns in one run; torch runs on one
-thread, Lava's Processes on all cores. The best wall time of each counts, and only ratios are written.
+64 steps, 10 % input, thresholds that give about 10 % in every layer. All candidates take turns in one run; torch runs on
+one thread, Lava's Processes on all cores. The best wall time of each counts, and only ratios are written.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def lava_peer(program: Program, spikes: np.ndarray, recorded: int) -> tuple[list
     """Seconds of the runs of `lava_peer.py` without its start, and its output spikes."""
     weights = {f"weight_{i}": op.weight for i, op in enumerate(op for op in program.ops if isinstance(op, Linear))}
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder) / "net.npz", spikes=spikes, thresholds=THRESHOLDS, voltage_decay=VOLTAGE_DECAY, **weights)
+        arrays = {"spikes": spikes, "thresholds": np.array(THRESHOLDS), "voltage_decay": np.array(VOLTAGE_DECAY)}
+        np.savez(Path(folder) / "net.npz", allow_pickle=False, **arrays, **weights)
         script = Path(__file__).with_name("lava_peer.py")
         command = [sys.executable, "-P", str(script), str(Path(folder) / "net.npz"), str(LAVA_CALLS), str(recorded)]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -156,7 +158,7 @@ def measure(program: Program, spikes: np.ndarray) -> tuple[Times, dict[str, int]
         with executables["lava"].start(STEPS) as session:
             timed(times, "lava (fused), started worker, spikes of all layers", lambda: session.run(spikes), LAVA_CALLS)
         for name in ("lava", "lava-stock"):
-            timed(times, f"{name}, `run`: start of Lava, spikes of all layers", lambda: executables[name].run(spikes))  # noqa: B023
+            timed(times, f"{name}, `run`: start of Lava, spikes of all layers", partial(executables[name].run, spikes))
     totals = {
         "ours and Lava": int(expected.values["lif_2"].sum()),
         "snnTorch, reset to zero": zero(),

@@ -2,7 +2,8 @@
 
     python benchmarks/modes.py        # writes benchmarks/modes.md
 
-Times are process CPU times on one thread, alternating between the candidates; each memory figure is a process of its own.
+Times are process CPU times on one thread, alternating between the candidates; each memory figure is a process
+of its own.
 """
 
 from __future__ import annotations

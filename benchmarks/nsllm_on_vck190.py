@@ -1,8 +1,9 @@
-"""A language model of NSLLM's size on the VCK190: tokens per second and joules per token by the cost model, beside the paper's.
+"""A language model of NSLLM's size on the VCK190: tokens per second and joules per token, beside the paper's.
 
     python benchmarks/nsllm_on_vck190.py        # writes benchmarks/nsllm_on_vck190.md and .png
 
-No weights are needed: the ops of this project's block at the paper's sizes, with the firing statistics of the shipped model (`nsllm_scale.py`).
+No weights are needed: the ops of this project's block at the paper's sizes, with the firing statistics of
+the shipped model (`nsllm_scale.py`), and the cost model.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def row(name: str, result: Result) -> str:
 
 
 def doubling(known: dict[int, dict[str, Role]]) -> list[str]:
-    """What each firing rate would need for twice the paper's tokens per second, and the firing rate at which builds reach it."""
+    """What each firing rate needs for twice the paper's tokens per second, and the firing rate that reaches it."""
     rate, energy = 2 * PAPER_TOKENS, PAPER_WATTS / PAPER_TOKENS / 2
     lines = [
         (
@@ -133,10 +134,8 @@ def doubling(known: dict[int, dict[str, Role]]) -> list[str]:
         memory = result.bytes * rate / 1e9
         ports = BASE.ports * result.roofs["elementwise, answer, descriptors"] * rate
         lines.append(
-            (
-                f"| {firing:g} x | {lanes:.0f} | {memory:.1f} | {memory / (BASE.bandwidth / 1e9):.0%} | {ports:.1f} "
-                f"| {1e3 * result.dynamic:.1f} |"
-            )
+            f"| {firing:g} x | {lanes:.0f} | {memory:.1f} | {memory / (BASE.bandwidth / 1e9):.0%} | {ports:.1f} "
+            f"| {1e3 * result.dynamic:.1f} |"
         )
     first, own = evaluate(BASE, known[BASE.ports]), highest_firing(BASE, known[BASE.ports], PAPER_TOKENS)
     lines += [

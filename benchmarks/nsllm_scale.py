@@ -1,4 +1,7 @@
-"""The work of a language model of NSLLM's size, from its shapes and the firing statistics of the shipped model (no weights), and its cost."""
+"""The work and the cost of a language model of NSLLM's size.
+
+From its shapes and the firing statistics of the shipped model; no weights are needed.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Run:
     group: str
     row: str
     model: dict[str, Any] | str
-    size: dict[str, int]
+    size: dict[str, Any]
     plan: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,7 +81,7 @@ def ablation() -> list[Run]:
     return [Run("ablation", row, model, SMALL, {**plan, "seed": seed}) for seed in (0, 1) for row, model in rows]
 
 
-def float_transformer(size: dict[str, int], parameters: int) -> Any:
+def float_transformer(size: dict[str, Any], parameters: int) -> Any:
     """Llama-style decoder (RMSNorm, SwiGLU, rotary positions, softmax) with ``parameters`` within 5 %."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -233,10 +233,8 @@ def table() -> None:
         tried = ", ".join(f"{r['plan']['learning_rate']:g}: {r['loss']:.3f}" for r in head[row])
         rate = f"{run['firing']['mean']:.3f}" if "firing" in run else ""
         lines.append(
-            (
-                f"| {row} | {run['parameters']:,} | {run['plan']['learning_rate']:g} ({tried}) | {run['loss']:.4f} "
-                f"| {run['loss'] / base:.3f} | {rate} |"
-            )
+            f"| {row} | {run['parameters']:,} | {run['plan']['learning_rate']:g} ({tried}) | {run['loss']:.4f} "
+            f"| {run['loss'] / base:.3f} | {rate} |"
         )
     plan = head["float softmax transformer"][0]["plan"]
     lines += [
@@ -253,10 +251,8 @@ def table() -> None:
     for row, runs in small.items():
         losses = [r["loss"] for r in runs]
         lines.append(
-            (
-                f"| {row} | {sum(losses) / len(losses):.4f} | {', '.join(f'{x:.4f}' for x in losses)} "
-                f"| {runs[0]['firing']['mean']:.3f} |"
-            )
+            f"| {row} | {sum(losses) / len(losses):.4f} | {', '.join(f'{x:.4f}' for x in losses)} "
+            f"| {runs[0]['firing']['mean']:.3f} |"
         )
     if small:
         first = next(iter(small.values()))[0]

@@ -4,8 +4,8 @@
 
 For each layer and firing rate: busy cycles of the layer's descriptor, and the larger of two bounds, events times tiles of
 lanes (one memory beat of 2-bit weights per cycle) and the bytes it must read (the rows of the events, biases, shifts)
-divided by the bytes of one beat. The memory answers after 20 cycles and then gives one beat in each. Each layer stands directly
-behind the Input; its first constants are read while the events arrive.
+divided by the bytes of one beat. The memory answers after 20 cycles and then gives one beat in each. Each layer stands
+directly behind the Input; its first constants are read while the events arrive.
 """
 
 from __future__ import annotations
@@ -75,10 +75,8 @@ def main() -> None:
         for rate in RATES:
             events, cycles, least = measure(sources, outputs, bits, rate)
             lines.append(
-                (
-                    f"| {sources} | {outputs} | {bits} | {rate:.0%} | {events} | {least} | {cycles} "
-                    f"| {cycles / least:.3f} |"
-                )
+                f"| {sources} | {outputs} | {bits} | {rate:.0%} | {events} | {least} | {cycles} "
+                f"| {cycles / least:.3f} |"
             )
             print(lines[-1], flush=True)
     (Path(__file__).parent / "rtl_cycles.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

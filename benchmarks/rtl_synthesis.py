@@ -2,10 +2,10 @@
 
     pip install 'nsllm-nir[synthesis]'
     python benchmarks/rtl_synthesis.py                     # area at 64, 128 and 256 lanes
-    python benchmarks/rtl_synthesis.py --place 64:5 256:1  # and the clock: 64 lanes over placement seeds 1 to 5, 256 lanes with seed 1
+    python benchmarks/rtl_synthesis.py --place 64:5 256:1  # and the clock: 64 lanes, placement seeds 1 to 5; 256, seed 1
 
-Writes benchmarks/rtl_synthesis.md. The engine stands alone (out of context): its ports are not pins, so paths between ports
-and registers do not count. Boards with pins: benchmarks/boards.py.
+Writes benchmarks/rtl_synthesis.md. The engine stands alone (out of context): its ports are not pins, so paths
+between ports and registers do not count. Boards with pins: benchmarks/boards.py.
 """
 
 from __future__ import annotations
@@ -58,10 +58,8 @@ def clocks(folder: Path, lanes: int, seeds: int, timeout: float, progress: Steps
         reached.append(placed.fmax_mhz)
         used = " | ".join(f"{placed.used[kind][0]:,}" for kind in ("TRELLIS_COMB", "TRELLIS_FF"))
         lines.append(
-            (
-                f"| {seed} | {placed.fmax_mhz:.1f} | {placed.critical} | {placed.critical_ns:.1f} "
-                f"| {placed.routing_ns:.1f} | {used} |"
-            )
+            f"| {seed} | {placed.fmax_mhz:.1f} | {placed.critical} | {placed.critical_ns:.1f} "
+            f"| {placed.routing_ns:.1f} | {used} |"
         )
     return [
         *lines,

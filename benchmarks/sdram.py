@@ -1,10 +1,10 @@
-"""The shipped language model on the ULX3S with its image in SDRAM: the whole board design and a model of the chip, simulated clock by clock.
+"""The shipped language model on the ULX3S with its image in SDRAM: the board design, simulated clock by clock.
 
     python benchmarks/sdram.py          # writes benchmarks/sdram.md
     python benchmarks/sdram.py --line   # only shows it
 
-The image lies in the SDRAM at power-up, because sending it takes most of the simulation; everything else goes over the serial line. With --line the
-image does, too. Ends with an error where a logit differs from the reference. Needs Verilator and g++.
+The whole board design is simulated, and a model of the chip. The image lies in the SDRAM at power-up, because sending
+it takes most of the simulation; everything else goes over the serial line. With --line the image does, too. Ends with an error where a logit differs from the reference. Needs Verilator and g++.
 """
 
 from __future__ import annotations
