@@ -2,8 +2,8 @@
 
     python benchmarks/lif_speed.py        # writes benchmarks/lif_speed.md
 
-64 steps, 10 % input, thresholds that give about 10 % in every layer. All candidates take turns in one run; torch runs on
-one thread, Lava's Processes on all cores. The best wall time of each counts, and only ratios are written.
+64 steps, 10 % input, thresholds that give about 10 % in every layer. All candidates take turns in one run; torch runs
+on one thread, Lava's Processes on all cores. The best wall time of each counts, and only ratios are written.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python benchmarks/reset_rules.py        # writes benchmarks/reset_rules.md
 
-512-1024-1024-256 neurons, beta 0.9, threshold 1, no bias, 64 steps of 10 % input. The weights are drawn once; their gains
-give about 10 % in the hidden layers under the immediate reset. Everything runs in float64; all spikes are simulated.
+512-1024-1024-256 neurons, beta 0.9, threshold 1, no bias, 64 steps of 10 % input. The weights are drawn once; their
+gains give about 10 % in the hidden layers under the immediate reset. Everything runs in float64; all spikes are
+simulated.
 """
 
 from __future__ import annotations

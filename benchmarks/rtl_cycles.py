@@ -2,10 +2,10 @@
 
     python benchmarks/rtl_cycles.py        # writes benchmarks/rtl_cycles.md
 
-For each layer and firing rate: busy cycles of the layer's descriptor, and the larger of two bounds, events times tiles of
-lanes (one memory beat of 2-bit weights per cycle) and the bytes it must read (the rows of the events, biases, shifts)
-divided by the bytes of one beat. The memory answers after 20 cycles and then gives one beat in each. Each layer stands
-directly behind the Input; its first constants are read while the events arrive.
+For each layer and firing rate: busy cycles of the layer's descriptor, and the larger of two bounds, events times tiles
+of lanes (one memory beat of 2-bit weights per cycle) and the bytes it must read (the rows of the events, biases,
+shifts) divided by the bytes of one beat. The memory answers after 20 cycles and then gives one beat in each. Each layer
+stands directly behind the Input; its first constants are read while the events arrive.
 """
 
 from __future__ import annotations

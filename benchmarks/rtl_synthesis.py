@@ -2,7 +2,7 @@
 
     pip install 'nsllm-nir[synthesis]'
     python benchmarks/rtl_synthesis.py                     # area at 64, 128 and 256 lanes
-    python benchmarks/rtl_synthesis.py --place 64:5 256:1  # and the clock: 64 lanes, placement seeds 1 to 5; 256, seed 1
+    python benchmarks/rtl_synthesis.py --place 64:5 256:1  # and the clock: 64 lanes, seeds 1 to 5; 256 lanes, seed 1
 
 Writes benchmarks/rtl_synthesis.md. The engine stands alone (out of context): its ports are not pins, so paths
 between ports and registers do not count. Boards with pins: benchmarks/boards.py.

@@ -4,7 +4,8 @@
     python benchmarks/sdram.py --line   # only shows it
 
 The whole board design is simulated, and a model of the chip. The image lies in the SDRAM at power-up, because sending
-it takes most of the simulation; everything else goes over the serial line. With --line the image does, too. Ends with an error where a logit differs from the reference. Needs Verilator and g++.
+it takes most of the simulation; everything else goes over the serial line. With --line the image does, too. Ends with
+an error where a logit differs from the reference. Needs Verilator and g++.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
     pip install xls_python==0.1.9934        # nothing else of the project needs it
     python benchmarks/xls_comparison.py     # writes benchmarks/xls_comparison.md
 
-The unit is `hw/rtl/count_unit.sv` as it stands, thresholds to spike counts of 4 neurons, beside `xls_comparison/count.x`: the
-same algorithm as a process, and a binary search as a function that XLS cuts into stages. Random vectors go through the
-Verilog of each in Verilator, and through the function in XLS's own compiler, against numpy; then each goes through yosys and nextpnr-ecp5.
+The unit is `hw/rtl/count_unit.sv` as it stands, thresholds to spike counts of 4 neurons, beside
+`xls_comparison/count.x`: the same algorithm as a process, and a binary search as a function that XLS cuts into stages.
+Random vectors go through the Verilog of each in Verilator, and through the function in XLS's own compiler, against
+numpy; then each goes through yosys and nextpnr-ecp5.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ UNIT_INSTANCE = """
 PROCESS_INSTANCE = """
     logic taken;
     {name} dut (.clk(clock), .rst(reset), .count__operands({{levels, two_sided, values, steps}}),
-        .count__operands_vld(start), .count__operands_rdy(taken), .count__results(counts), .count__results_vld(valid), .count__results_rdy(1'b1));
+        .count__operands_vld(start), .count__operands_rdy(taken),
+        .count__results(counts), .count__results_vld(valid), .count__results_rdy(1'b1));
     assign ready = !start || taken;
 """
 FUNCTION_INSTANCE = """

@@ -43,7 +43,8 @@ def compare(
     """Quantize, run everything, print the table; True if every backend equals the integer reference in every cell.
 
     samples: test spikes (samples, steps, neurons), each with its silence; calibration: spikes of training samples, of
-    the same form; rasters: what the framework that trained the network emitted, {node: (samples, steps, neurons)}, the output last.
+    the same form; rasters: what the framework that trained the network emitted, {node: (samples, steps, neurons)}, the
+    output last.
     """
     graph = as_graph(source)
     stream, known = _joined(samples), {node: _joined(raster) for node, raster in rasters.items()}

@@ -3,8 +3,8 @@
     python examples/recurrent_series.py
 
 The series are the Japanese Vowels of nine speakers (data/README.md): 12 cepstrum coefficients per frame, 7 to 29
-frames. A frame is one step. Each coefficient has 8 input neurons; one fires where the coefficient is above its level, an
-octile of the training set.
+frames. A frame is one step. Each coefficient has 8 input neurons; one fires where the coefficient is above its level,
+an octile of the training set.
 """
 
 from __future__ import annotations
