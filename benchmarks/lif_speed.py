@@ -105,10 +105,11 @@ def timed(times: Times, name: str, run: Callable[[], Any], repeat: int = 1) -> N
 
 def lava_peer(program: Program, spikes: np.ndarray, recorded: int) -> tuple[list[float], int]:
     """Seconds of the runs of `lava_peer.py` without its start, and its output spikes."""
-    weights = {f"weight_{i}": op.weight for i, op in enumerate(op for op in program.ops if isinstance(op, Linear))}
+    weights: dict[str, Any] = {
+        f"weight_{i}": op.weight for i, op in enumerate(op for op in program.ops if isinstance(op, Linear))
+    }
     with tempfile.TemporaryDirectory() as folder:
-        arrays = {"spikes": spikes, "thresholds": np.array(THRESHOLDS), "voltage_decay": np.array(VOLTAGE_DECAY)}
-        np.savez(Path(folder) / "net.npz", allow_pickle=False, **arrays, **weights)
+        np.savez(Path(folder) / "net.npz", spikes=spikes, thresholds=THRESHOLDS, voltage_decay=VOLTAGE_DECAY, **weights)
         script = Path(__file__).with_name("lava_peer.py")
         command = [sys.executable, "-P", str(script), str(Path(folder) / "net.npz"), str(LAVA_CALLS), str(recorded)]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
