@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.exporters.lava_worker.convolution import per_neuron
+from nsllm_nir.program.operations.conv2d import per_neuron
 from nsllm_nir.program import Conv2d, Count, Delay, Lif, Linear, Op, Program, Sum, sources
 
 

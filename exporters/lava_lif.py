@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.program import Lif, Signal
-from nsllm_nir.program.intervals import current_bound
-from nsllm_nir.program.operations import LIF_LIMIT
+from nsllm_nir.program.operations.lif import current_bound
+from nsllm_nir.program.constants import LIF_LIMIT
 
 Ints = NDArray[np.signedinteger[Any]]
 UNITY = 4096  # of the 12-bit decays

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nsllm_nir.exporters.lava_dendrites import Dendrites, dendrites, inlined_terms
 from nsllm_nir.exporters.lava_lif import SHIFT, integrator, registers
 from nsllm_nir.exporters.lava_network import WEIGHT_BITS, Indices, Network, Population, Projection
-from nsllm_nir.exporters.lava_worker.convolution import per_neuron, synapses
+from nsllm_nir.program.operations.conv2d import per_neuron, synapses
 from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum
 
 PAYLOADS = (1, 1 << 8, 1 << 16)  # constant lanes: three 8-bit digits make any 24-bit constant
