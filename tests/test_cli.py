@@ -30,7 +30,7 @@ from nsllm_nir.hw import boards
 from nsllm_nir.hw.synthesis import PACKAGES
 from nsllm_nir.language_model.byte_tokens import byte_tokenizer
 from nsllm_nir.language_model.training import TrainingPlan
-from nsllm_nir.program import OPERATIONS, Input, reference
+from nsllm_nir.program import OPERATIONS, reference
 from nsllm_nir.program.trace import Trace
 from nsllm_nir.report import tables as report
 from nsllm_nir.verification import verify as verification

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-
 from typing import Self
 
 from nsllm_nir.program.operations.base import Int64, Operation, State, Values

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
-from typing import Self
 
 from nsllm_nir.program.constants import MAX_SHIFT, MAX_WEIGHT_BITS
 from nsllm_nir.program.operations.base import Int64, Operation, State, Values
