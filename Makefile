@@ -17,6 +17,7 @@ test: $(STAMP)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # The documentation as a site, out/site/docs/index.html; a broken link or an undocumented name is an error.
