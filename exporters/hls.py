@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nsllm_nir.errors import InputError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession, SynapticEvents
+from nsllm_nir.files import check_new_folder, new_folder
 from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.simulation import EngineProcess
 from nsllm_nir.program import Program, reference
@@ -115,26 +116,6 @@ def build_vitis(
     with new_folder(target) as project:
         _write_project(project, image, vectors, facts)
     return target
-
-
-def check_new_folder(target: Path) -> None:
-    """
-    Raises:
-        InputError: ``target`` exists and is not an empty folder.
-    """
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"{target} exists and is not an empty folder; choose another or remove it first")
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill; it becomes ``target`` at the end, and vanishes after an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
-        project = Path(folder) / "project"
-        project.mkdir()
-        yield project
-        os.replace(project, target)
 
 
 def render(template: str, facts: dict[str, object]) -> str:

@@ -24,6 +24,7 @@ FOLDERS = {"nsllm_nir": "nsllm_nir", "exporters": "nsllm_nir.exporters", "hw": "
 ROOMS = (
     "errors",
     "files",
+    "processes",
     "program",
     "graph",
     "composites",

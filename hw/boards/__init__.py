@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from nsllm_nir.errors import InputError, LossyConversionError
+from nsllm_nir.hw import families
 from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.toolchain import RtlSizes
 
 FOLDER = Path(__file__).parent
-FAMILIES = ("ecp5", "gowin", "nexus", "xc7", "xcup", "versal")
 MEMORIES = ("on-chip", "sdram", "external")
 
 
 @dataclass(frozen=True)
 class Device:
-    """The FPGA. family: one of `FAMILIES`; part: as its vendor writes it; chip, package, speed: as nextpnr writes them, where its family has them.
+    """The FPGA. family: one of `families.names`; part: as its vendor writes it; chip, package, speed: as nextpnr writes them, where its family has them.
 
     released: groups of configuration pins that the design has as ordinary ones (Gowin); capacity: of its kinds of resource, by the names of
     `synthesis.Area`.
@@ -108,9 +108,9 @@ def load(name: str) -> Board:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path.name}: {error}") from None
     board: Board = _read(Board, {"name": name, **content}, path.name)
-    if board.device.family not in FAMILIES:
+    if board.device.family not in families.names():
         raise InputError(
-            f"{path.name}: device.family must be one of {', '.join(FAMILIES)}, got {board.device.family!r}"
+            f"{path.name}: device.family must be one of {', '.join(families.names())}, got {board.device.family!r}"
         )
     if board.memory.kind not in MEMORIES:
         raise InputError(f"{path.name}: memory.kind must be one of {', '.join(MEMORIES)}, got {board.memory.kind!r}")

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from nsllm_nir.errors import BackendError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters import rtl
-from nsllm_nir.exporters.hls import build_vitis, check_new_folder, new_folder, render
-from nsllm_nir.files import write_bytes, write_json
+from nsllm_nir.exporters.hls import build_vitis, render
+from nsllm_nir.files import check_new_folder, new_folder, write_bytes, write_json
 from nsllm_nir.fpga_build.results import REST, Hardware, Layer, Report, Simulated
-from nsllm_nir.hw import bitstream, boards, floorplan, synthesis, toolchain
+from nsllm_nir.hw import bitstream, boards, families, floorplan, synthesis, toolchain
 from nsllm_nir.hw.boards import Board
 from nsllm_nir.hw.image_check import HEADER_WORDS, OP_WORDS, Descriptor
 from nsllm_nir.hw.simulated_bus import Surroundings
-from nsllm_nir.hw.synthesis import Area, Placement, Progress
+from nsllm_nir.hw.synthesis import Area, Placement
+from nsllm_nir.processes import Progress
 from nsllm_nir.program import Conv2d, Linear, Program, reference
 from nsllm_nir.program.trace import Trace, compare, first_difference
 from nsllm_nir.report.tables import block_of
@@ -167,7 +168,7 @@ def synthesise_board(board: Board, tools: dict[str, str], timeout: float, progre
     )
     sources = [
         *bitstream.design_files(),
-        *boards.FOLDER.glob("*.j2"),
+        *(path for path in Path(families.__file__).parent.iterdir() if path.is_file()),
         *map(Path, (bitstream.__file__, floorplan.__file__, synthesis.__file__)),
     ]
     kept = toolchain.cached("hardware", [board.name, repr(design), *tools.values()], sources, run)
