@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +19,7 @@ from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.simulation import EngineProcess
 from nsllm_nir.program import Program, reference
 from nsllm_nir.program.trace import Trace
+from nsllm_nir.templates import render
 
 
 @dataclass
@@ -127,20 +127,6 @@ def build_vitis(
     return target
 
 
-def render(template: str, facts: dict[str, object]) -> str:
-    """A file of hw/templates with its blanks filled."""
-    loader = jinja2.FileSystemLoader(toolchain.TEMPLATES)
-    environment = jinja2.Environment(
-        loader=loader,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(facts)
-
-
 def _hardware_depths(need: images.Needs) -> toolchain.Depths:
     """The default build, with each memory that is too small for the program raised to the next power of two."""
     default = toolchain.Depths()
@@ -158,4 +144,4 @@ def _write_project(project: Path, image: bytes, vectors: bytes, facts: dict[str,
     (project / "image.bin").write_bytes(image)
     (project / "vectors.bin").write_bytes(vectors)
     for name in ("Makefile", "run_hls.tcl", "README.txt"):
-        (project / name).write_text(render(f"vitis/{name}.j2", facts), encoding="utf-8")
+        (project / name).write_text(render(toolchain.TEMPLATES / "vitis" / f"{name}.j2", facts), encoding="utf-8")

@@ -48,7 +48,8 @@ def parameters(board: Board) -> dict[str, int]:
         InputError: the board has no pins; its clock is not that of the oscillator, nor a multiple of it on a family with a
             PLL; or it has an SDRAM, and its family no registers for that.
     """
-    multiplier, flow = round(board.clock_mhz / board.oscillator_mhz), _flow(board)
+    flow = _flow(board)
+    multiplier = round(board.clock_mhz / board.oscillator_mhz)
     if multiplier * board.oscillator_mhz != board.clock_mhz or (multiplier > 1 and flow.pll is None):
         multiplied = " and ".join(_families(lambda known: known.pll is not None))
         expected = f"that of the oscillator ({board.oscillator_mhz:g}), on {multiplied} a multiple of it"

@@ -25,6 +25,7 @@ ROOMS = (
     "errors",
     "files",
     "processes",
+    "templates",
     "program",
     "graph",
     "composites",

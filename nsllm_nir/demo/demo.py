@@ -19,6 +19,7 @@ from nsllm_nir.lowering.lower import lower
 from nsllm_nir.program import Program
 from nsllm_nir.program.reference import one_hot
 from nsllm_nir.program.trace import compare
+from nsllm_nir.templates import render
 from nsllm_nir.verification.generate import Generation, continuation
 from nsllm_nir.verification.inputs import decode, encode, held_out
 from nsllm_nir.verification.verify import BackendResult, Report, synaptic_operations, verify
@@ -174,9 +175,8 @@ def _size(checkpoint: Path, nir: Path, program: Program) -> dict[str, int]:
 
 
 def _write(result: Demo, out: Path) -> None:
-    from nsllm_nir.files import write_json
+    from nsllm_nir.files import write_bytes, write_json
     from nsllm_nir.report import plots
-    from nsllm_nir.report.pages import write_html
     from nsllm_nir.report.tables import audit_totals, findings, rows, total_spikes
 
     report = result.report
@@ -200,4 +200,5 @@ def _write(result: Demo, out: Path) -> None:
         "spikes_picture": plots.data_uri(plots.spikes_figure(found, steps)),
         "differences_picture": plots.data_uri(plots.differences_figure(found)),
     }
-    write_html(out / "report.html", "demo.html", context)
+    template = Path(plots.__file__).parent / "templates" / "demo.html"
+    write_bytes(out / "report.html", render(template, context).encode())

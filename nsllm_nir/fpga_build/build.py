@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nsllm_nir.errors import BackendError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters import rtl
-from nsllm_nir.exporters.hls import build_vitis, render
+from nsllm_nir.exporters.hls import build_vitis
 from nsllm_nir.files import check_new_folder, new_folder, write_bytes, write_json
 from nsllm_nir.fpga_build.results import REST, Hardware, Layer, Report, Simulated
 from nsllm_nir.hw import bitstream, boards, families, floorplan, synthesis, toolchain
@@ -29,6 +29,7 @@ from nsllm_nir.processes import Progress
 from nsllm_nir.program import Conv2d, Linear, Program, reference
 from nsllm_nir.program.trace import Trace, compare, first_difference
 from nsllm_nir.report.tables import block_of
+from nsllm_nir.templates import render
 
 Tell = Callable[[str], None]
 
@@ -241,4 +242,4 @@ def _vivado(board: Board, folder: Path) -> None:
         (project / "spike_engine.xdc", "spike_engine.xdc"),
         (folder / "README.txt", "README.txt"),
     ):
-        path.write_text(render(f"vivado/{template}.j2", facts), encoding="utf-8")
+        path.write_text(render(toolchain.TEMPLATES / "vivado" / f"{template}.j2", facts), encoding="utf-8")

@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from nsllm_nir.exporters.hls import render
 from nsllm_nir.fpga_build.results import Report
+from nsllm_nir.hw import toolchain
 from nsllm_nir.report.plots import INK, MARK
+from nsllm_nir.templates import render
 
 COLOURS = {2: "#17365d", 4: "#d98200", 8: "#4a8f5a"}  # by weight bits
 
@@ -55,7 +56,7 @@ def markdown(report: Report) -> str:
     """report.md."""
     placement = report.hardware.placement
     return render(
-        "report.md.j2",
+        toolchain.TEMPLATES / "report.md.j2",
         {
             "report": report, "facts": facts(report), "number": number, "shares": shares(report), "pictures": [n for n in report.files if n.endswith(".png")],
             "critical": placement and f"{placement.critical}: {placement.critical_ns:.1f} ns, {placement.routing_ns:.1f} ns of it in wires",
