@@ -26,6 +26,7 @@ ROOMS = (
     "files",
     "processes",
     "templates",
+    "notebook",
     "program",
     "graph",
     "composites",
