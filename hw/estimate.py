@@ -93,9 +93,7 @@ def configured(
     if sizes.lanes not in (64, 128, 256):
         raise InputError(f"lanes must be 64, 128 or 256, got {sizes.lanes}")
     if sizes.ports not in (4, 8, 16) or sizes.ports > sizes.lanes // 16:
-        raise InputError(
-            f"ports must be 4, 8 or 16 and at most lanes / 16, got {sizes.ports} with {sizes.lanes} lanes"
-        )
+        raise InputError(f"ports must be 4, 8 or 16 and at most lanes / 16, got {sizes.ports} with {sizes.lanes} lanes")
     if clock_mhz is None:
         return replace(board, engine=sizes)
     if not clock_mhz > 0:
