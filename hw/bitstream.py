@@ -1,4 +1,4 @@
-"""Bitstreams: the board design with the spike engine through synthesis, place and route, and packing, with open tools only."""
+"""Bitstreams: the board design with the spike engine from synthesis to packing, with open tools only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ from nsllm_nir.processes import Progress
 
 @dataclass(frozen=True)
 class Bitstream:
-    """What was built. area: after synthesis; placement: after place and route; file: what the board is configured with; seconds: of the whole build."""
+    """What was built.
+
+    area: after synthesis; placement: after place and route; file: what the board is configured with; seconds: of the
+    whole build.
+    """
 
     area: Area
     placement: Placement
@@ -45,8 +49,8 @@ def parameters(board: Board) -> dict[str, int]:
     """The parameters of `top` that build clock, engine and image memory of a board.
 
     Raises:
-        InputError: the board has no pins; its clock is not that of the oscillator, nor a multiple of it on a family with a
-            PLL; or it has an SDRAM, and its family no registers for that.
+        InputError: the board has no pins; its clock is not that of the oscillator, nor a multiple of it on a family
+            with a PLL; or it has an SDRAM, and its family no registers for that.
     """
     flow = _flow(board)
     multiplier = round(board.clock_mhz / board.oscillator_mhz)
@@ -87,14 +91,17 @@ def tools(board: Board) -> tuple[str, ...]:
 def build_bitstream(
     board: Board, folder: Path, seed: int = 1, timeout: float = 7200.0, progress: Progress | None = None
 ) -> Bitstream:
-    """Build the bitstream of a board into ``folder``, which is made if needed. Nothing appears there before the bitstream is complete.
+    """Build the bitstream of a board into ``folder``, which is made if needed.
+
+    Nothing appears there before the bitstream is complete.
 
     seed: of the placement; timeout: seconds that one tool may take; progress: told what runs, and for how long.
 
     Raises:
         InputError: the board has no pins, so that there is only an estimate for it, or a clock that it cannot make.
         ToolNotFoundError: a tool is missing; nothing has run.
-        BackendError: a tool failed or took too long, the design does not fit, or its highest clock is below that of the board.
+        BackendError: a tool failed or took too long, the design does not fit, or its highest clock is below that of the
+            board.
     """
     return build_design(board, design_files(), parameters(board), folder, seed, timeout, progress)
 
@@ -136,7 +143,8 @@ def build_design(
         placement = synthesis.place(family, work, module, options, board.clock_mhz, seed, timeout, progress)
         if placement.fmax_mhz < board.clock_mhz:
             raise BackendError(
-                f"the design reaches {placement.fmax_mhz:.1f} MHz on {board.name}, its clock is {board.clock_mhz:g} MHz; try another seed or fewer lanes"
+                f"the design reaches {placement.fmax_mhz:.1f} MHz on {board.name}, its clock is "
+                f"{board.clock_mhz:g} MHz; try another seed or fewer lanes"
             )
         packer, *arguments = flow.pack(board.device)
         synthesis.run_tool(packer, arguments, work, timeout)

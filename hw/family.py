@@ -15,8 +15,10 @@ LUT = r"LUT[1-6]|\$lut"
 
 @dataclass(frozen=True)
 class Pll:
-    """The multiplied clock. source: a SystemVerilog file with a module ``board_pll`` as `hw/boards/board_clock.sv` uses it;
-    lowest_mhz, highest_mhz: of its oscillator; vco_mhz: what that is set to.
+    """The multiplied clock.
+
+    source: a SystemVerilog file with a module ``board_pll`` as `hw/boards/board_clock.sv` uses it; lowest_mhz,
+    highest_mhz: of its oscillator; vco_mhz: what that is set to.
     """
 
     source: Path

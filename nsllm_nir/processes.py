@@ -1,8 +1,8 @@
 """Programs that run beside this one: started without a shell, with one rule of time-outs and one form of errors.
 
-A time-out counts the seconds in which a program ran or waited for something. Those in which it waited for a processor do
-not count: on a busy machine it gets as much done before its time-out as on a quiet one. (This needs Linux's ``/proc``; elsewhere
-all seconds count.)
+A time-out counts the seconds in which a program ran or waited for something. Those in which it waited for a processor
+do not count: on a busy machine it gets as much done before its time-out as on a quiet one. (This needs Linux's
+``/proc``; elsewhere all seconds count.)
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Child:
     Args:
         name: of the program in messages, such as "g++" or "the spike engine".
         command: program and arguments.
-        timeout: seconds, as this module counts them, to its end (`wait`), or without a byte read or written (`read`, `write`).
+        timeout: seconds, as this module counts them, to its end (`wait`), or without a byte read or written (`read`,
+            `write`).
         folder: where it runs.
         environment: variables on top of those of this process.
         piped: its standard input and output are pipes; else it has no input, and its output is kept with its errors.
@@ -151,7 +152,7 @@ class Child:
         return self._log.read().decode(errors="replace")
 
     def failure(self, what: str) -> BackendError:
-        """The error of a program: its name, ``what`` it did, the last lines of its output, and the command that started it."""
+        """The error of a program: its name, ``what`` it did, the last lines of its output, and its command."""
         lines = [line for line in self.output().splitlines() if line.strip()][-LAST_LINES:]
         said = "\n".join(lines) or "it printed nothing"
         return BackendError(f"{self.name} {what}: {said}\n(the command was: {shlex.join(self.command)})")

@@ -1,4 +1,4 @@
-"""What stands in several places and no type checker sees: every table knows every operation, node, backend and family."""
+"""What no type checker sees: every table knows every operation, node, backend and family."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nsllm_nir.hw.synthesis import Area
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-# --- backends -----------------------------------------------------------------------------------------------------------
+# --- backends -----------
 
 # {name: "module:object"}; of this folder, whatever is installed
 REGISTERED: dict[str, str] = PROJECT["entry-points"][exporters.GROUP]
@@ -65,7 +65,7 @@ def test_the_page_of_backends_is_true(request: pytest.FixtureRequest) -> None:
     assert old == new, "after checking the change run: pytest --update-golden tests/test_registries.py"
 
 
-# --- FPGA families ------------------------------------------------------------------------------------------------------
+# --- FPGA families -----------
 
 
 def packages_of_extras() -> set[str]:

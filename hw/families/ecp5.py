@@ -28,7 +28,7 @@ def device_options(device: Device) -> list[str]:
 
 
 def sites(placed: str) -> Iterator[tuple[str, int, int]]:
-    """From the text configuration: settings stand under the tile, or the group of tiles of a block RAM, that they belong to."""
+    """From the text configuration: settings stand under their tile, or group of tiles of a block RAM."""
     settings = {"LUT": r"word: SLICE.\.K.\.INIT", "FF": r"enum: SLICE.\.REG.\.REGSET", "block RAM": r"enum: EBR.\.MODE"}
     column = row = 0
     for line in placed.splitlines():

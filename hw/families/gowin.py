@@ -69,5 +69,6 @@ family = Family(
         sites=sites,
         synthesis_flags=synthesis_flags,
     ),
-    no_board="the engine with 64 lanes needs 84 of the 56 block memories of a GW5A-25, the largest device of its open tools",
+    no_board="the engine with 64 lanes needs 84 of the 56 block memories of a GW5A-25, the largest device of its "
+    "open tools",
 )

@@ -26,8 +26,9 @@ def constraints(board: Board) -> str:
 def open_carry_chains(netlist: Path) -> None:
     """Disconnect the carry input of the first cell of each chain.
 
-    synth_nexus leaves it open, but then abc9 ties it to 0, which nextpnr refuses (github.com/YosysHQ/yosys/issues/4081).
-    The cell does not look at it: its carry output is that of its second look-up table.
+    synth_nexus leaves it open, but then abc9 ties it to 0, which nextpnr refuses
+    (github.com/YosysHQ/yosys/issues/4081). The cell does not look at it: its carry output is that of its second look-up
+    table.
     """
     design = json.loads(netlist.read_text(encoding="utf-8"))
     for module in design["modules"].values():

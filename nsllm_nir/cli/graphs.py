@@ -41,7 +41,9 @@ def run(
     all_nodes: AllNodes = False,
     json_file: Json = None,
 ) -> None:
-    """Run a model on one backend: spikes and synaptic operations. A float graph is quantized first, and the spikes that this changes are counted."""
+    """Run a model on one backend: spikes and synaptic operations. A float graph is quantized first, and the spikes that
+    this changes are counted.
+    """
     from nsllm_nir import exporters
     from nsllm_nir.files import write_arrays, write_json
     from nsllm_nir.report.tables import block_of, quantization_tables, rows, spikes_table
@@ -80,7 +82,8 @@ def verify(
     """Compare backends with the integer reference at every node, step and neuron; exit status 0 only if all are exact.
 
     Default: all backends; snntorch only for NSLLM models, which it rebuilds.
-    A float graph is quantized first; the spikes that this changes stand in a table of their own and do not count as differences.
+    A float graph is quantized first; the spikes that this changes stand in a table of their own and do not count as
+    differences.
     """
     from nsllm_nir import exporters
     from nsllm_nir.files import write_json
@@ -160,11 +163,12 @@ def build(
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="With a board: time limit of each tool.")] = 7200.0,
     reading: Reading = READING,
 ) -> None:
-    """Build the hardware that runs a model: for a board its program image, a cycle-accurate simulation that must equal the reference, and a report
-    of area, clock and cycles. Boards with pins get a bitstream from open tools; the others a yosys estimate, and projects for Vivado and Vitis HLS.
+    """Build the hardware that runs a model: for a board its program image, a cycle-accurate simulation that must equal
+    the reference, and a report of area, clock and cycles. Boards with pins get a bitstream from open tools; the others
+    a yosys estimate, and projects for Vivado and Vitis HLS.
 
-    With vitis only the Vitis HLS project, with golden vectors; `make` in it checks them with g++. A float graph is quantized first, and the spikes
-    that this changes are counted.
+    With vitis only the Vitis HLS project, with golden vectors; `make` in it checks them with g++. A float graph is
+    quantized first, and the spikes that this changes are counted.
     """
     from nsllm_nir.exporters.hls import build_vitis
     from nsllm_nir.program import reference
@@ -183,7 +187,8 @@ def build(
     project = build_vitis(prepared.program, spikes, reference.run(prepared.program, spikes), out, **vitis)
     show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes)))
     show(
-        f"{project}: engine, image, golden vectors of {len(spikes)} steps. Check it with `make -C {project}`; README.txt there says how Vitis HLS takes it."
+        f"{project}: engine, image, golden vectors of {len(spikes)} steps. Check it with `make -C {project}`; "
+        f"README.txt there says how Vitis HLS takes it."
     )
 
 

@@ -51,7 +51,9 @@ def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Only look at versions, run nothing.")] = False,
     json_file: Json = None,
 ) -> None:
-    """Say which backends and tools run here, and the command that installs what is missing; exit status 0 only if all backends run."""
+    """Say which backends and tools run here, and the command that installs what is missing; exit status 0 only if all
+    backends run.
+    """
     from rich.table import Table
 
     from nsllm_nir import exporters
@@ -83,7 +85,9 @@ def demo(
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 32,
     json_file: Json = None,
 ) -> None:
-    """Run a trained model on every backend, compare every spike, generate the same text everywhere, and write the report page."""
+    """Run a trained model on every backend, compare every spike, generate the same text everywhere, and write the
+    report page.
+    """
     from nsllm_nir.demo.demo import run_demo
     from nsllm_nir.files import write_json
     from nsllm_nir.report.tables import (
@@ -110,7 +114,8 @@ def demo(
         audit_table(report.program),
         constraints_table(result.constraints, result.cores),
         "",
-        f"every spike equal: {'yes' if report.exact else 'NO'}; same text from every engine: {'yes' if result.same_text else 'NO'}",
+        f"every spike equal: {'yes' if report.exact else 'NO'}; same text from every engine: "
+        f"{'yes' if result.same_text else 'NO'}",
         f"report: {out / 'report.html'}",
     )
     if json_file:

@@ -33,7 +33,7 @@ TimeStep = Annotated[
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model reads, as options of a command: one source, or nothing for --text pydoc; and the time step of its file.
+    """What a model reads, as options of a command: one source, or nothing for --text pydoc; and its time step.
 
     The fields but ``dt`` are those of `verification.inputs.InputOptions`. `with_reading` gives them to a command.
     """
@@ -54,8 +54,10 @@ class Reading:
     input: Annotated[
         Path | None,
         typer.Option(
-            help="Read spikes (any graph): .npy, or .npz with one array or one named spikes or input, integers or booleans "
-            "of shape (steps, neurons) or (steps, *shape); or a NIR data file (nir.write_data) with a node named like the "
+            help="Read spikes (any graph): .npy, or .npz with one array or one named spikes or input, integers or "
+            "booleans "
+            "of shape (steps, neurons) or (steps, *shape); or a NIR data file (nir.write_data) with a node named "
+            "like the "
             "graph's Input.",
         ),
     ] = None

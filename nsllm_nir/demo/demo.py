@@ -87,7 +87,7 @@ def generators() -> list[str]:
 
 
 def run_demo(out: Path, checkpoint: Path | None, tokens: int, new_tokens: int, progress: Progress) -> Demo:
-    """Export, verify on every backend, generate on every engine; writes model.nir, report.json and report.html to ``out``."""
+    """Export, verify on every backend, generate on every engine; writes model.nir and the report to ``out``."""
     from nsllm_nir.exporters import lava_constraints
     from nsllm_nir.language_model.nir_export import to_nir
 

@@ -1,4 +1,4 @@
-"""Hardware for a board: program image, simulation on the board's engine, synthesis, bitstream or vendor projects, and a report."""
+"""Hardware for a board: image, simulation of its engine, synthesis, bitstream or vendor projects, and a report."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def build(
 ) -> Report:
     """Everything that puts ``program`` on ``board``, in the new folder ``out``, which appears whole or not at all.
 
-    inputs: spikes (tokens, neurons) that the simulation runs; timeout: seconds for each tool; progress: told each step as it
-    starts; detail: told how far a tool is.
+    inputs: spikes (tokens, neurons) that the simulation runs; timeout: seconds for each tool; progress: told each step
+    as it starts; detail: told how far a tool is.
 
     Raises:
         InputError: ``out`` exists and is not empty, or the inputs do not fit the program.
@@ -114,7 +114,8 @@ def simulate(
     results = compare(trace, engine.run(inputs))
     if first := first_difference(results):
         raise BackendError(
-            f"the simulated engine differs from the reference in {sum(r.differences for r in results)} cells, first at {first}"
+            f"the simulated engine differs from the reference in {sum(r.differences for r in results)} cells, "
+            f"first at {first}"
         )
     engine.run(inputs, traced=False)
     cycles, tokens = engine.cycles, len(inputs)
@@ -142,7 +143,9 @@ def simulate(
 
 
 def synthesise_board(board: Board, tools: dict[str, str], timeout: float, progress: Progress) -> Hardware:
-    """The engine of a board: with pins down to the bitstream, else as cells. It does not depend on the program, so it is kept in the cache.
+    """The engine of a board: with pins down to the bitstream, else as cells.
+
+    It does not depend on the program, so it is kept in the cache.
 
     Raises:
         ToolNotFoundError, BackendError: as `bitstream.build_bitstream` and `synthesis.synthesise`.
@@ -234,7 +237,8 @@ def _vivado(board: Board, folder: Path) -> None:
     for source in sources:
         shutil.copyfile(source, project / "rtl" / source.name)
     facts: dict[str, object] = {
-        "title": board.title, "part": board.device.part, "clock_mhz": board.clock_mhz, "clock_ns": round(1000 / board.clock_mhz, 3),
+        "title": board.title, "part": board.device.part, "clock_mhz": board.clock_mhz,
+        "clock_ns": round(1000 / board.clock_mhz, 3),
         "sources": [f"rtl/{source.name}" for source in sources], "parameters": board.engine.parameters(),
     }  # fmt: skip
     for path, template in (

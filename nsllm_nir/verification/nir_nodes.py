@@ -1,4 +1,4 @@
-"""NIR nodes as the support matrix and the tests write them: time constants in steps, one value for all neurons or one each."""
+"""NIR nodes as the support matrix and the tests write them: time constants in steps, one for all neurons or each."""
 
 from __future__ import annotations
 
