@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, exporters, lower, to_nir
 from nsllm_nir.cli import main as cli
 from nsllm_nir.cli.doctor import check_backend, check_tool, probe_program
+from nsllm_nir.demo.demo import compared, generators
 from nsllm_nir.errors import BackendError
 from nsllm_nir.hw import boards
 from nsllm_nir.hw.synthesis import PACKAGES
@@ -561,7 +562,7 @@ def test_demo_fails_when_a_backend_differs(
 def test_demo_fails_when_the_texts_differ(
     failure: str, small: Path, tmp_path: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nsllm_nir.demo.demo.BACKENDS", ("hls",))
+    monkeypatch.setattr("nsllm_nir.demo.demo.compared", lambda: ["hls"])
     monkeypatch.setattr("nsllm_nir.demo.demo.generators", lambda: ["hls", "wrong"])
     if failure == "an error":
         monkeypatch.setattr(Wrong, "open", mock.Mock(side_effect=BackendError("it broke")))
