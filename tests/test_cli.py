@@ -500,7 +500,7 @@ def test_doctor_finds_a_wrong_backend(wrong: Wrong) -> None:
 
 
 def test_works_without_torch(tmp_path: Path) -> None:
-    script = "import sys\nsys.modules['torch'] = None\nfrom nsllm_nir import cli\nsys.argv = ['nsllm-nir', *sys.argv[1:]]\ncli.main()"
+    script = "import sys\nsys.modules['torch'] = None\nfrom nsllm_nir.cli import main as cli\nsys.argv = ['nsllm-nir', *sys.argv[1:]]\ncli.main()"
     for arguments, status, words in (
         (["--help"], 0, "verify"),
         (["doctor", "--backend", "hls", "--backend", "reference"], 0, "numpy"),
