@@ -112,7 +112,7 @@ def executable(program: Program, sizes: RtlSizes, surroundings: Surroundings, bi
 class _Rtl:
     name: str = "rtl"
     about = About(
-        "the same engine in SystemVerilog, simulated clock by clock behind its host driver and its AXI ports; "
+        "the spike engine in SystemVerilog, simulated clock by clock behind its host driver and its AXI ports; "
         "counts cycles",
         "programs that fit its memories",
         "Verilator, g++",

@@ -220,6 +220,17 @@ def test_readme_names_every_backend() -> None:
     assert set(re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)) == set(exporters.names())
 
 
+def test_the_page_of_backends_is_what_they_say_of_themselves(request: pytest.FixtureRequest) -> None:
+    path = ROOT / "docs" / "backends.md"
+    page = path.read_text(encoding="utf-8")
+    old = page[page.index("| name |") :].split("\n\n")[0].rstrip()
+    new = exporters.table(exporters.load(name) for name in exporters.names())
+    if request.config.getoption("--update-golden"):
+        path.write_text(page.replace(old, new), encoding="utf-8")
+        old = new
+    assert old == new, "after checking the change run: pytest --update-golden tests/test_repository.py -k backends"
+
+
 def test_readme_python_example_runs(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

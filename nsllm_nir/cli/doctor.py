@@ -25,13 +25,17 @@ TOOLS = {"g++": "apt-get install g++", "make": "apt-get install make"}
 
 @dataclass(frozen=True)
 class Check:
-    """kind: ``backend`` or ``tool``; message: why it does not run, with the command that helps ("" if it runs)."""
+    """kind: ``backend`` or ``tool``; message: why it does not run, with the command that helps ("" if it runs).
+
+    about: of a backend, what runs.
+    """
 
     name: str
     kind: str
     runs: bool
     version: str
     message: str
+    about: str = ""
 
 
 def probe_program() -> Program:
@@ -70,16 +74,15 @@ def probe_program() -> Program:
 
 def check_backend(name: str, *, quick: bool) -> Check:
     """Ask for the version; unless ``quick``, also run a tiny program and compare it with the reference."""
+    backend = exporters.load(name)
     try:
-        backend = exporters.load(name)
         version = backend.version()
         if not quick:
             _run(backend.tiny() if isinstance(backend, exporters.Buildable) else backend)
     except NsllmNirError as error:
-        return Check(
-            name, "backend", False, "missing" if isinstance(error, ToolNotFoundError) else "broken", str(error)
-        )
-    return Check(name, "backend", True, version, "")
+        state = "missing" if isinstance(error, ToolNotFoundError) else "broken"
+        return Check(name, "backend", False, state, str(error), backend.about.runs)
+    return Check(name, "backend", True, version, "", backend.about.runs)
 
 
 def _run(backend: exporters.Backend) -> None:

@@ -65,10 +65,12 @@ def doctor(
     with Steps() as progress:
         checks = check_all(backend or exporters.names(), quick=quick, progress=progress)
     table = Table(title="Versions" if quick else "Each backend ran a tiny program and was compared with the reference")
-    for column in ("name", "kind", "runs", "version"):
+    for column in ("name", "kind", "runs", "version", "what runs"):
         table.add_column(column)
     for check in checks:
-        table.add_row(check.name, check.kind, "[green]yes[/]" if check.runs else "[red]no[/]", check.version)
+        table.add_row(
+            check.name, check.kind, "[green]yes[/]" if check.runs else "[red]no[/]", check.version, check.about
+        )
     show(table, *(f"{check.name}: {check.message}" for check in checks if check.message))
     if json_file:
         write_json(json_file, [vars(check) for check in checks])
