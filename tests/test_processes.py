@@ -41,8 +41,9 @@ def test_an_error_has_the_name_the_last_lines_and_the_command() -> None:
 
 @pytest.mark.parametrize("code", [BUSY, "import time; time.sleep(600)"], ids=["busy", "asleep"])
 def test_a_program_that_does_not_end_is_ended(code: str) -> None:
-    with Child("it", python(code), 0.5) as child, pytest.raises(
-        BackendError, match=r"it did not finish within 0.5 s; allow it more time: it printed nothing"
+    with (
+        Child("it", python(code), 0.5) as child,
+        pytest.raises(BackendError, match=r"it did not finish within 0.5 s; allow it more time: it printed nothing"),
     ):
         child.wait()
     assert not processes.members(child.pid)
