@@ -36,7 +36,6 @@ COMMANDS = {
     "of which `--backend hls`": (MAIN, ("doctor", "--backend", "hls"), 1),
     "of which `--backend snntorch`": (MAIN, ("doctor", "--backend", "snntorch"), 1),
     "of which `--backend lava`": (MAIN, ("doctor", "--backend", "lava"), 1),
-    "of which `--backend lava-stock`": (MAIN, ("doctor", "--backend", "lava-stock"), 1),
 }
 
 

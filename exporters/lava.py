@@ -31,9 +31,7 @@ class _Session:
     worker: lava_client.Worker
 
     def run(self, spikes: NDArray[np.integer]) -> dict[str, NDArray[np.int64]]:
-        """Advance by spikes (tokens, neurons), at most as many as the session was started for.
-
-        Returns the traced signals.
+        """Advance by spikes (tokens, neurons), at most as many as the session was started for: the traced signals.
 
         Raises:
             InputError: the spikes do not fit the program or the session.
@@ -52,6 +50,12 @@ class _Session:
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
         """Advance one token; raises as `run`."""
         return self.run(np.asarray(spikes)[None])[self.program.outputs[0]][0]
+
+    def reset(self) -> None:
+        """A silent start again; raises BackendError as `run`."""
+        self.worker.input[:] = jobs.NO_TOKEN
+        self.worker.input[0] = jobs.RESET
+        self.worker.step()
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class _FusedBackend:
             if program.signals[node].bits > MESSAGE_LIMIT:
                 raise LossyConversionError(
                     f"node {node!r} needs {program.signals[node].bits} bits, a Lava message holds {MESSAGE_LIMIT}; "
-                    f"quantize further"
+                    "quantize further"
                 )
         return _Fused(program, self.timeout_seconds)
 
@@ -152,7 +156,7 @@ class _Stock:
     def open(self) -> AbstractContextManager[_Session]:
         raise BackendError(
             f"lava-stock is a pipeline: a token leaves it {self.network.latency} Lava steps after it entered, when "
-            f"later tokens are under way, "
+            "later tokens are under way, "
             "so it cannot wait for the next token; use the backend 'lava' to generate"
         )
 

@@ -91,7 +91,7 @@ def worker(
         if len(name) > FOLDER_LENGTH:
             raise BackendError(
                 f"the temporary folder {name!r} is too long a path for a Unix socket inside it; set TMPDIR to a "
-                f"shorter one"
+                "shorter one"
             )
         jobs.write(folder, job, arrays)
         np.save(folder / jobs.INPUT, np.asarray(inputs, np.int32))
