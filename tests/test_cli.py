@@ -476,13 +476,11 @@ def test_doctor_runs_backends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["hls", "rtl"])
 def test_doctor_builds_what_is_built_fastest(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Into an empty cache; the build of `verify` is another one."""
+    """One file in an empty cache: no optimised engine, no runtime of Verilator apart."""
     monkeypatch.setenv("NSLLM_NIR_CACHE", str(tmp_path))
     check = check_backend(name, quick=False)
     assert check.runs, check.message
-    (built,) = tmp_path.iterdir()
-    exporters.load(name).compile(probe_program())
-    assert built in tmp_path.iterdir() and len(list(tmp_path.iterdir())) > 1
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_doctor_probe_uses_every_operation() -> None:
