@@ -37,8 +37,9 @@ class OpCost:
 class Estimate:
     """Mean per token; all figures are modelled.
 
-    cycles, bytes: of the whole token; memory: {memory of the build: (words used, words there)}; image_bytes: in external memory;
-    work: {unit of work: number}; dynamic: joules by unit of work, None without figures of the board; static: joules, likewise.
+    cycles, bytes: of the whole token; memory: {memory of the build: (words used, words there)}; image_bytes: in
+    external memory; work: {unit of work: number}; dynamic: joules by unit of work, None without figures of the board;
+    static: joules, likewise.
     """
 
     board: str
@@ -71,7 +72,8 @@ class Estimate:
             else {"dynamic": sum(self.dynamic.values()), "static": self.static},
             "tier": "modelled",
             "rests_on": {
-                "cycles": "simulated (unit costs of clock-accurate runs; benchmarks/cost_model.md) and spikes of the integer reference",
+                "cycles": "simulated (unit costs of clock-accurate runs; benchmarks/cost_model.md) and spikes of "
+                "the integer reference",
                 "bytes": "simulated (equal to the beats of the simulation in every fit case)",
                 "clock": "of the board file; no place and route of this device",
                 "energy": "published figures per unit of work; no power was measured",
@@ -91,15 +93,13 @@ def configured(
     """
     sizes = replace(board.engine, lanes=lanes or board.engine.lanes, ports=ports or board.engine.ports)
     if sizes.lanes not in (64, 128, 256):
-        raise InputError(f"--lanes must be 64, 128 or 256, got {sizes.lanes}")
+        raise InputError(f"lanes must be 64, 128 or 256, got {sizes.lanes}")
     if sizes.ports not in (4, 8, 16) or sizes.ports > sizes.lanes // 16:
-        raise InputError(
-            f"--ports must be 4, 8 or 16 and at most lanes / 16, got {sizes.ports} with {sizes.lanes} lanes"
-        )
+        raise InputError(f"ports must be 4, 8 or 16 and at most lanes / 16, got {sizes.ports} with {sizes.lanes} lanes")
     if clock_mhz is None:
         return replace(board, engine=sizes)
     if not clock_mhz > 0:
-        raise InputError(f"--clock must be a frequency in MHz above 0, got {clock_mhz:g}")
+        raise InputError(f"the clock must be a frequency in MHz above 0, got {clock_mhz:g}")
     memory, faster = board.memory, clock_mhz / board.clock_mhz
     changed = (
         {"latency": round(memory.latency * faster)}
@@ -144,7 +144,8 @@ def estimate(program: Program, image: bytes, spikes: NDArray[np.integer], board:
     seconds = total / (board.clock_mhz * 1e6)
     static = None if board.power is None or board.power.static is None else board.power.static * seconds
     return Estimate(
-        board.name, board.engine.lanes, board.engine.ports, board.clock_mhz, where.latency, where.interval, len(tokens), total, ops,
+        board.name, board.engine.lanes, board.engine.ports, board.clock_mhz, where.latency, where.interval, len(tokens),
+        total, ops,
         sum(op.bytes for op in ops), memory, len(image), work, joules(work, board.power), static,
     )  # fmt: skip
 
@@ -156,7 +157,7 @@ def _op(works: Sequence[Work], where: Setting, cycles: float, total: float) -> O
 
 
 def mean_work(tokens: Sequence[Sequence[Work]], where: Setting) -> dict[str, float]:
-    """Units of work per token, by the names of `boards.Power`: additions, bytes of external memory and of memories on chip."""
+    """Units of work per token, by the names of `boards.Power`: additions, bytes of the memories."""
     sums = np.mean(
         [
             [sum(column) for column in zip(*(_units_of_work(work, where) for work in works), strict=True)]

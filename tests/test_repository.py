@@ -21,6 +21,9 @@ FOLDERS = {"nsllm_nir": "nsllm_nir", "exporters": "nsllm_nir.exporters", "hw": "
 ROOMS = (
     "errors",
     "files",
+    "processes",
+    "templates",
+    "notebook",
     "program",
     "graph",
     "composites",
@@ -199,3 +202,14 @@ def test_every_command_and_option_has_help() -> None:
         assert command.help, name
         for parameter in command.params:
             assert parameter.name == "help" or parameter.help, f"{name} {parameter.name}"
+
+
+def test_the_page_of_backends_is_what_they_say_of_themselves(request: pytest.FixtureRequest) -> None:
+    path = ROOT / "docs" / "backends.md"
+    page = path.read_text(encoding="utf-8")
+    old = page[page.index("| name |") :].split("\n\n")[0].rstrip()
+    new = exporters.table(exporters.load(name) for name in exporters.names())
+    if request.config.getoption("--update-golden"):
+        path.write_text(page.replace(old, new), encoding="utf-8")
+        old = new
+    assert old == new, "after checking the change run: pytest --update-golden tests/test_repository.py -k backends"

@@ -23,7 +23,10 @@ OTHER = "input, final and output nodes"
 
 
 def layers(report: Report) -> dict[str, list[str]]:
-    """Traced nodes by layer of a language model; the nodes outside of layers come last. In other graphs all nodes stand together."""
+    """Traced nodes by layer of a language model; the nodes outside of layers come last.
+
+    In other graphs all nodes stand together.
+    """
     found: dict[str, list[str]] = {}
     other = []
     for node in report.reference.values:
