@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from nsllm_nir import exporters
 from nsllm_nir.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
