@@ -49,7 +49,8 @@ class _Session:
 
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
         """Advance one token; raises as `run`."""
-        return self.run(np.asarray(spikes)[None])[self.program.outputs[0]][0]
+        values: NDArray[np.int64] = self.run(np.asarray(spikes)[None])[self.program.outputs[0]][0]
+        return values
 
     def reset(self) -> None:
         """A silent start again; raises BackendError as `run`."""

@@ -33,10 +33,11 @@ def _tokens(program: Program, inputs: NDArray[np.integer]) -> NDArray[np.int64]:
     spikes = check_inputs(program, inputs)
     if (spikes.sum(1) != 1).any():
         raise InputError(
-            "a language model reads exactly one token spike per step; use the reference, lava or hls backend for "
-            "other inputs"
+            "a language model reads exactly one token spike per step; "
+            "use the reference, lava or hls backend for other inputs"
         )
-    return spikes.argmax(1)
+    ids: NDArray[np.int64] = spikes.argmax(1)
+    return ids
 
 
 def trace_model(model: NSLLMForCausalLM, program: Program, inputs: NDArray[np.integer]) -> Trace:
@@ -127,8 +128,8 @@ class _SnnTorch:
         self.version()
         if program.origin is None:
             raise LossyConversionError(
-                "the snntorch backend rebuilds language models from NIR files that to_nir wrote, and this program "
-                "comes from no such file; use another backend"
+                "the snntorch backend rebuilds language models from NIR files that to_nir wrote, "
+                "and this program comes from no such file; use another backend"
             )
         from nsllm_nir.language_model.nir_import import from_nir
 
