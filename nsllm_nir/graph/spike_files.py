@@ -150,7 +150,7 @@ def _read_data(file: h5py.File, node: Input, sample: int | None, dt: float, wher
 
 def _sample(count: int, sample: int | None, where: str) -> int:
     if sample is None and count > 1:
-        raise InputError(f"{where} holds {count} samples; choose one, 0 to {count - 1}, with sample (--sample)")
+        raise InputError(f"{where} holds {count} samples; choose one, 0 to {count - 1}, with `sample`")
     if not 0 <= (sample or 0) < count:
         raise InputError(f"{where} holds {count} samples, numbered from 0; there is no sample {sample or 0}")
     return sample or 0
@@ -160,7 +160,7 @@ def _gridded(group: h5py.Group, sample: int | None, dt: float, where: str) -> ND
     """TimeGriddedData: ``data`` (samples, steps, neurons)."""
     step = _number(group, "dt")
     if not same_step(step, dt):
-        remedy = f"give dt = {step:g} (--dt) if the graph is meant so, or sample the data again"
+        remedy = f"give `dt` = {step:g} if the graph is meant so, or sample the data again"
         raise InputError(f"{where} has steps of {step:g} s, the graph steps of {dt:g} s; {remedy}")
     data = dataset(group, "data")
     if data.ndim != 3:

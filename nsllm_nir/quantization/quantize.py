@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import GraphError, IntegerOverflowError
-from nsllm_nir.graph import Graph, Node, as_graph
-from nsllm_nir.lowering.lower import lower
-from nsllm_nir.program import reference
+from nsllm_nir.graph import Graph, as_graph
+from nsllm_nir.lowering.lower import lower, lower_net, why_not_integer
+from nsllm_nir.lowering.net import Net, inline
+from nsllm_nir.program import Program, reference
 from nsllm_nir.program.trace import Trace
 from nsllm_nir.quantization import float_reference
 from nsllm_nir.quantization.folding import prepare
@@ -93,6 +94,15 @@ class QuantizationReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """What `quantize_net` made: the integer graph inlined, and lowered."""
+
+    net: Net
+    program: Program
+    summary: Quantization
+
+
 def quantize(
     source: Graph | nir.NIRGraph | str | Path,
     *,
@@ -104,7 +114,7 @@ def quantize(
     """An integer graph that `lower` accepts and that means the same network; subgraphs are inlined, neurons keep their names.
 
     Args:
-        source: file, `nir.NIRGraph` or `Graph`; one that `lower` accepts is returned unchanged.
+        source: file, `nir.NIRGraph` or `Graph`; one whose numbers integers hold (`is_integer`) is returned unchanged.
         weight_bits: 2 to 8, symmetric.
         decay_bits: 1 to 12; dt / tau is rounded to multiples of 2**-decay_bits.
         threshold_bits: 2 to 17, unsigned.
@@ -117,26 +127,31 @@ def quantize(
     """
     formats = Formats(weight_bits, decay_bits, threshold_bits)
     graph = as_graph(source)
-    if is_integer(graph):
+    net = inline(graph)
+    if not why_not_integer(net):
         return graph, Quantization(formats, True)
-    scales = Scales(*prepare(graph, formats), formats)
-    factors: dict[Port, float] = {} if calibration is None else _calibrate(graph, scales, calibration)
-    factors, (built, weights) = _fitting(scales, factors)
-    outputs = {
-        name: scales.of((name, 1), factors)
-        for name, node in built.nodes.items()
-        if isinstance(node, Node) and node.type == "Output"
-    }
-    return built, Quantization(formats, False, weights, outputs)
+    found = quantize_net(net, formats, calibration)
+    return found.net.graph, found.summary
 
 
-def is_integer(graph: Graph) -> bool:
-    """True if `lower` accepts the graph as it is."""
-    try:
-        lower(graph)
-    except (GraphError, IntegerOverflowError):
-        return False
-    return True
+def quantize_net(net: Net, formats: Formats, calibration: NDArray[np.integer] | None = None) -> Quantized:
+    """`quantize` of an inlined graph that is not integer; raises the same errors."""
+    scales = Scales(*prepare(net, formats), formats)
+    factors: dict[Port, float] = {} if calibration is None else _calibrate(net, scales, calibration)
+    factors, program, built, weights = _fitting(scales, factors)
+    outputs = {name: scales.of((name, 1), factors) for name, node in built.primitives() if node.type == "Output"}
+    return Quantized(built, program, Quantization(formats, False, weights, outputs))
+
+
+def is_integer(source: Graph | nir.NIRGraph | str | Path) -> bool:
+    """True if integers hold the numbers of a graph as they are, so that `quantize` leaves it alone.
+
+    Whether their sums fit the widths is another question, which `lower` answers.
+
+    Raises:
+        GraphError: shapes or parameters that do not fit each other.
+    """
+    return not why_not_integer(inline(as_graph(source)))
 
 
 def compare_quantization(
@@ -148,31 +163,37 @@ def compare_quantization(
         GraphError: ``integer`` lacks a spiking node of ``source``.
         InputError: the inputs do not fit.
     """
-    return _compare(float_reference.run(as_graph(source), inputs), integer, inputs)
+    return compare(float_reference.run(as_graph(source), inputs), reference.run(lower(integer), inputs))
 
 
-def _compare(expected: Trace, integer: Graph, inputs: NDArray[np.integer]) -> QuantizationReport:
-    got, nodes = reference.run(lower(integer), inputs).values, []
-    for name, want in expected.values.items():
+def compare(floats: Trace, integers: Trace) -> QuantizationReport:
+    """Differing cells of every spiking node, of the run of a float graph and of what `quantize` made of it.
+
+    Raises:
+        GraphError: ``integers`` lacks a spiking node of ``floats``.
+    """
+    nodes, steps = [], 0
+    for name, want in floats.values.items():
+        steps = len(want)
         if want.dtype != bool:
             continue
-        if name not in got or got[name].shape != want.shape:
+        got = integers.values.get(name)
+        if got is None or got.shape != want.shape:
             raise GraphError(
                 f"{name}: the integer graph has no such spiking node; compare a graph with what quantize made of it"
             )
-        nodes.append(NodeError(name, int(want.sum()), int(got[name].sum()), int((got[name] != want).sum()), want.size))
-    return QuantizationReport(len(inputs), tuple(nodes))
+        nodes.append(NodeError(name, int(want.sum()), int(got.sum()), int((got != want).sum()), want.size))
+    return QuantizationReport(steps, tuple(nodes))
 
 
 def _fitting(
     scales: Scales, factors: dict[Port, float]
-) -> tuple[dict[Port, float], tuple[Graph, tuple[NodeScale, ...]]]:
+) -> tuple[dict[Port, float], Program, Net, tuple[NodeScale, ...]]:
     """The factors that fit, and what they build; where the worst case of the rounded weights leaves the widths, with smaller scales, by tenths."""
     for _ in range(SHRINKS):
-        built = scales.build(factors)
+        built, weights = scales.build(factors)
         try:
-            lower(built[0])
-            return factors, built
+            return factors, lower_net(built), built, weights
         except IntegerOverflowError as error:
             failed = error
         factors = {root: 0.9 * factors.get(root, 1.0) for root in scales.roots}
@@ -181,9 +202,9 @@ def _fitting(
     ) from failed
 
 
-def _calibrate(graph: Graph, scales: Scales, inputs: NDArray[np.integer]) -> dict[Port, float]:
+def _calibrate(net: Net, scales: Scales, inputs: NDArray[np.integer]) -> dict[Port, float]:
     """The factor of each scale, one after the other, that leaves the fewest differing spikes; ties keep the data-free scale."""
-    expected = float_reference.run(graph, inputs)
+    expected = float_reference.run_net(net, inputs)
     best: dict[Port, float] = {}
     for root in scales.roots:
         if scales.lossless[root]:
@@ -191,9 +212,10 @@ def _calibrate(graph: Graph, scales: Scales, inputs: NDArray[np.integer]) -> dic
         costs = {}
         for factor in CANDIDATES:
             try:
-                costs[factor] = _compare(expected, scales.build({**best, root: factor})[0], inputs).differences
+                integers = reference.run(lower_net(scales.build({**best, root: factor})[0]), inputs)
             except (GraphError, IntegerOverflowError):  # a candidate beyond the formats is no candidate
                 continue
+            costs[factor] = compare(expected, integers).differences
         if costs:
             best[root] = min(costs, key=lambda factor: costs[factor])
     return best

@@ -38,7 +38,7 @@ BEGIN, END = (
     "<!-- support matrix: python -m nsllm_nir.verification.support_matrix docs/nir_files.md -->",
     "<!-- end of the support matrix -->",
 )
-REFUSALS = tuple(kind.__name__ for kind in (GraphError, InputError, IntegerOverflowError, LossyConversionError))
+REFUSALS = (GraphError, InputError, IntegerOverflowError, LossyConversionError)  # of a graph; others are faults
 Writer = Callable[[Path], object]
 Floats = NDArray[np.float64]
 
@@ -353,9 +353,9 @@ def _row(node: str, form: str, path: Path | NsllmNirError, backends: list[str]) 
     if values.min() == values.max():
         raise GraphError(f"{node}, {form}: the probe always gives {values.min()}, which proves nothing")
     for result in report.results:
-        if (result.error and result.error.split(":")[0] not in REFUSALS) or (not result.error and not result.exact):
-            raise BackendError(f"{node}, {form}, {result.backend}: {result.error or result.first}")
-    refused = {result.backend: result.error.partition(": ")[2] for result in report.results}
+        if not result.exact and not isinstance(result.failure, REFUSALS):
+            raise BackendError(f"{node}, {form}, {result.backend}: {result.error or result.first}") from result.failure
+    refused = {result.backend: str(result.failure or "") for result in report.results}
     return Row(node, form, "quantized" if prepared.quantization else "as they are", refused)
 
 

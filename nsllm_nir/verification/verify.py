@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir import exporters
-from nsllm_nir.errors import InputError, NsllmNirError
+from nsllm_nir.errors import InputError
 from nsllm_nir.graph import DT
 from nsllm_nir.program import Linear, Program, reference
 from nsllm_nir.program.trace import Difference, NodeResult, Trace, compare, first_difference
@@ -21,14 +21,19 @@ from nsllm_nir.verification.prepare import Source, prepare, quantization_json
 
 @dataclass(frozen=True)
 class BackendResult:
-    """One backend: comparison per node, or the error that kept it from running."""
+    """One backend: comparison per node, or the exception that kept it from running."""
 
     backend: str
     version: str
     seconds: float
     nodes: tuple[NodeResult, ...]
     trace: Trace | None
-    error: str = ""
+    failure: Exception | None = None
+
+    @property
+    def error(self) -> str:
+        """Type and message of the failure, "" for a backend that ran."""
+        return f"{type(self.failure).__name__}: {self.failure}" if self.failure else ""
 
     @property
     def differences(self) -> int:
@@ -37,7 +42,7 @@ class BackendResult:
     @property
     def exact(self) -> bool:
         """True only if the backend ran and every cell is equal."""
-        return not self.error and bool(self.nodes) and self.differences == 0
+        return self.failure is None and bool(self.nodes) and self.differences == 0
 
     @property
     def first(self) -> Difference | None:
@@ -147,7 +152,7 @@ def verify(
         dt: seconds per step that the graph was written for.
         progress: called with one line before each run.
 
-    A backend that cannot run is reported with its error and makes the report inexact.
+    A backend that cannot run is reported with its exception and makes the report inexact; the others run all the same.
 
     Raises:
         GraphError, IntegerOverflowError: the graph has no exact integer form (`prepare`).
@@ -162,7 +167,7 @@ def verify(
     expected = reference.run(program, spikes)
     if prepared.quantization:
         progress("float graph")
-    error = prepared.quantization_error(spikes)
+    error = prepared.quantization_error(spikes, expected)
     results = []
     for backend in loaded:
         progress(backend.name)
@@ -177,10 +182,8 @@ def _check(backend: exporters.Backend, program: Program, spikes: NDArray[np.inte
         trace = backend.compile(program).run(spikes)
         # An output holds potentials: it is compared like every node, but has no spikes to count.
         nodes = tuple(n if program.signals[n.node].spikes else replace(n, spikes=0) for n in compare(expected, trace))
-    except NsllmNirError as error:
-        return BackendResult(
-            backend.name, "", time.perf_counter() - start, (), None, f"{type(error).__name__}: {error}"
-        )
+    except Exception as error:  # a backend may be anybody's: whatever happens in it is its row, and the others run
+        return BackendResult(backend.name, "", time.perf_counter() - start, (), None, error)
     return BackendResult(backend.name, version, time.perf_counter() - start, nodes, trace)
 
 
