@@ -25,7 +25,7 @@ from nsllm_nir.errors import (
     LossyConversionError,
     NsllmNirError,
 )
-from nsllm_nir.graph import DT
+from nsllm_nir.graph import DT, NODE_KINDS, Graph, Node, write
 from nsllm_nir.lowering.node_rules import RULES
 from nsllm_nir.program import Program
 from nsllm_nir.verification.prepare import prepare
@@ -159,8 +159,22 @@ UNIT = 1 / 97.3  # makes floats of integers
 LIF = (linear(5, 6), lif(5))
 BLOCK = nir.NIRGraph.from_list(nir.Input(np.array([5])), linear(5, 5), lif(5))
 
-# Node types, then what concerns the graph; each form is a graph as small as the statement allows.
-PROBES: dict[str, dict[str, Writer]] = {
+
+def example(kind: str) -> Writer:
+    """The example of a node type between an Input and an Output."""
+    found = NODE_KINDS[kind].example
+    shape = {"shape": np.array(found.shape)}
+    nodes: dict[str, Node | Graph] = {
+        "input": Node("Input", shape),
+        "node": Node(kind, found.parameters),
+        "output": Node("Output", shape),
+    }
+    return lambda path: write(path, Graph(nodes, (("input", "node"), ("node", "output"))))
+
+
+# Node types, then what concerns the graph; each form is a graph as small as the statement allows. A node type without forms of its
+# own here is shown by its example.
+PROBES: dict[str, dict[str, Writer]] = {kind: {"example": example(kind)} for kind in RULES} | {
     "Affine": {
         "integers": chain(6, nir.Affine(weights(5, 6), np.arange(5.0)), lif(5)),
         "floats": chain(6, nir.Affine(weights(5, 6, unit=UNIT), UNIT * np.arange(5)), lif(5, 1.3)),
@@ -326,16 +340,16 @@ def matrix(backends: Iterable[str]) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(RUNS_AT_ONCE) as pool:
         runs: list[Future[Row]] = []
         for node, forms in PROBES.items():
-            for form, write in forms.items():
-                path = _written(write, Path(folder) / f"{len(runs)}.nir")
+            for form, writer in forms.items():
+                path = _written(writer, Path(folder) / f"{len(runs)}.nir")
                 runs.append(pool.submit(_row, node, form, path, names))
         return [run.result() for run in runs]
 
 
-def _written(write: Writer, path: Path) -> Path | NsllmNirError:
+def _written(writer: Writer, path: Path) -> Path | NsllmNirError:
     """The file, or why there is none."""
     try:
-        write(path)
+        writer(path)
     except NsllmNirError as error:
         return error
     return path
