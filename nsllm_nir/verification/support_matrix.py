@@ -174,7 +174,7 @@ def example(kind: str) -> Writer:
 
 # Node types, then what concerns the graph; each form is a graph as small as the statement allows. A node type without forms of its
 # own here is shown by its example.
-PROBES: dict[str, dict[str, Writer]] = {kind: {"example": example(kind)} for kind in RULES} | {
+PROBES: dict[str, dict[str, Writer]] = {kind: {"example": example(kind)} for kind in NODE_KINDS if kind in RULES} | {
     "Affine": {
         "integers": chain(6, nir.Affine(weights(5, 6), np.arange(5.0)), lif(5)),
         "floats": chain(6, nir.Affine(weights(5, 6, unit=UNIT), UNIT * np.arange(5)), lif(5, 1.3)),
