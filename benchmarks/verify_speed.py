@@ -59,7 +59,8 @@ def main() -> None:
         "# Time of `verify` on a float graph",
         "",
         "Written by `python benchmarks/verify_speed.py OLDER_CHECKOUT`: layers of 512, 512, 512 and 10 neurons on 256",
-        f"inputs, backend `reference`, {ROUNDS} processes of each checkout in turns, one thread. CPU seconds, median (range).",
+        f"inputs, backend `reference`, {ROUNDS} processes of each checkout in turns, one thread. CPU seconds, median "
+        "(range).",
         "Tier: measured.",
         "",
         "| steps | before | after | ratio |",

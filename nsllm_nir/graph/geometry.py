@@ -18,7 +18,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Geometry:
-    """A convolution over (channels, height, width); pairs are (vertical, horizontal). One line of pixels is one row high."""
+    """A convolution over (channels, height, width); pairs are (vertical, horizontal). A 1-D one is one row high."""
 
     channels: int
     outputs: int

@@ -33,7 +33,8 @@ class LazyArray:
                 loaded: NDArray[Any] = file[self.dataset][()]
         except (OSError, RuntimeError, KeyError, MemoryError) as error:
             raise GraphError(
-                f"{self.path}: {self.dataset} is not readable ({error}); the file may be truncated or corrupt, export it again"
+                f"{self.path}: {self.dataset} is not readable ({error}); the file may be truncated or corrupt, export "
+                "it again"
             ) from error
         return loaded if dtype is None else loaded.astype(dtype)
 

@@ -1,6 +1,7 @@
 """The NIR primitives that this project reads: one entry per node type, what files say of it.
 
-What a node does is said once per stage: `lowering.node_rules` makes operations of it, `quantization.float_nodes` its float step
+What a node does is said once per stage: `lowering.node_rules` makes operations of it, `quantization.float_nodes`
+    its float step
 and its part in quantization. `tests/test_registries.py` names a node type that a stage lacks.
 """
 
@@ -20,7 +21,9 @@ from nsllm_nir.graph.nir_graph import DT, Node, Shape
 
 @dataclass(frozen=True)
 class Example:
-    """The smallest useful node of a kind: shape of what it reads, parameters. Integers hold it as it is, unless its kind is refused."""
+    """The smallest useful node of a kind: shape of what it reads, parameters. Integers hold it as it is, unless its
+    kind is refused.
+    """
 
     shape: Shape
     parameters: dict[str, Any]
@@ -64,7 +67,8 @@ class NodeKind:
     parameters: in the order of NIR's constructor. optional: those that a file may lack.
     seconds, per_second: parameters whose values change with the time step (`time_step`).
     threshold: the parameter that makes it spike, "" for a node that does not; it has the shape of the node.
-    output_shape: shape of the output, of (node, dotted name, shape of the input); it raises GraphError for shapes that do not fit.
+    output_shape: shape of the output, of (node, dotted name, shape of the input); it raises GraphError for shapes
+        that do not fit.
     """
 
     parameters: tuple[str, ...]

@@ -128,7 +128,8 @@ class _Reader:
         self.room -= sys.getsizeof(found) if isinstance(found, str) else np.asarray(found).nbytes
         if self.room < 0:
             raise GraphError(
-                f"{group.name}/{name}: edges and metadata up to here take {EAGER >> 20} MiB more than the file; store each array once"
+                f"{group.name}/{name}: edges and metadata up to here take {EAGER >> 20} MiB more than the file; store "
+                "each array once"
             )
         return found
 

@@ -24,8 +24,9 @@ def same_step(a: float, b: float) -> bool:
 def at_time_step(source: Graph | nir.NIRGraph | str | Path, dt: float) -> Graph:
     """The graph that does in steps of `graph.DT` (1e-4 s) what ``source`` does in steps of ``dt``.
 
-    One forward Euler step depends on dt / tau, delay / dt and, for I and IF, r dt. So time constants and delays are multiplied by
-    DT / dt, the r of I and IF by dt / DT; everything else, and what each step computes, stays. Subgraphs are included.
+    One forward Euler step depends on dt / tau, delay / dt and, for I and IF, r dt. So time constants and delays are
+    multiplied by DT / dt, the r of I and IF by dt / DT; everything else, and what each step computes, stays. Subgraphs
+    are included.
 
     Args:
         source: file, `nir.NIRGraph` or `Graph`; returned as it is where ``dt`` is the project's step.

@@ -68,8 +68,10 @@ def lower_net(net: Net, *, widths: Widths = DEFAULT_WIDTHS, input_levels: int = 
 def why_not_integer(net: Net) -> str:
     """Why integers do not hold a graph as it is, so that it has to be quantized; "" where they do.
 
-    The first node, in execution order, whose numbers are no integers in the ranges of a program. What this project wrote is
-    integer whatever it holds, and so is a graph with a composite block: there an error of `lower` is an error of the file.
+    The first node, in execution order, whose numbers are no integers in the ranges of a program. What this project
+    wrote is
+    integer whatever it holds, and so is a graph with a composite block: there an error of `lower` is an error of
+        the file.
 
     Raises:
         GraphError: shapes or parameters that do not fit.
@@ -99,7 +101,8 @@ def form(node: Node, where: str, shape: Shape, limit: int) -> Form:
 
 @dataclass(frozen=True)
 class _Wire:
-    """What a node reads: a signal in a shape. A Flatten gives the signal in front of it another shape, for its own readers only.
+    """What a node reads: a signal in a shape. A Flatten gives the signal in front of it another shape, for its own
+    readers only.
 
     Raises:
         GraphError: more neurons than `MAX_NEURONS`.
@@ -163,13 +166,14 @@ class _Lowering:
         for op in ops:
             if isinstance(op, Conv2d) and math.prod(op.weight.shape[1:]) * wire.size > MAX_SYNAPSES:
                 raise GraphError(
-                    f"{where}: a kernel of {op.weight.shape} on {wire.size:,} neurons has more than {MAX_SYNAPSES:,} synapses"
+                    f"{where}: a kernel of {op.weight.shape} on {wire.size:,} neurons has more than {MAX_SYNAPSES:,} "
+                    "synapses"
                 )
         self.ops += ops
         return wire
 
     def _power_of_two(self, shift: Ints, where: str, reads: list[_Wire], alone: bool) -> _Wire:
-        """Power-of-two gains: the shift of the Linear in front where nothing else reads it, a plain sum where they are 1."""
+        """Power-of-two gains: the shift of a Linear in front that nothing else reads; a plain sum where they are 1."""
         last = self.ops[-1] if self.ops else None
         if (
             len(reads) == 1

@@ -1,6 +1,7 @@
-"""A graph without nesting: subgraphs inlined, loops closed by a delay, nodes in execution order. What everything behind reads.
+"""A graph without nesting: subgraphs inlined, loops closed by a delay, nodes in execution order.
 
-Cycles are found here, on the inlined graph, so that a subgraph means the same as its nodes in its place (docs/semantics.md).
+Cycles are found here, on the inlined graph, so that a subgraph means the same as its nodes in its place
+(docs/semantics.md).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Read:
 
 @dataclass(frozen=True, eq=False)
 class Net:
-    """Primitives and composite blocks by dotted name, in execution order, without the ports of subgraphs; and what each reads."""
+    """Primitives and composite blocks by dotted name, in execution order, without inner ports; and what each reads."""
 
     nodes: Mapping[str, Node | Graph]
     reads: Mapping[str, tuple[Read, ...]]
@@ -61,7 +62,8 @@ def inline(graph: Graph) -> Net:
     """All subgraphs inlined but composite blocks, under dotted names.
 
     Raises:
-        GraphError: an unconnected node, ports that do not fit, a loop without a spiking node, two nodes of one dotted name.
+        GraphError: an unconnected node, ports that do not fit, a loop without a spiking node, two nodes of one
+            dotted name.
     """
     nodes: dict[str, Node | Graph] = {}
     ports: dict[str, Node | Graph] = {}
@@ -129,7 +131,9 @@ def _without_ports(ports: Mapping[str, Node | Graph], edges: list[Edge]) -> list
 
 
 def check_ports(graph: Graph, prefix: str) -> tuple[list[str], list[str]]:
-    """Names of the Input and Output nodes; raises GraphError for too few or too many, and for text where numbers belong."""
+    """Names of the Input and Output nodes; raises GraphError for too few or too many, and for text where numbers
+    belong.
+    """
     ports = {
         kind: [n for n, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind]
         for kind in ("Input", "Output")
@@ -137,7 +141,8 @@ def check_ports(graph: Graph, prefix: str) -> tuple[list[str], list[str]]:
     for kind, names in ports.items():
         if not names or (prefix and len(names) > 1):
             raise GraphError(
-                f"{prefix[:-1] or 'the graph'}: {'a subgraph needs one' if prefix else 'it has no'} {kind}, this one has {len(names)}"
+                f"{prefix[:-1] or 'the graph'}: {'a subgraph needs one' if prefix else 'it has no'} {kind}, this one "
+                f"has {len(names)}"
             )
     for a, b in graph.edges:
         if b in ports["Input"]:

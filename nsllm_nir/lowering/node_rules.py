@@ -1,8 +1,9 @@
 """How each NIR primitive becomes program operations: one small function per node type, in `RULES`.
 
-A rule gets the node, its dotted name and the shape of what it reads, and returns its integer form: the numbers that must be
-integers, and the operations made of them (the last one carries the node's name). Numbers must be integers already (`quantize`
-makes them so); neuron constants must be exact in Loihi's formats.
+A rule gets the node, its dotted name and the shape of what it reads, and returns its integer form: the numbers that
+    must be
+integers, and the operations made of them (the last one carries the node's name). Numbers must be integers already
+(`quantize` makes them so); neuron constants must be exact in Loihi's formats.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ def _linear(node: Node, where: str, shape: Shape, limit: int) -> Form:
 
 
 def _wide(rest: Ints, bias: Ints, where: str, synapse: Callable[[str, Ints, Ints], Op]) -> list[Op]:
-    """Weights beyond 8 bits as a sum of shifted 7-bit digits; all digits of a weight have its sign, so intervals stay tight."""
+    """Weights beyond 8 bits as a sum of shifted 7-bit digits; all digits of a weight have its sign, so intervals stay
+    tight.
+    """
     digits: list[Op] = []
     while rest.any():
         digit = np.sign(rest) * (np.abs(rest) & (WEIGHT_LIMIT - 1))

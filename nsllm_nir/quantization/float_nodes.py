@@ -1,4 +1,4 @@
-"""What each NIR primitive computes in floats, and how it takes part in quantization: one role per node type, in `ROLES`.
+"""What each NIR primitive computes in floats, and its part in quantization: one role per node type, in `ROLES`.
 
 Forward Euler with steps of `graph.DT`, strict thresholds, reset within the step of the spike.
 """
@@ -36,7 +36,8 @@ class Synapses:
 class Neuron:
     """Constants of a neuron per step, broadcast to its shape.
 
-    ``i = i (1 - syn) + x``; ``v = v (1 - mem) + mem leak + gain i``; spike where ``v > threshold`` (None: the output is v).
+    ``i = i (1 - syn) + x``; ``v = v (1 - mem) + mem leak + gain i``; spike where ``v > threshold`` (None: the output is
+    v).
     """
 
     syn: Floats
@@ -70,7 +71,8 @@ class Weighted:
 class Passing:
     """Adds and moves values without weights of its own: output and input have one scale.
 
-    cell: one step, of (node, dotted name, shape of the input). bounds: interval of the output in the long run, of the same and
+    cell: one step, of (node, dotted name, shape of the input). bounds: interval of the output in the long run, of
+        the same and
     the interval of the input.
     """
 
@@ -128,7 +130,8 @@ def neuron(node: Node, where: str, shape: Shape) -> Neuron:
     gain = rounded(value("r", 1.0) * (mem if membrane else DT) * value("w_in", 1.0) * syn).reshape(shape)
     if not (gain > 0).all():
         raise GraphError(
-            f"{where}: r, w_in and dt / tau must give a positive gain, found {gain.min():g}; move the sign into the weights"
+            f"{where}: r, w_in and dt / tau must give a positive gain, found {gain.min():g}; move the sign into the "
+            "weights"
         )
     threshold = value("v_threshold", 0.0) if "v_threshold" in p else None
     return Neuron(syn, mem, gain, value("v_leak", 0.0), threshold, value("v_reset", 0.0))

@@ -1,8 +1,8 @@
 """A plain numpy float64 interpreter of NIR graphs: what a float graph means, one step at a time.
 
-The conventions are those of `lowering`: forward Euler with steps of `graph.DT`, strict thresholds, reset within the step of
-the spike, fan-in is a sum, and one step of delay on the edges that leave a spiking node inside a cycle. It is what `quantize`
-is measured against, never a backend.
+The conventions are those of `lowering`: forward Euler with steps of `graph.DT`, strict thresholds, reset within the
+step of the spike, fan-in is a sum, and one step of delay on the edges that leave a spiking node inside a cycle. It is
+what `quantize` is measured against, never a backend.
 """
 
 from __future__ import annotations

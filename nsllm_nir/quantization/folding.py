@@ -1,4 +1,5 @@
-"""Rewrites of a float graph that make it quantizable: inlining, folding of gains, synapses for spikes that lack weights.
+"""Rewrites of a float graph that make it quantizable: inlining, folding of gains, synapses for spikes that lack
+weights.
 
 None of them changes what the graph computes; what no integer graph can hold is refused here.
 """
@@ -28,7 +29,8 @@ from nsllm_nir.quantization.loihi_formats import Formats
 
 
 def prepare(net: Net, formats: Formats) -> tuple[Net, frozenset[str]]:
-    """The graph with Scales folded, and the names of its unit synapses, which were added where spikes enter neurons without weights.
+    """The graph with Scales folded, and the names of its unit synapses, which were added where spikes enter neurons
+    without weights.
 
     Raises:
         GraphError: something that integers cannot hold, or shapes that do not fit.
@@ -58,19 +60,22 @@ def _check(node: Node, where: str, shape: Shape, formats: Formats) -> None:
         found = neuron(node, where, shape)
         if found.reset.any():
             raise GraphError(
-                f"{where}: v_reset must be 0, as Loihi resets to zero; shift v_leak, v_threshold and v_reset so that v_reset is 0"
+                f"{where}: v_reset must be 0, as Loihi resets to zero; shift v_leak, v_threshold and v_reset so that "
+                "v_reset is 0"
             )
         memoryless = (found.mem == 1).all() and (found.syn == 1).all() and not found.leak.any()
         if found.threshold is not None and not memoryless and (found.threshold < 0).any():
             raise GraphError(
-                f"{where}: a neuron with memory needs v_threshold >= 0, found {found.threshold.min():g}; raise it and lower v_leak"
+                f"{where}: a neuron with memory needs v_threshold >= 0, found {found.threshold.min():g}; raise it and "
+                "lower v_leak"
             )
         for name, rate in (("tau_syn", found.syn), ("tau", found.mem)):
             slow, most = formats.decay(rate) == 0, 2 << formats.decay_bits
             if slow.any() and (name == "tau_syn" or {"tau", "tau_mem"} & set(node.parameters)):
                 bits = formats.decay_bits
                 raise GraphError(
-                    f"{where}: {name} is beyond {most} steps, its {bits}-bit decay is 0; use an IF or I node, or at most {most * DT:g} s"
+                    f"{where}: {name} is beyond {most} steps, its {bits}-bit decay is 0; use an IF or I node, or at "
+                    f"most {most * DT:g} s"
                 )
     if node.type == "Delay":
         steps_of(node, where, shape)
@@ -96,7 +101,7 @@ def _uniform_gains(net: Net) -> Net:
 
 
 def _fold_scales(net: Net) -> Net:
-    """Move gains that are not powers of two into the only weights in front, else into all weights behind; others stay."""
+    """Gains that are no powers of two move into the only weights in front, else into all behind; others stay."""
     for name, node in sorted(_nodes(net).items()):
         if node.type != "Scale" or gain_shift(node) is not None:
             continue
@@ -158,7 +163,9 @@ def _move_integrators(net: Net) -> Net:
 
 
 def _rewritten(net: Net, rewrite: Callable[[Net, str, str, Shape], Net | None]) -> Iterator[Net]:
-    """What ``rewrite`` makes of each LI node, the last one first, and of the only node that reads it and reads nothing else, where it applies."""
+    """What ``rewrite`` makes of each LI node, the last one first, and of the only node that reads it and reads nothing
+    else, where it applies.
+    """
     for name, node, shape in reversed(shaped(net)):
         readers = [b for a, b in net.edges if a == name]
         if (
@@ -186,7 +193,9 @@ def _as_synapse(net: Net, name: str, reader: str, shape: Shape) -> Net | None:
 
 
 def _behind(net: Net, name: str, reader: str, shape: Shape) -> Net | None:
-    """The LI node ``name`` behind the weights of ``reader``; None if they do not commute, or nothing can take their bias."""
+    """The LI node ``name`` behind the weights of ``reader``; None if they do not commute, or nothing can take their
+    bias.
+    """
     nodes = _nodes(net)
     li, weights, behind = nodes[name], nodes[reader], [b for a, b in net.edges if a == reader]
     found = synapses(weights, reader, shape)
@@ -245,7 +254,9 @@ def emits(node: Node) -> bool:
 
 
 def _unit_synapses(net: Net) -> tuple[Net, frozenset[str]]:
-    """Unit Scales, to be quantized like weights, where spikes reach a neuron with memory, or a sum, without weights of their own."""
+    """Unit Scales, to be quantized like weights, where spikes reach a neuron with memory, or a sum, without weights of
+    their own.
+    """
     nodes, edges = _nodes(net), list(net.edges)
     factor: dict[str, float | None] = {name: 1.0 for name, node in net.primitives() if emits(node)}
     added = set()

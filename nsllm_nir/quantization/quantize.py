@@ -2,7 +2,8 @@
 
 Every signal v of the float graph becomes an integer signal that stands for ``S v``. Spikes have S = 1; nodes without
 weights tie the scales of what they connect, weights set the ratio of two scales (docs/quantization.md). The
-integer graph is an ordinary NIR graph: read as floats it means the same as what backends compute, up to the rounding of states.
+integer graph is an ordinary NIR graph: read as floats it means the same as what backends compute, up to the
+    rounding of states.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CANDIDATES = (1.0, 0.9, 0.8, 0.7, 1.25, 1.5)  # of the data-free scale; above 1 
 
 @dataclass(frozen=True)
 class Quantization:
-    """What `quantize` did; ``unchanged``: the graph was integer already. outputs: integer value = scale * float value."""
+    """What `quantize` did. unchanged: the graph was integer already. outputs: integer value = scale * float value."""
 
     formats: Formats
     unchanged: bool
@@ -69,7 +70,9 @@ class NodeError:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """Quantization error per spiking node. It says nothing about backends: their equivalence is exact and `verify` checks it."""
+    """Quantization error per spiking node. It says nothing about backends: their equivalence is exact and `verify`
+    checks it.
+    """
 
     steps: int
     nodes: tuple[NodeError, ...]
@@ -111,14 +114,16 @@ def quantize(
     threshold_bits: int = 17,
     calibration: NDArray[np.integer] | None = None,
 ) -> tuple[Graph, Quantization]:
-    """An integer graph that `lower` accepts and that means the same network; subgraphs are inlined, neurons keep their names.
+    """An integer graph that `lower` accepts and that means the same network; subgraphs are inlined, neurons keep their
+    names.
 
     Args:
         source: file, `nir.NIRGraph` or `Graph`; one whose numbers integers hold (`is_integer`) is returned unchanged.
         weight_bits: 2 to 8, symmetric.
         decay_bits: 1 to 12; dt / tau is rounded to multiples of 2**-decay_bits.
         threshold_bits: 2 to 17, unsigned.
-        calibration: spikes (steps, neurons). If given, the scale of each layer is the candidate with the fewest differing spikes.
+        calibration: spikes (steps, neurons). If given, the scale of each layer is the candidate with the fewest
+            differing spikes.
 
     Raises:
         GraphError: something integers cannot hold (named, with the remedy).
@@ -189,7 +194,9 @@ def compare(floats: Trace, integers: Trace) -> QuantizationReport:
 def _fitting(
     scales: Scales, factors: dict[Port, float]
 ) -> tuple[dict[Port, float], Program, Net, tuple[NodeScale, ...]]:
-    """The factors that fit, and what they build; where the worst case of the rounded weights leaves the widths, with smaller scales, by tenths."""
+    """The factors that fit, and what they build; where the worst case of the rounded weights leaves the widths, with
+    smaller scales, by tenths.
+    """
     for _ in range(SHRINKS):
         built, weights = scales.build(factors)
         try:
@@ -198,12 +205,15 @@ def _fitting(
             failed = error
         factors = {root: 0.9 * factors.get(root, 1.0) for root in scales.roots}
     raise IntegerOverflowError(
-        f"no scale of the weights fits the declared widths: {failed}; use fewer weight bits, or put a neuron between layers"
+        f"no scale of the weights fits the declared widths: {failed}; use fewer weight bits, or put a neuron between "
+        "layers"
     ) from failed
 
 
 def _calibrate(net: Net, scales: Scales, inputs: NDArray[np.integer]) -> dict[Port, float]:
-    """The factor of each scale, one after the other, that leaves the fewest differing spikes; ties keep the data-free scale."""
+    """The factor of each scale, one after the other, that leaves the fewest differing spikes; ties keep the data-free
+    scale.
+    """
     expected = float_reference.run_net(net, inputs)
     best: dict[Port, float] = {}
     for root in scales.roots:

@@ -1,7 +1,8 @@
 """The scale S of every signal of a prepared float graph, and the integer graph that follows from the scales.
 
 An edge, and a node without weights, ties two scales; a class of tied scales is one unknown. Spikes have S = 1.
-Each other class takes the largest scale that its weights, thresholds and state widths allow, or the largest one that is lossless.
+Each other class takes the largest scale that its weights, thresholds and state widths allow, or the largest one that is
+lossless.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from nsllm_nir.quantization.loihi_formats import Formats
 
 FRACTION = 64  # Loihi's states count in 1/64 of a weight unit
 LOSSLESS = 3e-5  # distance from an integer that float32 parameters may have
-NEAR = 0.99  # of the largest scale: what may be given up for integer gains, so that a reset subtracts exactly its threshold
+NEAR = 0.99  # of the largest scale: given up for integer gains, so that a reset subtracts exactly its threshold
 HEADROOM = 0.97  # for the rounding of weights, in bounds that float weights imply
 Port = tuple[str, int]  # node, 0: its input, 1: its output
 SPIKES: Port = ("", 1)
@@ -47,7 +48,7 @@ SPIKES: Port = ("", 1)
 
 @dataclass(frozen=True)
 class NodeScale:
-    """How a node with weights was quantized: integer weight = round(scale * weight); error: relative, root mean square."""
+    """A node with weights: integer weight = round(scale * weight). error: relative, root mean square."""
 
     node: str
     scale: float
@@ -108,7 +109,8 @@ class Scales:
         if root_a == root_b:
             if not np.isclose(to_b, ratio * to_a, rtol=1e-9):
                 raise GraphError(
-                    f"{b[0]}: its inputs have scales that do not agree ({to_b:g} and {ratio * to_a:g}); put a Linear or Scale on one of them"
+                    f"{b[0]}: its inputs have scales that do not agree ({to_b:g} and {ratio * to_a:g}); put a Linear "
+                    "or Scale on one of them"
                 )
         elif root_b == SPIKES:
             self.parents[root_a] = (root_b, to_b / (ratio * to_a))
@@ -128,7 +130,7 @@ class Scales:
             self._tie((a, 1), (b, 0), 1.0)
 
     def _unit(self, name: str) -> int:
-        """Output of an integrator per input unit: 64, or 1 where weights read it, which needs the bounded `Integrate`."""
+        """Output of an integrator per input unit: 64, or 1 where weights read it, which needs a bounded `Integrate`."""
         node = self.shapes[name][0]
         if not integrates(node):
             return 1
@@ -138,8 +140,10 @@ class Scales:
         shift = np.log2(256 * self.neurons[name].mem) if node.type == "LI" else np.full(1, -1.0)
         if (shift != np.rint(shift)).any() or shift.min() < 0 or self.neurons[name].leak.any():
             raise GraphError(
-                f"{name}: {other[0]} reads the potential of this {node.type} node, which integers bound only for an LI node with tau = 2**k steps (k <= 8) "
-                "and v_leak = 0; use such a tau, put weights in front of it (its neurons then need one tau and gain), or use a spiking neuron"
+                f"{name}: {other[0]} reads the potential of this {node.type} node, which integers bound only for an "
+                "LI node with tau = 2**k steps (k <= 8) "
+                "and v_leak = 0; use such a tau, put weights in front of it (its neurons then need one tau and gain), "
+                "or use a spiking neuron"
             )
         return 1
 
@@ -148,7 +152,8 @@ class Scales:
             return
         if root in self.active:
             raise GraphError(
-                f"{root[0]}: weights feed back into the scale of their own input without a neuron between; put a spiking neuron into that path"
+                f"{root[0]}: weights feed back into the scale of their own input without a neuron between; put a "
+                "spiking neuron into that path"
             )
         self.active.append(root)
         weights: list[Floats] = []
@@ -176,7 +181,8 @@ class Scales:
         top = _top(weights) or _top(gains)
         if 0 < cap * top < 1:
             raise GraphError(
-                f"{root[0]}: its thresholds, leak currents or worst-case sums exceed the formats {1 / (cap * top):.3g} times where its largest weight is 1; "
+                f"{root[0]}: its thresholds, leak currents or worst-case sums exceed the formats "
+                f"{1 / (cap * top):.3g} times where its largest weight is 1; "
                 "use larger weights or smaller thresholds, and merge weights that follow each other without a neuron"
             )
         self.resolved[root], self.lossless[root] = _choose(cap, top, weights + gains + biases, soft, gains)
@@ -202,7 +208,9 @@ class Scales:
         )
 
     def _room(self, name: str, n: Neuron) -> float:
-        """What an integrator that only thresholds read must hold: one step beyond the threshold, for it may saturate there as a spiking neuron does."""
+        """What an integrator that only thresholds read must hold: one step beyond the threshold, for it may saturate
+        there as a spiking neuron does.
+        """
         readers = [b for a, b in self.net.edges if a == name]
         alone = [self.shapes[b][0] for b in readers if sum(target == b for _, target in self.net.edges) == 1]
         levels = [node.array("threshold").astype(np.float64) for node in alone if node.type == "Threshold"]
@@ -213,7 +221,9 @@ class Scales:
         return float((n.gain / n.syn).max()) * _largest(self.bounds[name, 0]) + _top(levels)
 
     def build(self, factors: dict[Port, float]) -> tuple[Net, tuple[NodeScale, ...]]:
-        """The integer graph, with each root's scale multiplied by its factor (1 where none is given), and how weights were rounded."""
+        """The integer graph, with each root's scale multiplied by its factor (1 where none is given), and how weights
+        were rounded.
+        """
         nodes: dict[str, Node] = {}
         report = []
         for name, (node, _) in self.shapes.items():
@@ -263,7 +273,8 @@ def _soft(n: Neuron, ratio: float) -> list[Floats]:
 def _choose(
     cap: float, top: float, strict: list[Floats], soft: list[Floats], gains: list[Floats]
 ) -> tuple[float, bool]:
-    """Largest scale up to ``cap`` at which all numbers are integers, else all of ``strict``, else (near ``cap``) of ``gains``, else ``cap``.
+    """Largest scale up to ``cap`` at which all numbers are integers, else all of ``strict``, else (near ``cap``) of
+    ``gains``, else ``cap``.
 
     Returns also whether ``strict`` are integers there. top: the largest weight.
     """
@@ -352,7 +363,8 @@ def _neuron(node: Node, where: str, n: Neuron, scale: float, unit: int, formats:
         level = _half(scaled) if memoryless else np.rint(scaled) if leaky else np.floor(scaled)
         if not memoryless and level.max() > formats.largest_threshold:
             raise GraphError(
-                f"{where}: v_threshold is {level.max():g} in units of its weights, beyond {formats.threshold_bits} bits; use a smaller scale"
+                f"{where}: v_threshold is {level.max():g} in units of its weights, beyond {formats.threshold_bits} "
+                "bits; use a smaller scale"
             )
         parameters |= {"v_threshold": level, "v_reset": np.zeros(mem.shape)}
     return Node(node.type, dict(parameters))

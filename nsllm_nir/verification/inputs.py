@@ -32,7 +32,8 @@ DETAILS = {
 class InputOptions:
     """What a graph is to read; None: not given.
 
-    One source, prompt (text), tokens_file, text (corpus), input (file of spikes) or random (rate), and what belongs to one of
+    One source, prompt (text), tokens_file, text (corpus), input (file of spikes) or random (rate), and what belongs to
+    one of
     them: tokens (of text), sample (of input), steps and seed (of random).
 
     Raises:
@@ -55,7 +56,8 @@ class InputOptions:
         ]
         if len(given) > 1:
             raise InputError(
-                f"give only one of `prompt`, `tokens_file`, `text`, `input` and `random`, got {' and '.join(map('`{}`'.format, given))}"
+                "give only one of `prompt`, `tokens_file`, `text`, `input` and `random`, got "
+                f"{' and '.join(map('`{}`'.format, given))}"
             )
         source = given[0] if given else "text"
         for detail, owner in DETAILS.items():
@@ -87,7 +89,8 @@ def held_out(source: str, tokens: int) -> NDArray[np.int64]:
     tail = tail[newline[0] + 1 :] if newline.size and len(tail) - newline[0] > tokens else tail
     if len(tail) < tokens:
         raise InputError(
-            f"the held-out tail of {source!r} has {len(tail)} tokens, {tokens} are asked for; give a longer text or a smaller `tokens`"
+            f"the held-out tail of {source!r} has {len(tail)} tokens, {tokens} are asked for; give a longer text or a "
+            "smaller `tokens`"
         )
     return tail[:tokens]
 
@@ -110,7 +113,8 @@ def read_tokens(path: Path) -> NDArray[Any]:
         ) from error
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise InputError(
-            f"{path}: expected integer token ids (tokens,), found {array.dtype} of shape {array.shape}; `input` reads spikes (steps, neurons)"
+            f"{path}: expected integer token ids (tokens,), found {array.dtype} of shape {array.shape}; `input` reads "
+            "spikes (steps, neurons)"
         )
     return array
 
@@ -167,5 +171,6 @@ def check_byte_level(program: Program) -> None:
     sizes = [node.size for node in program.inputs]
     if sizes != [BYTES]:
         raise InputError(
-            f"text needs a model with one input of {BYTES} neurons (bytes), this one has {sizes}; other graphs read `input`, `random` or `tokens_file`"
+            f"text needs a model with one input of {BYTES} neurons (bytes), this one has {sizes}; other graphs read "
+            "`input`, `random` or `tokens_file`"
         )

@@ -24,7 +24,9 @@ from nsllm_nir.quantization.quantize import Quantization, QuantizationReport, co
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A program; if it came from a float graph, also that graph, inlined, in steps of `graph.DT`, and what `quantize` did to it."""
+    """A program; if it came from a float graph, also that graph, inlined, in steps of `graph.DT`, and what `quantize`
+    did to it.
+    """
 
     program: Program
     floats: Net | None = None
@@ -52,15 +54,18 @@ def quantization_json(summary: Quantization | None, error: QuantizationReport | 
 
 
 def prepare(source: Source, dt: float = DT) -> Prepared:
-    """The program of ``source``; a graph whose numbers are no integers goes through `quantize` (8 bits, no calibration) first.
+    """The program of ``source``; a graph whose numbers are no integers goes through `quantize` (8 bits, no calibration)
+    first.
 
     Args:
         source: NIR file, `nir.NIRGraph` or `Graph`; a `Program` or the result of an earlier call passes.
         dt: seconds per step that the graph was written for (`at_time_step`).
 
     Raises:
-        GraphError: an unreadable or inconsistent graph, or something that integers cannot hold (named, with the remedy).
-        IntegerOverflowError: the worst case of an integer graph, or of a float graph at every scale, exceeds the widths of states.
+        GraphError: an unreadable or inconsistent graph, or something that integers cannot hold (named, with the
+            remedy).
+        IntegerOverflowError: the worst case of an integer graph, or of a float graph at every scale, exceeds the
+            widths of states.
         InputError: ``dt`` is no time step, or comes with a program, which counts steps.
     """
     if isinstance(source, Program | Prepared):

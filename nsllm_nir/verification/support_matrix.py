@@ -1,6 +1,8 @@
-"""What runs where: a small graph of every NIR node, in each of its forms, on every backend, compared with the reference.
+"""What runs where: a small graph of every NIR node, in each of its forms, on every backend, compared with the
+reference.
 
-``python -m nsllm_nir.verification.support_matrix [PAGE.md]`` prints the table, or replaces the one between the markers of a page.
+``python -m nsllm_nir.verification.support_matrix [PAGE.md]`` prints the table, or replaces the one between the markers
+of a page.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Row:
-    """One form of a node. numbers: "as they are", "quantized", or "" where the graph itself is refused; refused: {backend: reason}, "" where it is exact."""
+    """One form of a node. numbers: "as they are", "quantized", or "" where the graph itself is refused; refused:
+    {backend: reason}, "" where it is exact.
+    """
 
     node: str
     form: str
@@ -172,7 +176,8 @@ def example(kind: str) -> Writer:
     return lambda path: write(path, Graph(nodes, (("input", "node"), ("node", "output"))))
 
 
-# Node types, then what concerns the graph; each form is a graph as small as the statement allows. A node type without forms of its
+# Node types, then what concerns the graph; each form is a graph as small as the statement allows. A node type without
+# forms of its
 # own here is shown by its example.
 PROBES: dict[str, dict[str, Writer]] = {kind: {"example": example(kind)} for kind in NODE_KINDS if kind in RULES} | {
     "Affine": {

@@ -53,7 +53,8 @@ class BackendResult:
 class Report:
     """Comparison of all backends; ``exact`` only if every one ran and agrees in every cell.
 
-    quantization, quantization_error: what was done to a float graph before, and the spikes that this changed on the same inputs;
+    quantization, quantization_error: what was done to a float graph before, and the spikes that this changed on the
+        same inputs;
     None for an integer graph. They say nothing about backends, which all run the integer graph.
     """
 
@@ -68,7 +69,9 @@ class Report:
         return bool(self.results) and all(result.exact for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: per backend and node the spikes and differences, and the first difference; apart from them, what quantization changed."""
+        """Plain data: per backend and node the spikes and differences, and the first difference; apart from them, what
+        quantization changed.
+        """
         return {
             "exact": self.exact,
             "steps": len(next(iter(self.reference.values.values()))),
@@ -129,7 +132,9 @@ def input_spikes(program: Program, inputs: NDArray[np.integer] | list[int]) -> N
 def run(
     source: Source, inputs: NDArray[np.integer] | list[int], backend: str = "reference", *, dt: float = DT
 ) -> Trace:
-    """Spike counts of every node on one backend; arguments as in `verify`, which also reports what quantization of a float graph changes."""
+    """Spike counts of every node on one backend; arguments as in `verify`, which also reports what quantization of a
+    float graph changes.
+    """
     program = prepare(source, dt).program
     return exporters.load(backend).compile(program).run(input_spikes(program, inputs))
 
@@ -145,8 +150,8 @@ def verify(
     """Compare ``backends`` with the reference.
 
     Args:
-        source: NIR file, `nir.NIRGraph`, `Graph` or `Program`. A float graph is quantized first (8 bits, no calibration), and the
-            report says what that changed.
+        source: NIR file, `nir.NIRGraph`, `Graph` or `Program`. A float graph is quantized first (8 bits, no
+            calibration), and the report says what that changed.
         inputs: token ids (tokens,), or spikes (tokens, neurons).
         backends: registered names.
         dt: seconds per step that the graph was written for.
