@@ -10,7 +10,7 @@ import numpy as np
 
 from nsllm_nir.errors import GraphError
 from nsllm_nir.graph.nir_graph import Node, Shape
-from nsllm_nir.program.operations import convolved
+from nsllm_nir.program.operations.conv2d import convolved
 
 MAX_GEOMETRY = 1 << 14  # largest side, stride, dilation or padding of a convolution
 Pair = tuple[int, int]

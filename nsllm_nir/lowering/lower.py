@@ -19,8 +19,7 @@ from nsllm_nir.graph import NODE_KINDS, Graph, Node, Shape, as_graph
 from nsllm_nir.graph.node_kinds import spike_shape
 from nsllm_nir.lowering.net import Net, Read, check_ports, fitting, inline, joined, shapes
 from nsllm_nir.lowering.node_rules import RULES, WEIGHT_LIMIT, Constant, Form, Ints, depthwise, gain_shift
-from nsllm_nir.program import Conv2d, Delay, Input, Linear, Op, Program, Sum, Widths
-from nsllm_nir.program.operations import DEFAULT_WIDTHS
+from nsllm_nir.program import DEFAULT_WIDTHS, Conv2d, Delay, Input, Linear, Op, Program, Sum, Widths
 
 MAX_NEURONS = 1 << 24  # of one signal, and synapses of a convolution, so that
 MAX_SYNAPSES = 1 << 32  # corrupt shapes neither fill the memory nor take hours

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nsllm_nir.graph import DT, Node, Shape
 from nsllm_nir.graph.geometry import Geometry, convolution, pooling
 from nsllm_nir.program import Conv2d, Count, Delay, Integrate, Lif, Linear, Op, Sum
-from nsllm_nir.program.operations import MAX_WEIGHT_BITS
+from nsllm_nir.program.constants import MAX_WEIGHT_BITS
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -240,6 +240,16 @@ def _values(node: Node, name: str, size: int) -> Floats:
     return np.broadcast_to(np.asarray(node.parameters[name], np.float64).reshape(-1), (size,))
 
 
+def _no_neuron(node: Node) -> str:
+    """Why no integers are a neuron's parameters, whatever its gain; "" if they may be."""
+    for name, value in node.parameters.items():
+        if not np.isfinite(np.asarray(value, np.float64)).all():
+            return f"{name} holds NaN or infinity"
+        if name.startswith("tau") and not (np.asarray(value, np.float64) > 0).all():
+            return f"{name} must be positive"
+    return "v_reset must be 0, as Loihi resets to zero" if np.any(node.parameters.get("v_reset", 0.0)) else ""
+
+
 def _lif(node: Node, where: str, shape: Shape, limit: int) -> Form:
     """LIF, CubaLIF, IF, and their leaky integrators, under Loihi's rule; gains fold into the threshold.
 
@@ -248,16 +258,10 @@ def _lif(node: Node, where: str, shape: Shape, limit: int) -> Form:
     """
     size = int(np.prod(shape))
     p = node.parameters
-    for name in p:
-        if not np.isfinite(np.asarray(p[name], np.float64)).all():
-            return Form(refusal=f"{name} holds NaN or infinity")
-    if np.any(np.asarray(p.get("v_reset", 0.0))):
-        return Form(refusal="v_reset must be 0, as Loihi resets to zero")
+    if refusal := _no_neuron(node):
+        return Form(refusal=refusal)
     membrane = "tau_mem" if "tau_mem" in p else "tau"
     taus = {name: _values(node, name, size) for name in (membrane, "tau_syn") if name in p}
-    for name, tau in taus.items():
-        if not (tau > 0).all():
-            return Form(refusal=f"{name} must be positive")
     decays = {name: Constant(f"4096 dt / {name}", rounded(4096 * DT / tau), 0, 4096) for name, tau in taus.items()}
     voltage = decays[membrane].array if membrane in decays else np.zeros(size)
     current = decays["tau_syn"].array if "tau_syn" in decays else np.full(size, 4096.0)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import GraphError
 from nsllm_nir.graph import DT, NODE_KINDS, Node, Shape
 from nsllm_nir.graph.geometry import Geometry, convolution, pooling
-from nsllm_nir.lowering.node_rules import delay_steps, gain_shift, rounded
+from nsllm_nir.lowering.node_rules import MAX_DELAY, gain_shift, operation, rounded
+from nsllm_nir.program.operations import convolve
 
 Floats = NDArray[np.float64]
 Cell = Callable[[Floats], Floats]
@@ -155,38 +155,37 @@ def _kernels(node: Node, where: str, shape: Shape) -> Synapses:
     geometry = convolution(node, where, shape)
     weight, out = node.array("weight").astype(np.float64), NODE_KINDS[node.type].output_shape(node, where, shape)
     bias = node.array("bias").astype(np.float64).reshape(-1, *([1] * (len(out) - 1)))
-    return Synapses(weight, bias, lambda w, x: convolve(geometry, w, x).reshape(out))
+    return Synapses(weight, bias, lambda w, x: _convolved(geometry, w, x).reshape(out))
 
 
 def _pool(node: Node, where: str, shape: Shape, area: int) -> Synapses:
     geometry = pooling(node, where, shape)
     weight = np.full((geometry.channels, 1, *geometry.kernel), 1 / area)
-    return Synapses(weight, np.zeros(()), lambda w, x: convolve(geometry, w, x))
+    return Synapses(weight, np.zeros(()), lambda w, x: _convolved(geometry, w, x))
 
 
 def _area(node: Node) -> int:
     return int(np.prod(np.broadcast_to(node.array("kernel_size").reshape(-1), (2,))))
 
 
-def convolve(geometry: Geometry, weight: Floats, image: Floats) -> Floats:
-    """Float convolution: weight (outputs, channels / groups, ...kernel) on an image, to (outputs, height, width)."""
-    padded = np.pad(image.reshape(geometry.input_shape), ((0, 0), *((p, p) for p in geometry.padding)))
-    reach = [gap * (kernel - 1) + 1 for gap, kernel in zip(geometry.dilation, geometry.kernel, strict=True)]
-    windows = sliding_window_view(padded, reach, axis=(1, 2))[
-        :, :: geometry.stride[0], :: geometry.stride[1], :: geometry.dilation[0], :: geometry.dilation[1]
-    ]
-    groups = windows.reshape(geometry.groups, -1, *windows.shape[1:])
-    kernels = weight.reshape(geometry.groups, geometry.outputs // geometry.groups, -1, *geometry.kernel)
-    out: Floats = np.einsum("gockl,gcyxkl->goyx", kernels, groups, optimize=True)
-    return out.reshape(-1, *out.shape[2:])
+def _convolved(geometry: Geometry, weight: Floats, image: Floats) -> Floats:
+    """Weight (outputs, channels / groups, ...kernel) on an image, to (outputs, height, width)."""
+    bias = np.zeros(geometry.outputs, np.int32)
+    op = operation("", "", np.zeros(weight.shape, np.int8), bias, geometry)
+    return convolve(op, weight.reshape(op.weight.shape), image.reshape(op.input_shape))
 
 
 def steps_of(node: Node, where: str, shape: Shape) -> NDArray[np.int64]:
-    """Delays in steps, one per neuron; raises GraphError where they are not whole steps in the range of a program."""
-    fault = delay_steps(node).fault
-    if fault:
-        raise GraphError(f"{where}: {fault}; it must be a whole number of steps of {DT:g} s, round it")
-    return rounded(values(node, "delay", shape) / DT).reshape(shape).astype(np.int64)
+    """Delays in steps, one per neuron; raises GraphError where they are no whole steps, or more than a program holds."""
+    steps = rounded(values(node, "delay", shape) / DT).reshape(shape)
+    if not np.isfinite(steps).all() or (steps != np.rint(steps)).any() or (steps < 0).any():
+        raise GraphError(
+            f"{where}: the delay must be a whole number of steps of {DT:g} s, "
+            f"found {steps.reshape(-1)[:4]} steps; round it"
+        )
+    if steps.max() > MAX_DELAY:
+        raise GraphError(f"{where}: the delay reaches {steps.max():g} steps, {MAX_DELAY} are allowed")
+    return steps.astype(np.int64)
 
 
 def delayed(steps: NDArray[np.int64]) -> Cell:

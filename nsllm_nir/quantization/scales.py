@@ -17,7 +17,7 @@ from nsllm_nir.errors import GraphError
 from nsllm_nir.graph import DT, Node, Shape
 from nsllm_nir.lowering.net import Net
 from nsllm_nir.lowering.node_rules import LIF_BIAS, MAX_GAIN, rounded
-from nsllm_nir.program.operations import LIF_LIMIT
+from nsllm_nir.program.constants import LIF_LIMIT
 from nsllm_nir.quantization.float_nodes import (
     ROLES,
     Dynamic,

@@ -176,10 +176,8 @@ def example(kind: str) -> Writer:
     return lambda path: write(path, Graph(nodes, (("input", "node"), ("node", "output"))))
 
 
-# Node types, then what concerns the graph; each form is a graph as small as the statement allows. A node type without
-# forms of its
-# own here is shown by its example.
-PROBES: dict[str, dict[str, Writer]] = {kind: {"example": example(kind)} for kind in NODE_KINDS if kind in RULES} | {
+# Node types, then what concerns the graph; each form is a graph as small as the statement allows.
+FORMS: dict[str, dict[str, Writer]] = {
     "Affine": {
         "integers": chain(6, nir.Affine(weights(5, 6), np.arange(5.0)), lif(5)),
         "floats": chain(6, nir.Affine(weights(5, 6, unit=UNIT), UNIT * np.arange(5)), lif(5, 1.3)),
@@ -325,6 +323,8 @@ PROBES: dict[str, dict[str, Writer]] = {kind: {"example": example(kind)} for kin
         "none": leaky("none", True),
     },
 }
+# A node type without forms of its own is shown by its example.
+PROBES = FORMS | {kind: {"example": example(kind)} for kind in NODE_KINDS if kind in RULES and kind not in FORMS}
 
 
 def matrix(backends: Iterable[str]) -> list[Row]:
