@@ -1,4 +1,4 @@
-"""Float NIR graphs to integer graphs: what is exact stays exact, the rest is measured, what cannot be held is refused."""
+"""Float NIR graphs to integer graphs: exact stays exact, the rest is measured, what cannot be held is refused."""
 
 from __future__ import annotations
 
@@ -512,7 +512,7 @@ def test_a_decay_too_narrow_for_its_time_constant_is_refused() -> None:
 
 
 def test_a_cycle_through_a_subgraph_means_what_it_means_inlined() -> None:
-    """Cycles are found on the inlined graph: each edge of the loop that leaves a spiking node carries one step of delay."""
+    """Cycles are found on the inlined graph: each of its edges that leaves a spiking node has one step of delay."""
     rng = np.random.default_rng(1)
     weight, n, m = nir.Linear(normal(rng, 4, 4)), lif(4, 10), lif(4, 10, threshold=0.1)
     inner = connected({"w": weight, "m": m}, 4, 4, "in w", "w m", "m out")

@@ -1,4 +1,6 @@
-"""Streams graphs into the HDF5 files that `nir.write` produces (checked against nir 1.0.8); equal graphs give equal bytes."""
+"""Streams graphs into the HDF5 files that `nir.write` produces (checked against nir 1.0.8); equal graphs give equal
+bytes.
+"""
 
 from __future__ import annotations
 

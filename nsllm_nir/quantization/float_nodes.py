@@ -176,7 +176,7 @@ def _convolved(geometry: Geometry, weight: Floats, image: Floats) -> Floats:
 
 
 def steps_of(node: Node, where: str, shape: Shape) -> NDArray[np.int64]:
-    """Delays in steps, one per neuron; raises GraphError where they are no whole steps, or more than a program holds."""
+    """Delays in steps, one per neuron; raises GraphError where they are no whole steps, or too many."""
     steps = rounded(values(node, "delay", shape) / DT).reshape(shape)
     if not np.isfinite(steps).all() or (steps != np.rint(steps)).any() or (steps < 0).any():
         raise GraphError(
