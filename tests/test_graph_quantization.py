@@ -1,4 +1,4 @@
-"""Float NIR graphs to integer graphs: what is exact stays exact, the rest is measured, what cannot be held is refused."""
+"""Float NIR graphs to integer graphs: exact stays exact, the rest is measured, what cannot be held is refused."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 from nsllm_nir import lower, verify
 from nsllm_nir.errors import GraphError, InputError
 from nsllm_nir.graph import DT, Graph, Node, as_graph, write
-from nsllm_nir.program import Conv2d, Input, Lif, Linear, Program, Sum, reference
-from nsllm_nir.program import DEFAULT_WIDTHS
+from nsllm_nir.lowering.net import inline
+from nsllm_nir.program import DEFAULT_WIDTHS, Conv2d, Input, Lif, Linear, Program, Sum, reference
 from nsllm_nir.quantization import float_reference
 from nsllm_nir.quantization import scales as graph_scales
 from nsllm_nir.quantization.folding import prepare
@@ -489,11 +489,25 @@ def test_a_decay_too_narrow_for_its_time_constant_is_refused() -> None:
         quantize(graph, decay_bits=4)
 
 
-def test_a_cycle_through_a_subgraph_is_refused() -> None:
-    inner = sequence(4, nir.Linear(normal(np.random.default_rng(1), 4, 4)), lif(4, 10))
-    graph = connected({"n": lif(4, 10), "block": inner}, 4, 4, "in n", "n block", "block n", "n out")
-    with pytest.raises(GraphError, match="cycle runs through a subgraph"):
-        quantize(graph)
+def test_a_cycle_through_a_subgraph_means_what_it_means_inlined() -> None:
+    """Cycles are found on the inlined graph: each of its edges that leaves a spiking node has one step of delay."""
+    rng = np.random.default_rng(1)
+    weight, n, m = nir.Linear(normal(rng, 4, 4)), lif(4, 10), lif(4, 10, threshold=0.1)
+    inner = connected({"w": weight, "m": m}, 4, 4, "in w", "w m", "m out")
+    nested = connected({"n": n, "block": inner}, 4, 4, "in n", "n block", "block n", "n out")
+    flat = connected(
+        {"n": n, "block.w": weight, "block.m": m}, 4, 4, "in n", "n block.w", "block.w block.m", "block.m n", "n out"
+    )
+    integers = [quantize(graph)[0] for graph in (nested, flat)]
+    assert str(lower(integers[0])) == str(lower(integers[1]))
+    inputs = spikes(flat, steps=60)
+    for run in (
+        lambda i: float_reference.run(as_graph((nested, flat)[i]), inputs),
+        lambda i: reference.run(lower(integers[i]), inputs),
+    ):
+        one, two = run(0).values, run(1).values
+        assert set(one) == set(two) and all((one[name] == two[name]).all() for name in one)
+        assert 0 < one["block.m"].sum() < one["block.m"].size
 
 
 def test_wide_layers_are_scaled_into_the_state_width() -> None:
@@ -601,7 +615,7 @@ def test_integrators_are_bounded_by_their_fixed_points() -> None:
 @pytest.mark.parametrize("name", ["two-matrices", "li-lif", "li-matrix-lif", "li-li", "li-matrix-li-matrix-lif"])
 def test_rewrites_keep_the_meaning(name: str) -> None:
     graph = as_graph(FLOAT[name](np.random.default_rng(4)))
-    rewritten, _ = prepare(graph, Formats())
+    rewritten = prepare(inline(graph), Formats())[0].graph
     assert len(rewritten.nodes) < len(graph.nodes)
     want, got = (float_reference.run(g, spikes(graph, steps=200)).values for g in (graph, rewritten))
     assert all(np.array_equal(want[node], got[node]) for node in want)

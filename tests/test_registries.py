@@ -15,15 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsllm_nir import exporters, to_portable
+from nsllm_nir import exporters, to_portable, verify
 from nsllm_nir.errors import LossyConversionError
 from nsllm_nir.exporters import lava_constraints, lava_stock
 from nsllm_nir.exporters.lava_worker import job as jobs
 from nsllm_nir.exporters.lava_worker.engine import Engine
+from nsllm_nir.graph import DT, NODE_KINDS, Graph, Node, read, write
+from nsllm_nir.graph.time_step import at_time_step
 from nsllm_nir.hw import boards, families
 from nsllm_nir.hw.synthesis import Area
+from nsllm_nir.lowering.lower import why_not_integer
+from nsllm_nir.lowering.net import inline
+from nsllm_nir.lowering.node_rules import RULES
 from nsllm_nir.program import OPERATIONS, Count, Input, Op, Program, operations, reference
 from nsllm_nir.program.probe import probe_program
+from nsllm_nir.quantization.float_nodes import ROLES
+from nsllm_nir.verification.support_matrix import PROBES
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -181,3 +188,54 @@ def test_every_tool_and_every_pll_is_of_a_family() -> None:
     assert {package for package in packages_of_extras() if package.startswith("yowasp-nextpnr")} <= used
     plls = {family.flow.pll.source for family in known if family.flow and family.flow.pll}
     assert plls == set(Path(families.__file__).parent.glob("*.sv")) and all(path.exists() for path in plls)
+
+
+PORTS = {"Input", "Output"}
+
+
+def test_every_stage_knows_every_node() -> None:
+    """Declared in `graph`, lowered by a rule, with a role in quantization, and shown in the support matrix."""
+    assert set(RULES) == set(NODE_KINDS) - PORTS
+    assert set(ROLES) == set(NODE_KINDS)
+    assert set(PROBES) >= set(RULES)
+
+
+def example_graph(kind: str, gain: float) -> Graph:
+    """Input, a Scale, the example of a node type, Output."""
+    found = NODE_KINDS[kind].example
+    shape = {"shape": np.array(found.shape)}
+    nodes: dict[str, Node | Graph] = {
+        "input": Node("Input", shape),
+        "gain": Node("Scale", {"scale": np.full(found.shape, gain)}),
+        "node": Node(kind, found.parameters),
+        "output": Node("Output", shape),
+    }
+    return Graph(nodes, (("input", "gain"), ("gain", "node"), ("node", "output")))
+
+
+@pytest.mark.parametrize("kind", sorted(set(NODE_KINDS) - PORTS))
+def test_the_example_of_a_node_runs_from_file_to_comparison(kind: str, tmp_path: Path) -> None:
+    """Integers as they are, floats quantized, and the same in steps of 1 ms; optional parameters may be missing."""
+    declared = NODE_KINDS[kind]
+    assert set(declared.example.parameters) == set(declared.parameters)
+    rng = np.random.default_rng(1)
+    inputs = (rng.random((20, int(np.prod(declared.example.shape)))) < 0.5).astype(np.int64)
+    for gain, integer in ((3.0, kind != "AvgPool2d"), (3.7, False)):
+        write(tmp_path / "node.nir", example_graph(kind, gain))
+        graph = read(tmp_path / "node.nir")
+        assert (why_not_integer(inline(graph)) == "") is integer
+        report = verify(graph, inputs, ["reference"])
+        assert report.exact and (report.quantization is None) is integer
+        value = report.reference.values[report.program.outputs[-1]]
+        assert value.min() < value.max(), "the example always gives the same"
+        if report.quantization_error:
+            assert report.quantization_error.differences == 0
+        slow = at_time_step(graph, 1e-3)
+        before, after = (found.nodes["node"].parameters for found in (graph, slow))
+        changed = {name for name in declared.parameters if after[name] is not before[name]}
+        assert changed == {*declared.seconds, *declared.per_second}
+        assert str(verify(at_time_step(slow, DT * DT / 1e-3), inputs, ["reference"]).program) == str(report.program)
+    bare = {name: value for name, value in declared.example.parameters.items() if name not in declared.optional}
+    graph = example_graph(kind, 3.0)
+    write(tmp_path / "bare.nir", Graph({**graph.nodes, "node": Node(kind, bare)}, graph.edges))
+    assert verify(tmp_path / "bare.nir", inputs, ["reference"]).exact

@@ -13,7 +13,7 @@ import pytest
 
 from nsllm_nir import exporters, lower, verify
 from nsllm_nir.errors import GraphError, LossyConversionError
-from nsllm_nir.graph import DT, PARAMETERS, as_graph, walk, write
+from nsllm_nir.graph import DT, NODE_KINDS, as_graph, walk, write
 from nsllm_nir.program import Conv2d, Count, Lif, Program
 from nsllm_nir.quantization.quantize import quantize
 from nsllm_nir.verification.nir_nodes import cuba, cuba_li, full, integrate_and_fire, li, lif, pool, sequence
@@ -383,7 +383,7 @@ def test_zoo_is_exact_on_every_backend(name: str, tmp_path: Path) -> None:
 
 def test_zoo_holds_every_node_type_and_few_refusals() -> None:
     found = {node.type for build in ZOO.values() for _, node in walk(as_graph(build(np.random.default_rng(3))))}
-    assert found == set(PARAMETERS)
+    assert found == set(NODE_KINDS)
     assert len(ZOO) >= 40
     assert REFUSED.keys() <= ZOO.keys() and len(REFUSED) == 5, "a further refusal is a decision, not an accident"
 

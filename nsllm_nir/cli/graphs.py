@@ -55,7 +55,7 @@ def run(
     with Steps() as progress:
         progress(f"run {backend}")
         trace = found.compile(program).run(spikes)
-        error = prepared.quantization_error(spikes)
+        error = prepared.quantization_error(spikes, trace)
     show(*quantization_tables(prepared.quantization, error), spikes_table(program, trace, all_nodes=all_nodes))
     if out:
         write_arrays(out, trace.values)
@@ -184,8 +184,9 @@ def build(
     prepared, spikes = load(model, reading, length=16)
     if target != "vitis":
         return _build_board(prepared, spikes, boards.load(target), out, timeout)
-    project = build_vitis(prepared.program, spikes, reference.run(prepared.program, spikes), out, **vitis)
-    show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes)))
+    trace = reference.run(prepared.program, spikes)
+    project = build_vitis(prepared.program, spikes, trace, out, **vitis)
+    show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes, trace)))
     show(
         f"{project}: engine, image, golden vectors of {len(spikes)} steps. Check it with `make -C {project}`; "
         f"README.txt there says how Vitis HLS takes it."
@@ -196,9 +197,11 @@ def _build_board(prepared: Prepared, spikes: NDArray[Any], board: boards.Board, 
     """Build for a board and show the report."""
     from nsllm_nir.fpga_build.build import build as build_board
     from nsllm_nir.fpga_build.report import tables
+    from nsllm_nir.program import reference
     from nsllm_nir.report.tables import quantization_tables
 
     with Steps() as progress:
         report = build_board(prepared.program, spikes, board, out, timeout, progress=progress, detail=progress.detail)
-    show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes)), *tables(report))
+        error = prepared.quantization_error(spikes, reference.run(prepared.program, spikes))
+    show(*quantization_tables(prepared.quantization, error), *tables(report))
     show("", f"{out}: {', '.join(report.files)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,7 @@ from nsllm_nir.cli import models as cli_models
 from nsllm_nir.cli.options import Backends, Json
 from nsllm_nir.errors import NsllmNirError
 from nsllm_nir.report.terminal import Steps, show
+from nsllm_nir.verification.inputs import InputOptions
 
 app = typer.Typer(
     add_completion=False,
@@ -22,6 +25,8 @@ app = typer.Typer(
     help="Spiking language models from snnTorch to NIR, Lava and HLS, spike for spike.",
 )
 TORCH_PACKAGES = ("torch", "transformers", "snntorch", "tokenizers", "safetensors", "accelerate", "datasets")
+ARGUMENT = re.compile("`([a-z_]+)`")
+ARGUMENTS = {found.name for found in fields(InputOptions)} | {"dt"}
 MODEL_COMMANDS = (cli_models.train, cli_models.quantize, cli_models.export)
 GRAPH_COMMANDS = (cli_graphs.run, cli_graphs.verify, cli_graphs.generate, cli_graphs.build, cli_estimate.estimate)
 for command in (*MODEL_COMMANDS, *GRAPH_COMMANDS):
@@ -41,8 +46,13 @@ def main() -> None:
 
 
 def _stop(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {with_options(message)}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def with_options(message: str) -> str:
+    """A message of the library, which names arguments in backquotes, with the options that give them on the command line."""
+    return ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')}" if found[1] in ARGUMENTS else found[0], message)
 
 
 @app.command()

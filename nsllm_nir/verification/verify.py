@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir import exporters
-from nsllm_nir.errors import InputError, NsllmNirError
+from nsllm_nir.errors import InputError
 from nsllm_nir.graph import DT
 from nsllm_nir.notebook import html_table
 from nsllm_nir.program import Linear, Program, reference
@@ -22,14 +22,19 @@ from nsllm_nir.verification.prepare import Source, prepare, quantization_json
 
 @dataclass(frozen=True)
 class BackendResult:
-    """One backend: comparison per node, or the error that kept it from running."""
+    """One backend: comparison per node, or the exception that kept it from running."""
 
     backend: str
     version: str
     seconds: float
     nodes: tuple[NodeResult, ...]
     trace: Trace | None
-    error: str = ""
+    failure: Exception | None = None
+
+    @property
+    def error(self) -> str:
+        """Type and message of the failure, "" for a backend that ran."""
+        return f"{type(self.failure).__name__}: {self.failure}" if self.failure else ""
 
     @property
     def differences(self) -> int:
@@ -39,7 +44,7 @@ class BackendResult:
     @property
     def exact(self) -> bool:
         """True only if the backend ran and every cell is equal."""
-        return not self.error and bool(self.nodes) and self.differences == 0
+        return self.failure is None and bool(self.nodes) and self.differences == 0
 
     @property
     def first(self) -> Difference | None:
@@ -51,7 +56,8 @@ class BackendResult:
 class Report:
     """Comparison of all backends; ``exact`` only if every one ran and agrees in every cell.
 
-    quantization, quantization_error: what was done to a float graph before, and the spikes that this changed on the same inputs;
+    quantization, quantization_error: what was done to a float graph before, and the spikes that this changed on the
+        same inputs;
     None for an integer graph. They say nothing about backends, which all run the integer graph.
     """
 
@@ -67,7 +73,9 @@ class Report:
         return bool(self.results) and all(result.exact for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: per backend and node the spikes and differences, and the first difference; apart from them, what quantization changed."""
+        """Plain data: per backend and node the spikes and differences, and the first difference; apart from them, what
+        quantization changed.
+        """
         return {
             "exact": self.exact,
             "steps": len(next(iter(self.reference.values.values()))),
@@ -143,7 +151,9 @@ def input_spikes(program: Program, inputs: NDArray[np.integer] | list[int]) -> N
 def run(
     source: Source, inputs: NDArray[np.integer] | list[int], backend: str = "reference", *, dt: float = DT
 ) -> Trace:
-    """Spike counts of every node on one backend; arguments as in `verify`, which also reports what quantization of a float graph changes."""
+    """Spike counts of every node on one backend; arguments as in `verify`, which also reports what quantization of a
+    float graph changes.
+    """
     program = prepare(source, dt).program
     return exporters.load(backend).compile(program).run(input_spikes(program, inputs))
 
@@ -159,14 +169,14 @@ def verify(
     """Compare ``backends`` with the reference.
 
     Args:
-        source: NIR file, `nir.NIRGraph`, `Graph` or `Program`. A float graph is quantized first (8 bits, no calibration), and the
-            report says what that changed.
+        source: NIR file, `nir.NIRGraph`, `Graph` or `Program`. A float graph is quantized first (8 bits, no
+            calibration), and the report says what that changed.
         inputs: token ids (tokens,), or spikes (tokens, neurons).
         backends: registered names.
         dt: seconds per step that the graph was written for.
         progress: called with one line before each run.
 
-    A backend that cannot run is reported with its error and makes the report inexact.
+    A backend that cannot run is reported with its exception and makes the report inexact; the others run all the same.
 
     Raises:
         GraphError, IntegerOverflowError: the graph has no exact integer form (`prepare`).
@@ -181,7 +191,7 @@ def verify(
     expected = reference.run(program, spikes)
     if prepared.quantization:
         progress("float graph")
-    error = prepared.quantization_error(spikes)
+    error = prepared.quantization_error(spikes, expected)
     results = []
     for backend in loaded:
         progress(backend.name)
@@ -196,10 +206,8 @@ def _check(backend: exporters.Backend, program: Program, spikes: NDArray[np.inte
         trace = backend.compile(program).run(spikes)
         # An output holds potentials: it is compared like every node, but has no spikes to count.
         nodes = tuple(n if program.signals[n.node].spikes else replace(n, spikes=0) for n in compare(expected, trace))
-    except NsllmNirError as error:
-        return BackendResult(
-            backend.name, "", time.perf_counter() - start, (), None, f"{type(error).__name__}: {error}"
-        )
+    except Exception as error:  # a backend may be anybody's: whatever happens in it is its row, and the others run
+        return BackendResult(backend.name, "", time.perf_counter() - start, (), None, error)
     return BackendResult(backend.name, version, time.perf_counter() - start, nodes, trace)
 
 
