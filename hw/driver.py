@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import BackendError
-from nsllm_nir.hw.image_check import VERSION, check_image, read_header
+from nsllm_nir.hw.image_check import check_image, read_header
+from nsllm_nir.hw.instruction_set import VERSION
 from nsllm_nir.hw.registers import IDENTIFICATION, LOAD, OFFSETS, RESET, STEP, STEP_TRACED, status_text
 from nsllm_nir.hw.toolchain import RtlSizes
 

@@ -21,7 +21,7 @@ SOURCES = Path(__file__).parent / "hls"
 RTL_SOURCES = Path(__file__).parent / "rtl"
 RTL_SIMULATION = Path(__file__).parent / "rtl_simulation"
 TEMPLATES = Path(__file__).parent / "templates"
-WARNINGS = ("-Wall", "-Wextra", "-Wconversion")
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror=switch")  # a kind that a switch forgets is an error
 COMPILE_TIMEOUT = 300.0  # seconds
 VERILATOR_FLAGS = ("-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique")  # what has no value gets a random one
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.hw.image_check import ALIGNMENT
-from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum, reference
+from nsllm_nir.hw.instruction_set import ALIGNMENT, OF_OP, WEIGHT_BITS, Layout
+from nsllm_nir.program import Conv2d, Count, Delay, Input, Lif, Linear, Op, Program, Sum, reference, sources
 from nsllm_nir.program.operations import Ints, convolve
 
 COUNT_LEVELS = 3  # a group of a Count takes at least as long as this many levels
@@ -81,7 +81,7 @@ def profile(program: Program, spikes: NDArray[np.integer], ports: int) -> list[t
 def weight_bits(weight: Ints) -> int:
     """Bits per weight in the image: 2, 4 or 8."""
     low, high = int(weight.min()), int(weight.max())
-    return next(bits for bits in (2, 4, 8) if -(1 << bits - 1) <= low and high < 1 << bits - 1)
+    return next(bits for bits in WEIGHT_BITS if -(1 << bits - 1) <= low and high < 1 << bits - 1)
 
 
 def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Work:
@@ -121,10 +121,6 @@ def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Wo
                 steps=int(levels),
                 operands=1 + by_signal,
             )
-        case Gate():
-            return replace(work, operands=2)
-        case Integrate():
-            return replace(work, bytes=_varies(op.decay))
         case Lif():
             factors = op.current_decay.astype(np.int64) << 16 | op.voltage_decay.astype(np.int64)
             return replace(
@@ -132,6 +128,13 @@ def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Wo
             )
         case Delay():
             return replace(work, words=_varies(op.steps), steps=int(op.steps.max()))
+        case _:  # what its instruction says is all
+            channels = dict.fromkeys(Layout, 0)
+            for constant in OF_OP[type(op)].constants:
+                channels[constant.layout] += _varies(getattr(op, constant.name))
+            return replace(
+                work, operands=len(sources(op)), words=channels[Layout.WORDS], bytes=channels[Layout.BYTES]
+            )
 
 
 def _varies(values: Ints) -> int:
