@@ -80,8 +80,9 @@ inline std::string status_text(Word status) {{
 """
 
 
-# Numbers that both engines have, by the name of a module constant.
-_NUMBERS = (
+# Numbers of the module `instruction_set` that each engine has by their names.
+_SV_NUMBERS = ("ALIGNMENT", "FACTOR_BITS", "LIF_FRACTION", "LIF_STATE_BITS", "THRESHOLD_BITS")
+_CPP_NUMBERS = (
     "VERSION",
     "HEADER_WORDS",
     "OP_WORDS",
@@ -92,8 +93,6 @@ _NUMBERS = (
     "GEOMETRY_LIMIT",
     "FACTOR_BITS",
     "LIF_FRACTION",
-    "LIF_STATE_BITS",
-    "THRESHOLD_BITS",
 )
 
 
@@ -102,12 +101,12 @@ def _names(record: type[Header] | type[Descriptor]) -> list[str]:
 
 
 def _instruction_set_sv() -> str:
-    numbers = {name: getattr(instruction_set, name) for name in _NUMBERS}
     kinds, jobs = instruction_set.Kind, instruction_set.JOBS
     kind_bits, job_bits = max(kinds).bit_length(), (len(jobs) - 1).bit_length()
     flag_bits = len(Flag)
     lines = [f"localparam logic [31:0] MAGIC = 32'h{instruction_set.MAGIC:08X};  // the bytes 'N' 'S' 'L' 'I'"]
-    lines += [f"localparam logic [31:0] {name} = 32'd{value};" for name, value in numbers.items()]
+    lines += [f"localparam logic [31:0] VERSION = 32'd{instruction_set.VERSION};"]
+    lines += [f"localparam int {name} = {getattr(instruction_set, name)};" for name in _SV_NUMBERS]
     lines += ["", "// Words of the header and of a descriptor."]
     lines += [f"localparam logic [4:0] HEADER_{n.upper()} = 5'd{i};" for i, n in enumerate(_names(Header))]
     lines += [f"localparam logic [4:0] HEADER_RESERVED = 5'd{len(_names(Header))};  // and all behind"]
@@ -163,7 +162,7 @@ def _sv_function(head: str, values: dict[Instruction, str], default: str, before
 
 
 def _instruction_set_hpp() -> str:
-    numbers = {name: getattr(instruction_set, name) for name in (*_NUMBERS, "UNITY")}
+    numbers = {name: getattr(instruction_set, name) for name in _CPP_NUMBERS}
     descriptor = _names(Descriptor)
     words = [*descriptor, *(f"reserved{i}" for i in range(instruction_set.OP_WORDS - len(descriptor)))]
     return _INSTRUCTION_SET_HPP.format(

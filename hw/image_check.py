@@ -40,6 +40,7 @@ from nsllm_nir.hw.toolchain import RtlSizes
 Words = NDArray[np.uint32]
 CRC_WORD = 3
 FIRST_RESERVED = len(fields(Header))
+DESCRIPTOR_WORDS = len(fields(Descriptor))  # behind them: reserved
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,11 @@ def _check_ops(words: Words, header: Header, sizes: RtlSizes | None) -> Refusal 
     if not _inside(header.ops_start, OP_WORDS * header.ops, words.size):
         return _refusal("BAD_LAYOUT")
     rows = words[header.ops_start : header.ops_start + OP_WORDS * header.ops].reshape(-1, OP_WORDS).tolist()
-    for i, (*fields, reserved0, reserved1) in enumerate(rows):
-        op = Descriptor(*fields)
-        if reserved0 or reserved1 or not _descriptor(words, header, op):
+    for i, row in enumerate(rows):
+        op, reserved = Descriptor(*row[:DESCRIPTOR_WORDS]), row[DESCRIPTOR_WORDS:]
+        if any(reserved) or not _descriptor(words, header, op):
             return _refusal("BAD_DESCRIPTOR", i)
-        if not all(_constants(words, header, op)):
+        if not all(_constants(words, op)):
             return _refusal("BAD_CONSTANT", i)
         if sizes and op.kind in (Kind.LINEAR, Kind.CONV2D) and op.source_size > sizes.queue_words:
             return _refusal("QUEUE_TOO_SMALL", i, f": it has {op.source_size}, the queue {sizes.queue_words}")
@@ -156,7 +157,7 @@ def _check_ops(words: Words, header: Header, sizes: RtlSizes | None) -> Refusal 
 
 def _descriptor(words: Words, header: Header, op: Descriptor) -> bool:
     instruction = OF_KIND.get(op.kind)
-    if instruction is None or not _signal(op.destination, op.size, header) or op.flags & ~instruction.known_flags:
+    if instruction is None or not _signal(op.destination, op.size, header) or op.flags & ~int(instruction.known_flags):
         return False
     return _rules(words, header, op) and _references(words, header, op, instruction)
 

@@ -104,6 +104,7 @@ class Flag(IntFlag):
     SAME_WEIGHTS = 32
 
 
+_NONE = Flag(0)
 IMMEDIATE = {"constants": Flag.SAME_CONSTANTS, "more": Flag.SAME_MORE, "weights": Flag.SAME_WEIGHTS}
 
 
@@ -135,7 +136,7 @@ class Constant:
     layout: Layout = Layout.WORDS
     low: int = 0
     high: int | None = None
-    without: Flag = Flag(0)
+    without: Flag = _NONE
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Instruction:
     parameter: str = ""
     parameter_range: tuple[int, int] | None = None
     states: int = 0
-    flags: Flag = Flag(0)
+    flags: Flag = _NONE
     job: str = ""
     additions: int = 0
 

@@ -152,11 +152,13 @@ def find_verilator() -> Verilator:
 
 
 def rtl_files(folder: Path = RTL_SOURCES) -> list[Path]:
-    """The SystemVerilog files, packages first."""
-    return sorted(
-        folder.glob("*.sv"),
-        key=lambda path: (re.search(r"^package ", path.read_text(encoding="utf-8"), re.MULTILINE) is None, path.name),
-    )
+    """The SystemVerilog files: packages, those that use no other before the rest, then modules."""
+
+    def place(path: Path) -> tuple[bool, bool, str]:
+        text = path.read_text(encoding="utf-8")
+        return re.search(r"^package ", text, re.MULTILINE) is None, "::" in text, path.name
+
+    return sorted(folder.glob("*.sv"), key=place)
 
 
 def build_rtl(sizes: RtlSizes = RTL_BUILD, flags: tuple[str, ...] = ("-O2",), folder: Path = RTL_SOURCES) -> Path:

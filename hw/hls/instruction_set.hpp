@@ -16,9 +16,6 @@ constexpr Word UNIT_WORDS = 4U;
 constexpr Word GEOMETRY_LIMIT = 16777216U;
 constexpr Word FACTOR_BITS = 12U;
 constexpr Word LIF_FRACTION = 6U;
-constexpr Word LIF_STATE_BITS = 24U;
-constexpr Word THRESHOLD_BITS = 17U;
-constexpr Word UNITY = 4096U;
 constexpr Value LIF_LIMIT = 8388607;
 
 // Words to which rows may be aligned.

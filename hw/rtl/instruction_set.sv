@@ -3,17 +3,11 @@
 package instruction_set;
     localparam logic [31:0] MAGIC = 32'h494C534E;  // the bytes 'N' 'S' 'L' 'I'
     localparam logic [31:0] VERSION = 32'd3;
-    localparam logic [31:0] HEADER_WORDS = 32'd32;
-    localparam logic [31:0] OP_WORDS = 32'd16;
-    localparam logic [31:0] PORT_WORDS = 32'd4;
-    localparam logic [31:0] GEOMETRY_WORDS = 32'd16;
-    localparam logic [31:0] ALIGNMENT = 32'd64;
-    localparam logic [31:0] UNIT_WORDS = 32'd4;
-    localparam logic [31:0] GEOMETRY_LIMIT = 32'd16777216;
-    localparam logic [31:0] FACTOR_BITS = 32'd12;
-    localparam logic [31:0] LIF_FRACTION = 32'd6;
-    localparam logic [31:0] LIF_STATE_BITS = 32'd24;
-    localparam logic [31:0] THRESHOLD_BITS = 32'd17;
+    localparam int ALIGNMENT = 64;
+    localparam int FACTOR_BITS = 12;
+    localparam int LIF_FRACTION = 6;
+    localparam int LIF_STATE_BITS = 24;
+    localparam int THRESHOLD_BITS = 17;
 
     // Words of the header and of a descriptor.
     localparam logic [4:0] HEADER_MAGIC = 5'd0;
