@@ -15,14 +15,12 @@ from nsllm_nir.hw.instruction_set import (
     GEOMETRY_LIMIT,
     HEADER_WORDS,
     IMMEDIATE,
-    LIF_STATE_BITS,
     MAGIC,
     OF_OP,
     OP_WORDS,
     PORT_WORDS,
     ROW_ALIGNMENTS,
     UNIT_WORDS,
-    UNITY,
     VECTORS_MAGIC,
     VERSION,
     WEIGHT_BITS,
@@ -47,6 +45,7 @@ from nsllm_nir.program import (
     reference,
     sources,
 )
+from nsllm_nir.program.constants import DECAY_BITS, DECAY_ONE, LIF_DECAY_ONE, LIF_STATE_BITS, MAX_SHIFT
 from nsllm_nir.program.trace import Trace
 
 LIF_BIAS_LIMIT = 1 << LIF_STATE_BITS + 1  # beyond it v saturates whatever u and v are
@@ -190,9 +189,9 @@ def _check_program(program: Program) -> None:
             f"the spike engine computes with 32 bits, the program declares {widest}; lower its widths"
         )
     for op in program.ops:
-        if isinstance(op, Integrate) and op.fraction_bits > 31:
+        if isinstance(op, Integrate) and op.fraction_bits > MAX_SHIFT:
             raise LossyConversionError(
-                f"Integrate {op.name!r}: the spike engine shifts by at most 31 bits, fraction_bits is {op.fraction_bits}"
+                f"Integrate {op.name!r}: the spike engine shifts by at most {MAX_SHIFT} bits, fraction_bits is {op.fraction_bits}"
             )
         if isinstance(op, Conv2d) and (largest := max(*op.stride, *op.padding, *op.dilation)) > GEOMETRY_LIMIT:
             raise LossyConversionError(
@@ -248,7 +247,7 @@ def _descriptor(packer: _Packer, op: Op) -> dict[str, int]:
             )
         case Integrate():
             # decay = 256 - 2**j is stored as the right shift 8 - j of the leak
-            leak_shift = 9 - np.array([(256 - int(d)).bit_length() for d in op.decay])
+            leak_shift = DECAY_BITS + 1 - np.array([(DECAY_ONE - int(d)).bit_length() for d in op.decay])
             return fields | _by_instruction(packer, dataclasses.replace(op, decay=leak_shift), read)
         case Lif():
             return fields | {"source": read[0]} | _lif(packer, op)
@@ -290,7 +289,9 @@ def _linear(packer: _Packer, op: Linear) -> dict[str, int]:
 
 
 def _lif(packer: _Packer, op: Lif) -> dict[str, int]:
-    factors = (UNITY - op.current_decay.astype(np.int64)) | (UNITY - op.voltage_decay.astype(np.int64)) << 16
+    factors = (LIF_DECAY_ONE - op.current_decay.astype(np.int64)) | (
+        LIF_DECAY_ONE - op.voltage_decay.astype(np.int64)
+    ) << 16
     bias = np.clip(op.bias.astype(np.int64), -LIF_BIAS_LIMIT, LIF_BIAS_LIMIT)
     fields = packer.constants(constants=bias, more=op.threshold, weights=factors)
     return fields | {

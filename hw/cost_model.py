@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from nsllm_nir.hw.toolchain import RtlSizes
 from nsllm_nir.hw.token_work import Work
+from nsllm_nir.hw.toolchain import RtlSizes
 from nsllm_nir.program import Program
 
 UNIT_COSTS = Path(__file__).parent / "unit_costs.json"

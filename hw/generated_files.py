@@ -12,6 +12,7 @@ from pathlib import Path
 from nsllm_nir.hw import instruction_set, registers
 from nsllm_nir.hw.instruction_set import CHANNELS, IMMEDIATE, Constant, Descriptor, Flag, Header, Instruction, channel
 from nsllm_nir.hw.registers import Status
+from nsllm_nir.program.constants import LIF_LIMIT
 
 FOLDER = Path(__file__).resolve().parent
 PAGE = FOLDER.parent / "docs" / "image_format.md"
@@ -80,22 +81,6 @@ inline std::string status_text(Word status) {{
 """
 
 
-# Numbers of the module `instruction_set` that each engine has by their names.
-_SV_NUMBERS = ("ALIGNMENT", "FACTOR_BITS", "LIF_FRACTION", "LIF_STATE_BITS", "THRESHOLD_BITS")
-_CPP_NUMBERS = (
-    "VERSION",
-    "HEADER_WORDS",
-    "OP_WORDS",
-    "PORT_WORDS",
-    "GEOMETRY_WORDS",
-    "ALIGNMENT",
-    "UNIT_WORDS",
-    "GEOMETRY_LIMIT",
-    "FACTOR_BITS",
-    "LIF_FRACTION",
-)
-
-
 def _names(record: type[Header] | type[Descriptor]) -> list[str]:
     return [field.name for field in fields(record)]
 
@@ -106,7 +91,7 @@ def _instruction_set_sv() -> str:
     flag_bits = len(Flag)
     lines = [f"localparam logic [31:0] MAGIC = 32'h{instruction_set.MAGIC:08X};  // the bytes 'N' 'S' 'L' 'I'"]
     lines += [f"localparam logic [31:0] VERSION = 32'd{instruction_set.VERSION};"]
-    lines += [f"localparam int {name} = {getattr(instruction_set, name)};" for name in _SV_NUMBERS]
+    lines += [f"localparam int {name} = {value};" for name, value in instruction_set.SV_NUMBERS.items()]
     lines += ["", "// Words of the header and of a descriptor."]
     lines += [f"localparam logic [4:0] HEADER_{n.upper()} = 5'd{i};" for i, n in enumerate(_names(Header))]
     lines += [f"localparam logic [4:0] HEADER_RESERVED = 5'd{len(_names(Header))};  // and all behind"]
@@ -157,24 +142,28 @@ def _sv_function(head: str, values: dict[Instruction, str], default: str, before
     """A function of the kind; ``head`` names its result, itself and its arguments."""
     name = head.split("(")[0].split()[-1]
     cases = [f"        KIND_{instruction.kind.name}: {name} = {value};" for instruction, value in values.items()]
-    body = [*(f"    {line}" for line in before or []), "    case (kind)", *cases, f"        default: {name} = {default};"]
+    body = [
+        *(f"    {line}" for line in before or []),
+        "    case (kind)",
+        *cases,
+        f"        default: {name} = {default};",
+    ]
     return [f"function automatic {head};", *body, "    endcase", "endfunction"]
 
 
 def _instruction_set_hpp() -> str:
-    numbers = {name: getattr(instruction_set, name) for name in _CPP_NUMBERS}
     descriptor = _names(Descriptor)
     words = [*descriptor, *(f"reserved{i}" for i in range(instruction_set.OP_WORDS - len(descriptor)))]
     return _INSTRUCTION_SET_HPP.format(
         origin=_origin("instruction_set"),
-        numbers="\n".join(f"constexpr Word {name} = {value}U;" for name, value in numbers.items()),
+        numbers="\n".join(f"constexpr Word {name} = {value}U;" for name, value in instruction_set.CPP_NUMBERS.items()),
         header=_enumerators("HEADER_", [*_names(Header), "reserved"]),
         kinds="\n".join(f"    {kind.name} = {kind.value}," for kind in instruction_set.Kind),
         flags="\n".join(f"    {flag.name} = {flag.value}," for flag in Flag),
         port_flags=", ".join(f"PORT_{flag.name} = {flag.value}" for flag in instruction_set.PortFlag),
         fields="\n".join(f"    Word {word};" for word in words),
         magic=f"0x{instruction_set.MAGIC:08X}U",
-        limit=instruction_set.LIF_LIMIT,
+        limit=LIF_LIMIT,
         last=max(instruction_set.Kind).name,
         words=_wrapped([f"image[at + {i}]" for i in range(len(words))]),
         formats="\n".join(f"        case {i.kind.name}: return {_format(i)};" for i in instruction_set.INSTRUCTIONS),

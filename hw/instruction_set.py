@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
 
 from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Sum
-from nsllm_nir.program.operations import LIF_LIMIT, MAX_SHIFT
+from nsllm_nir.program.constants import (
+    DECAY_BITS,
+    LIF_DECAY_BITS,
+    LIF_DECAY_ONE,
+    LIF_FRACTION_BITS,
+    LIF_MAX_THRESHOLD,
+    LIF_STATE_BITS,
+    MAX_LEVELS,
+    MAX_SHIFT,
+)
 
 MAGIC = 0x494C534E  # the bytes "NSLI"
 VECTORS_MAGIC = 0x564C534E  # the bytes "NSLV"
@@ -21,15 +30,27 @@ UNIT_WORDS = 4  # of packed weights
 ROW_ALIGNMENTS = (4, 8, 16, 32)  # words
 WEIGHT_BITS = (2, 4, 8)
 GEOMETRY_LIMIT = 1 << 24
-MOST_LEVELS = 255  # of a Count
 LARGEST_STEP = (1 << 31) - 1
-LARGEST_LEAK = 8  # right shift of the leak of an Integrate
-FACTOR_BITS = 12  # a decay factor of a Lif counts in 2^-12
-UNITY = 1 << FACTOR_BITS
-LIF_FRACTION = 6  # inputs and thresholds of a Lif count in 2^6 state units
-LIF_STATE_BITS = LIF_LIMIT.bit_length() + 1
-THRESHOLD_BITS = 17
-LARGEST_THRESHOLD = (1 << THRESHOLD_BITS) - 1
+# Numbers that C++ and SystemVerilog get, by their names there.
+CPP_NUMBERS = {
+    "VERSION": VERSION,
+    "HEADER_WORDS": HEADER_WORDS,
+    "OP_WORDS": OP_WORDS,
+    "PORT_WORDS": PORT_WORDS,
+    "GEOMETRY_WORDS": GEOMETRY_WORDS,
+    "ALIGNMENT": ALIGNMENT,
+    "UNIT_WORDS": UNIT_WORDS,
+    "GEOMETRY_LIMIT": GEOMETRY_LIMIT,
+    "LIF_DECAY_BITS": LIF_DECAY_BITS,
+    "LIF_FRACTION_BITS": LIF_FRACTION_BITS,
+}
+SV_NUMBERS = {
+    "ALIGNMENT": ALIGNMENT,
+    "LIF_DECAY_BITS": LIF_DECAY_BITS,
+    "LIF_FRACTION_BITS": LIF_FRACTION_BITS,
+    "LIF_STATE_BITS": LIF_STATE_BITS,
+    "LIF_THRESHOLD_BITS": LIF_MAX_THRESHOLD.bit_length(),
+}
 
 
 @dataclass(frozen=True)
@@ -183,7 +204,7 @@ INSTRUCTIONS = (
         _SOURCE,
         (Constant("step", "constants", low=1, high=LARGEST_STEP, without=Flag.SIGNAL_STEP),),
         parameter="levels",
-        parameter_range=(1, MOST_LEVELS),
+        parameter_range=(1, MAX_LEVELS),
         flags=Flag.SIGNED_COUNT | Flag.SIGNAL_STEP,
         job="COUNT",
     ),
@@ -192,7 +213,7 @@ INSTRUCTIONS = (
         Integrate,
         Kind.INTEGRATE,
         _SOURCE,
-        (Constant("decay", "constants", Layout.BYTES, high=LARGEST_LEAK),),
+        (Constant("decay", "constants", Layout.BYTES, high=DECAY_BITS),),
         parameter="fraction_bits",
         parameter_range=(0, MAX_SHIFT),
         states=1,
@@ -206,8 +227,8 @@ INSTRUCTIONS = (
         _SOURCE,
         (
             _BIAS,
-            Constant("threshold", "more", high=LARGEST_THRESHOLD, without=Flag.POTENTIAL),
-            Constant("decays", "weights", Layout.FACTORS, high=UNITY),
+            Constant("threshold", "more", high=LIF_MAX_THRESHOLD, without=Flag.POTENTIAL),
+            Constant("decays", "weights", Layout.FACTORS, high=LIF_DECAY_ONE),
         ),
         states=2,
         flags=Flag.POTENTIAL,

@@ -132,9 +132,7 @@ def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Wo
             channels = dict.fromkeys(Layout, 0)
             for constant in OF_OP[type(op)].constants:
                 channels[constant.layout] += _varies(getattr(op, constant.name))
-            return replace(
-                work, operands=len(sources(op)), words=channels[Layout.WORDS], bytes=channels[Layout.BYTES]
-            )
+            return replace(work, operands=len(sources(op)), words=channels[Layout.WORDS], bytes=channels[Layout.BYTES])
 
 
 def _varies(values: Ints) -> int:

@@ -14,8 +14,8 @@ constexpr Word GEOMETRY_WORDS = 16U;
 constexpr Word ALIGNMENT = 64U;
 constexpr Word UNIT_WORDS = 4U;
 constexpr Word GEOMETRY_LIMIT = 16777216U;
-constexpr Word FACTOR_BITS = 12U;
-constexpr Word LIF_FRACTION = 6U;
+constexpr Word LIF_DECAY_BITS = 12U;
+constexpr Word LIF_FRACTION_BITS = 6U;
 constexpr Value LIF_LIMIT = 8388607;
 
 // Words to which rows may be aligned.

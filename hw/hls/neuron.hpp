@@ -117,7 +117,7 @@ void leak_lanes(const Word (&factor)[C::LANES], Value (&state)[C::LANES]) {
         size[k] = magnitude(state[k]);
         part[k] = 0;
     }
-    for (Word bit = 0; any != 0 && bit < FACTOR_BITS; ++bit) {
+    for (Word bit = 0; any != 0 && bit < LIF_DECAY_BITS; ++bit) {
         HLS(pipeline II=1)
         NSLLM_LANE_LOOP
         for (Index k = 0; k < C::LANES; ++k) {
@@ -128,7 +128,7 @@ void leak_lanes(const Word (&factor)[C::LANES], Value (&state)[C::LANES]) {
     NSLLM_LANE_LOOP
     for (Index k = 0; k < C::LANES; ++k) {
         HLS(unroll)
-        const Value scaled = value(part[k] + (size[k] & (0U - (factor[k] >> FACTOR_BITS))));
+        const Value scaled = value(part[k] + (size[k] & (0U - (factor[k] >> LIF_DECAY_BITS))));
         state[k] = state[k] < 0 ? negate(scaled) : scaled;
     }
 }
@@ -142,9 +142,9 @@ void lif_lanes(const Value (&input)[C::LANES], const Value (&bias)[C::LANES], co
     NSLLM_LANE_LOOP
     for (Index k = 0; k < C::LANES; ++k) {
         HLS(unroll)
-        u[k] = add(u[k], shift_left(input[k], LIF_FRACTION));
+        u[k] = add(u[k], shift_left(input[k], LIF_FRACTION_BITS));
         const Value now = saturate(add(add(v[k], u[k]), bias[k]));
-        const bool spike = fires && now > shift_left(threshold[k], LIF_FRACTION);
+        const bool spike = fires && now > shift_left(threshold[k], LIF_FRACTION_BITS);
         v[k] = spike ? 0 : now;
         out[k] = !fires ? now : spike ? 1 : 0;
     }

@@ -4,10 +4,10 @@ package instruction_set;
     localparam logic [31:0] MAGIC = 32'h494C534E;  // the bytes 'N' 'S' 'L' 'I'
     localparam logic [31:0] VERSION = 32'd3;
     localparam int ALIGNMENT = 64;
-    localparam int FACTOR_BITS = 12;
-    localparam int LIF_FRACTION = 6;
+    localparam int LIF_DECAY_BITS = 12;
+    localparam int LIF_FRACTION_BITS = 6;
     localparam int LIF_STATE_BITS = 24;
-    localparam int THRESHOLD_BITS = 17;
+    localparam int LIF_THRESHOLD_BITS = 17;
 
     // Words of the header and of a descriptor.
     localparam logic [4:0] HEADER_MAGIC = 5'd0;

@@ -24,9 +24,9 @@ module lif_unit #(
 );
     localparam int S = instruction_set::LIF_STATE_BITS;
     localparam int W = S + 4;  // of a sum
-    localparam int T = instruction_set::THRESHOLD_BITS;
-    localparam int FRACTION = instruction_set::LIF_FRACTION;
-    localparam int FACTOR = instruction_set::FACTOR_BITS + 1;  // bits of a factor
+    localparam int T = instruction_set::LIF_THRESHOLD_BITS;
+    localparam int FRACTION = instruction_set::LIF_FRACTION_BITS;
+    localparam int FACTOR = instruction_set::LIF_DECAY_BITS + 1;  // bits of a factor
     localparam logic [3:0] LAST_TICK = 4'(FACTOR - 1);
     typedef enum logic [2:0] {IDLE, LEAK, TOP, INPUT, BIAS, FIRE, STORE} state_t;
     state_t state;
