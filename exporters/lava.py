@@ -51,6 +51,12 @@ class _Session:
         """Advance one token; raises as `run`."""
         return self.run(np.asarray(spikes)[None])[self.program.outputs[0]][0]
 
+    def reset(self) -> None:
+        """A silent start again; raises BackendError as `run`."""
+        self.worker.input[:] = jobs.NO_TOKEN
+        self.worker.input[0] = jobs.RESET
+        self.worker.step()
+
 
 @dataclass(frozen=True)
 class _Fused:

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.exporters.lava_dendrites import Dendrites, dendrites, inlined_terms
-from nsllm_nir.exporters.lava_lif import SHIFT, integrator, registers
+from nsllm_nir.exporters.lava_lif import integrator, registers
 from nsllm_nir.exporters.lava_network import WEIGHT_BITS, Indices, Network, Population, Projection
-from nsllm_nir.exporters.lava_worker.convolution import per_neuron, synapses
 from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum
+from nsllm_nir.program.constants import DECAY_BITS, LIF_FRACTION_BITS, LIF_MAX_THRESHOLD
+from nsllm_nir.program.operations.conv2d import per_neuron, synapses
 
 PAYLOADS = (1, 1 << 8, 1 << 16)  # constant lanes: three 8-bit digits make any 24-bit constant
 WEIGHT_LOW, WEIGHT_HIGH = -128, 127  # before the doubling that a mixed-sign synapse needs
 WEIGHT_EXPONENTS = range(-8, 8)
 MAX_BASE = WEIGHT_EXPONENTS[-1] + 1  # largest left shift of a mixed-sign projection
-DIRECT_LIMIT = 1 << 17  # of what a LIF shifts left by 6 bits into 24
+DIRECT_LIMIT = LIF_MAX_THRESHOLD + 1  # of what a LIF shifts left by 6 bits into 24
 NO_REGISTERS: Mapping[str, Indices] = {}
 LIF_ROUNDING = (
-    1 << SHIFT
+    1 << LIF_FRACTION_BITS
 ) - 1  # Lava's LIF shifts its input left by 6 bits; the projections to units shift right by as much
 
 
@@ -116,6 +117,8 @@ class _Builder:
             case Delay():
                 self.lags[op.name] = self.lags[op.source]
                 self.delays[op.name] = op  # no neurons of its own: `at` picks copies of its source
+            case _:
+                assert_never(op)
 
     def at(self, node: str, lag: int) -> Indices:
         """Indices within "graded" of the value of ``node`` at ``lag`` >= its own; makes the copies that are missing."""
@@ -125,13 +128,15 @@ class _Builder:
             for d in np.unique(op.steps):
                 found[op.steps == d] = self.at(op.source, lag + int(d))[op.steps == d]
             return found
-        if (node, lag) not in self._held:
-            signal = self.program.signals[node]
-            before = self.at(node, lag - 1)
-            copy = self._add(node, "copy", "graded", before.size, lag, int(signal.low.min()), int(signal.high.max()))
-            self._connect(copy, "graded", copy.indices, before, np.ones(before.size, np.int64))
-            self._held[node, lag] = copy.indices
-        return self._held[node, lag]
+        latest = lag
+        while (node, latest) not in self._held:
+            latest -= 1
+        signal, indices = self.program.signals[node], self._held[node, latest]
+        for later in range(latest + 1, lag + 1):
+            copy = self._add(node, "copy", "graded", indices.size, later, int(signal.low.min()), int(signal.high.max()))
+            self._connect(copy, "graded", copy.indices, indices, np.ones(indices.size, np.int64))
+            self._held[node, later] = indices = copy.indices
+        return indices
 
     def constants(self, lag: int) -> Indices:
         """Indices of the constant lanes that are on (payloads `PAYLOADS`) exactly while a token is at ``lag``."""
@@ -300,7 +305,7 @@ class _Builder:
     def _integrator(self, op: Lif) -> None:
         """u (only where it has memory) and v: each a population with a recurrent synapse, exact under the conditions of `lava_lif.integrator`."""
         form = integrator(op, self.program.signals[op.source])
-        lag, size, weight = self.lags[op.source], op.bias.size, 1 << SHIFT
+        lag, size, weight = self.lags[op.source], op.bias.size, 1 << LIF_FRACTION_BITS
         columns = self.at(op.source, lag)
         if form.current.any():
             lag += 1
@@ -370,7 +375,7 @@ class _Builder:
         self._send(units, [sign for sign, _ in groups])
 
     def _to_units(self, units: Population, rows: Indices, columns: Indices, weights: Indices) -> None:
-        self._connect(units, "graded", rows, columns, weights, shift=-SHIFT)
+        self._connect(units, "graded", rows, columns, weights, shift=-LIF_FRACTION_BITS)
 
     def _gate(self, op: Gate) -> None:
         lag = max(self.lags[op.gate], self.lags[op.source])
@@ -400,7 +405,9 @@ class _Builder:
         kept = weights != 0
         indices = target.indices[kept]
         self.projections.append(
-            Projection(target, target.node, "graded", "a_in", -8, "EXCITATORY", indices, indices, weights[kept])
+            Projection(
+                target, target.node, "graded", "a_in", -DECAY_BITS, "EXCITATORY", indices, indices, weights[kept]
+            )
         )
 
 

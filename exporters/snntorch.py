@@ -85,6 +85,9 @@ class _Session:
         self.cache = out.past_key_values
         return _integer_logits(self.model, out.logits[0, -1])
 
+    def reset(self) -> None:
+        self.cache = None
+
 
 @dataclass(frozen=True)
 class _Executable:

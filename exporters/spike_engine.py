@@ -32,6 +32,10 @@ class Engine(Protocol):
         """Advance by spikes (tokens, neurons): the ports of every token, then two 64-bit counters per op, summed."""
         ...
 
+    def reset(self) -> None:
+        """Back to the silent start."""
+        ...
+
 
 E = TypeVar("E", bound=Engine)
 
@@ -63,6 +67,10 @@ class EngineSession(Generic[E]):
 
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
         return self.run(np.asarray(spikes)[None], traced=False)[self.program.outputs[0]][0]
+
+    def reset(self) -> None:
+        """A silent start again; the counters stay. Raises BackendError as `run`."""
+        self.engine.reset()
 
     def synaptic_events(self) -> dict[str, SynapticEvents]:
         """What each Linear and Conv2d has done so far."""

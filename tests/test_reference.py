@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nsllm_nir import exporters
 from nsllm_nir.errors import InputError
 from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, reference
+from nsllm_nir.program.operations.count import count
 
 Build = Callable[..., Program]
 
@@ -96,7 +97,7 @@ def test_count_is_its_definition(v: list[int], step: int, near: bool, levels: in
     """Brute force over exact fractions, also within one unit of a threshold."""
     values = [(2 * m - 1) * step // 2 + (x % 3 - 1) for x in v] if near else v
     expected = [sum(Fraction(x) > (k - Fraction(1, 2)) * step for k in range(1, levels + 1)) for x in values]
-    assert reference.count(np.array(values), np.array(step), levels).tolist() == expected
+    assert count(np.array(values), np.array(step), levels).tolist() == expected
 
 
 def test_gate_selects_without_a_product() -> None:

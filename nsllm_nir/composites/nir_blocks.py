@@ -23,7 +23,7 @@ from nsllm_nir.composites.blocks import (
 )
 from nsllm_nir.errors import GraphError, LossyConversionError
 from nsllm_nir.graph import DT, Graph, Node, chain
-from nsllm_nir.program.operations import MAX_SHIFT
+from nsllm_nir.program.constants import MAX_SHIFT
 
 Ints = NDArray[Any]
 VERSION = 1

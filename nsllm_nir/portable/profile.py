@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nsllm_nir.errors import BackendError, GraphError, InputError, LossyConversionError
 from nsllm_nir.graph import DT, Graph, Node, as_graph, chain, read, write
 from nsllm_nir.portable.lines import Form, Group, Ints, Lines, constant, identity
-from nsllm_nir.program import Delay, Program, is_recurrent
+from nsllm_nir.program import Program, sources
 from nsllm_nir.program.trace import Trace
 
 VERSION = 1
@@ -186,7 +186,7 @@ def _settle(birth: Ints, r: _Rows) -> bool:
 
 def _loop_error(lines: Lines, moved: list[Group]) -> LossyConversionError:
     names = {group.op for group in moved}
-    loops = [op.name for op in lines.program.ops if isinstance(op, Delay) and is_recurrent(op) and op.source in names]
+    loops = [op.name for op in lines.program.ops if op.recurrent and sources(op)[0] in names]
     delay = loops[0] if loops else moved[0].op
     return LossyConversionError(
         f"{delay!r}: its loop passes more than one layer of neurons within a step, and stock readers disagree on such loops; "

@@ -19,7 +19,7 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from nsllm_nir.exporters.lava_worker.engine import Engine
-from nsllm_nir.exporters.lava_worker.job import NO_TOKEN
+from nsllm_nir.exporters.lava_worker.job import RESET
 from nsllm_nir.program import Program
 
 
@@ -50,7 +50,7 @@ class FileSink(AbstractProcess):
 class FusedProgram(AbstractProcess):
     """A whole `Program`: input spikes (block, neurons) of the next tokens in, values of every traced signal out, in the same step.
 
-    The first row of ``NO_TOKEN`` ends the block; the values beyond are 0.
+    The first row of ``NO_TOKEN`` ends the block; the values beyond are 0. A first row of ``RESET`` makes the state silent.
     """
 
     def __init__(self, *, program: Program, block: int) -> None:
@@ -110,6 +110,8 @@ class PyFusedProgram(PyLoihiProcessModel):
 
     def run_spk(self) -> None:
         block = self.s_in.recv()
-        tokens = int(np.count_nonzero(block[:, 0] != NO_TOKEN))
+        if block[0, 0] == RESET:
+            self._engine.reset()
+        tokens = int(np.count_nonzero(block[:, 0] >= 0))
         values = self._engine.run(block[:tokens]) if tokens else np.zeros((0, self.s_out.shape[1]), np.int32)
         self.s_out.send(np.pad(values, ((0, len(block) - tokens), (0, 0))) if tokens < len(block) else values)
