@@ -90,16 +90,10 @@ def configured(
         InputError: lanes or ports that the engine cannot have, or a clock that is not positive.
     """
     sizes = replace(board.engine, lanes=lanes or board.engine.lanes, ports=ports or board.engine.ports)
-    if sizes.lanes not in (64, 128, 256):
-        raise InputError(f"--lanes must be 64, 128 or 256, got {sizes.lanes}")
-    if sizes.ports not in (4, 8, 16) or sizes.ports > sizes.lanes // 16:
-        raise InputError(
-            f"--ports must be 4, 8 or 16 and at most lanes / 16, got {sizes.ports} with {sizes.lanes} lanes"
-        )
     if clock_mhz is None:
         return replace(board, engine=sizes)
     if not clock_mhz > 0:
-        raise InputError(f"--clock must be a frequency in MHz above 0, got {clock_mhz:g}")
+        raise InputError(f"the clock must be a frequency in MHz above 0, got {clock_mhz:g}")
     memory, faster = board.memory, clock_mhz / board.clock_mhz
     changed = (
         {"latency": round(memory.latency * faster)}

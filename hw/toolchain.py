@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from nsllm_nir.errors import BackendError, ToolNotFoundError
+from nsllm_nir.errors import BackendError, InputError, ToolNotFoundError
 
 SOURCES = Path(__file__).parent / "hls"
 RTL_SOURCES = Path(__file__).parent / "rtl"
 RTL_SIMULATION = Path(__file__).parent / "rtl_simulation"
 TEMPLATES = Path(__file__).parent / "templates"
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror=switch")  # a kind that a switch forgets is an error
+LANES, PORTS = (64, 128, 256), (4, 8, 16)  # of the SystemVerilog engine
 COMPILE_TIMEOUT = 300.0  # seconds
 VERILATOR_FLAGS = ("-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique")  # what has no value gets a random one
 
@@ -44,9 +45,19 @@ class Depths:
         return [f"-DNSLLM_{f.name.upper()}={getattr(self, f.name)}" for f in fields(self)]
 
 
+def _either(numbers: tuple[int, ...]) -> str:
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} or {last}"
+
+
 @dataclass(frozen=True)
 class RtlSizes:
-    """Sizes fixed when the SystemVerilog engine is built: lanes, neurons per cycle of the vector unit, memories in words, widths in bits."""
+    """Sizes fixed when the SystemVerilog engine is built: lanes, neurons per cycle of the vector unit, memories in words,
+    widths in bits.
+
+    Raises:
+        InputError: lanes or ports that the engine cannot have.
+    """
 
     lanes: int = 64
     ports: int = 4
@@ -56,6 +67,14 @@ class RtlSizes:
     descriptors: int = 256
     potential_bits: int = 24
     comparator_bits: int = 32
+
+    def __post_init__(self) -> None:
+        if self.lanes not in LANES:
+            raise InputError(f"the spike engine has {_either(LANES)} lanes, got {self.lanes}")
+        if self.ports not in PORTS or self.ports > self.lanes // 16:
+            raise InputError(
+                f"the spike engine has {_either(PORTS)} ports and at most lanes / 16, got {self.ports} with {self.lanes} lanes"
+            )
 
     @property
     def beat_words(self) -> int:
