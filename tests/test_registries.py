@@ -8,12 +8,13 @@ import subprocess
 from dataclasses import fields
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from nsllm_nir.exporters import image
-from nsllm_nir.hw import cost_model, generated_files, toolchain
+from nsllm_nir.hw import cost_model, estimate, generated_files, toolchain
 from nsllm_nir.hw.instruction_set import CHANNELS, INSTRUCTIONS, JOBS, Instruction, Kind, channel
-from nsllm_nir.program import Op
+from nsllm_nir.program import Op, Signal
 
 # --- the spike engine ---------------------------------------------------------------------------------------------------
 
@@ -48,6 +49,16 @@ def test_every_field_of_an_operation_is_in_the_image(instruction: Instruction) -
     assert [field.type for field in left] == ["str"] * len(instruction.signals), (
         f"{instruction.op.__name__}: its instruction does not say where {[field.name for field in left]} go"
     )
+
+
+def test_additions_of_an_instruction_are_those_of_its_operation() -> None:
+    """Where the energy follows from them alone."""
+    counted = set(re.findall(r'"(\w+)"', inspect.getsource(estimate._units_of_work)))
+    for instruction in INSTRUCTIONS:
+        if instruction.op.__name__ not in counted:
+            op = instruction.op.example("op", "spikes")
+            hardware = op.hardware(Signal(4, np.zeros(4, np.int64), np.ones(4, np.int64), False))
+            assert hardware["add"] == 4 * instruction.additions, instruction.op.__name__
 
 
 @pytest.mark.parametrize("instruction", INSTRUCTIONS, ids=lambda instruction: instruction.op.__name__)
