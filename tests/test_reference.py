@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nsllm_nir import exporters
 from nsllm_nir.errors import InputError
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, reference
+from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, State, Sum, reference
 from nsllm_nir.program.operations.count import count
 
 Build = Callable[..., Program]
@@ -126,6 +126,29 @@ def test_delay_per_neuron_starts_with_silence() -> None:
     assert outputs((Delay("x", "in", ints(0, 1, 3)),), spikes, levels=4) == [[1, 0, 0], [2, 1, 0], [3, 2, 0], [4, 3, 1]]
 
 
+@given(steps=st.lists(st.integers(0, 300), min_size=1, max_size=6), tokens=st.integers(1, 700), seed=st.integers(0, 99))
+def test_delays_of_any_length_are_their_definition(steps: list[int], tokens: int, seed: int) -> None:
+    spikes = np.random.default_rng(seed).integers(0, 8, (tokens, len(steps)))
+    program = Program((Input("in", len(steps), 7), Delay("x", "in", ints(*steps))), ("x",))
+    padded = np.concatenate([np.zeros((300, len(steps)), int), spikes])
+    expected = np.stack([padded[300 - d : 300 - d + tokens, i] for i, d in enumerate(steps)], axis=1)
+    assert np.array_equal(reference.run(program, spikes).values["x"], expected)
+
+
+def test_a_long_delay_takes_the_memory_of_the_run_only() -> None:
+    assert outputs((Delay("x", "in", ints(2**31 - 1, 1)),), [[1, 1], [0, 0]]) == [[0, 0], [0, 1]]
+
+
+def test_a_session_starts_silent_again_after_a_reset(random_program: Build, tokens: np.ndarray) -> None:
+    program = random_program(3, layers=2)
+    spikes = reference.one_hot(tokens, 16)
+    with exporters.load("reference").compile(program).open() as session:
+        first = [session.step(row) for row in spikes]
+        session.reset()
+        assert np.array_equal([session.step(row) for row in spikes], first)
+        assert not np.array_equal([session.step(row) for row in spikes], first), "the state matters here"
+
+
 def test_loop_through_a_delay() -> None:
     """A neuron that excites itself one token later: one input spike keeps it active."""
     ops: tuple[Op, ...] = (
@@ -139,7 +162,7 @@ def test_loop_through_a_delay() -> None:
 def test_run_from_silence_equals_stepping(random_program: Build, tokens: np.ndarray) -> None:
     program = random_program(3, layers=2)
     spikes = reference.one_hot(tokens, 16)
-    state = reference.State()
+    state = State()
     stepped = [reference.step(program, state, {"input": row}) for row in spikes]
     whole = reference.run(program, spikes)
     assert tuple(whole.values) == program.traced

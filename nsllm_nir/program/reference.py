@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import InputError
-from nsllm_nir.program.operations import State
+from nsllm_nir.program.operations import State as State
 from nsllm_nir.program.operations.base import Int64
 from nsllm_nir.program.program import Program
 from nsllm_nir.program.trace import Trace
