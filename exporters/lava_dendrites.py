@@ -74,8 +74,8 @@ def _loop_path(program: Program, delay: Delay, ops: dict[str, Op], readers: dict
         )
     if isinstance(neuron, Count) and isinstance(neuron.step, str):
         return (
-            f"the loop closes at {neuron.name!r}, whose step is a signal; its comparison has no room for a recurrent synapse"
-            + advice
+            f"the loop closes at {neuron.name!r}, whose step is a signal; its comparison has no room for a recurrent "
+            "synapse" + advice
         )
     path: list[str] = []
     pending = [delay.name]
@@ -89,7 +89,8 @@ def _loop_path(program: Program, delay: Delay, ops: dict[str, Op], readers: dict
                 continue
             if not isinstance(op, Sum) and (name != delay.name or not isinstance(op, Linear | Conv2d)):
                 return (
-                    f"the loop passes through {reader!r}, a {type(op).__name__}, and would take more than one Lava step; only Delay, one Linear or Conv2d, "
+                    f"the loop passes through {reader!r}, a {type(op).__name__}, and would take more than one Lava "
+                    "step; only Delay, one Linear or Conv2d, "
                     f"sums and the same neuron fit" + advice
                 )
             path.append(reader)

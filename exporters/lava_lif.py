@@ -89,7 +89,10 @@ def _range_reason(values: dict[str, Ints]) -> str:
         if bad.size:
             i = int(bad[0])
             meaning = f" ({NAMES[name]})" if name in NAMES else ""
-            return f"neuron {i}: the LIF register {name}{meaning} would be {values[name][i]}, it holds [{low}, {high}]; use another value or the backend 'lava'"
+            return (
+                f"neuron {i}: the LIF register {name}{meaning} would be {values[name][i]}, it holds [{low}, {high}]; "
+                "use another value or the backend 'lava'"
+            )
     return ""
 
 
@@ -97,14 +100,18 @@ def _bias_reason(bias: Ints, mantissa: Ints, exponent: Ints) -> str:
     bad = np.flatnonzero(mantissa << exponent != bias)
     if not bad.size:
         return ""
-    return f"neuron {int(bad[0])}: the bias {bias[bad[0]]} is no 13-bit mantissa with an exponent in [0, 7]; use a rounder bias or the backend 'lava'"
+    return (
+        f"neuron {int(bad[0])}: the bias {bias[bad[0]]} is no 13-bit mantissa with an exponent in [0, 7]; "
+        "use a rounder bias or the backend 'lava'"
+    )
 
 
 def _current_reason(source: Signal, lanes: Ints) -> str:
     worst = np.maximum(np.abs(source.low + lanes), np.abs(source.high + lanes)) << LIF_FRACTION_BITS
     bad = np.flatnonzero((lanes != 0) & (worst > LIF_LIMIT))
     return (
-        f"neuron {int(bad[0])}: the synaptic input with its bias reaches {worst[bad[0]]}, a current holds 24 bits; use smaller weights"
+        f"neuron {int(bad[0])}: the synaptic input with its bias reaches {worst[bad[0]]}, a current holds 24 bits; "
+        "use smaller weights"
         if bad.size
         else ""
     )
@@ -127,14 +134,15 @@ def _initial(bias: Ints, dv: Ints, vth: Ints, steps: int) -> tuple[Ints, str]:
         return v, ""
     i = int(np.flatnonzero(bad)[0])
     return v, (
-        f"neuron {i}: no initial potential makes up for the bias {bias[i]} in the {steps} Lava steps before the first token; "
+        f"neuron {i}: no initial potential makes up for the bias {bias[i]} in the {steps} Lava steps before the first "
+        "token; "
         "use a bias that is a multiple of 64 with current_decay 4096, or the backend 'lava'"
     )
 
 
 @dataclass(frozen=True)
 class Integrator:
-    """A Lif without threshold as `GradedVec` neurons. current, potential: recurrent weights (neurons,) over 256 of u and v."""
+    """A Lif without threshold as `GradedVec` neurons. current, potential: recurrent weights over 256 of u and v."""
 
     current: Ints
     potential: Ints
@@ -154,7 +162,10 @@ def integrator(op: Lif, source: Signal) -> Integrator:
     reason = _decay_reason("current_decay", cd, source.low) or _decay_reason("voltage_decay", dv, low)
     bad = np.flatnonzero((v_low < -LIF_LIMIT) | (v_high > LIF_LIMIT))
     if not reason and bad.size:
-        reason = f"neuron {int(bad[0])}: v may saturate at 24 bits, which GradedVec does not; use smaller weights or a larger voltage_decay"
+        reason = (
+            f"neuron {int(bad[0])}: v may saturate at 24 bits, which GradedVec does not; "
+            "use smaller weights or a larger voltage_decay"
+        )
     current, potential = (LIF_DECAY_ONE - decay.astype(np.int64) >> 4 for decay in (op.current_decay, op.voltage_decay))
     return Integrator(current, potential, int(u_low.min()), int(u.max()), reason)
 
@@ -164,13 +175,15 @@ def _decay_reason(name: str, decay: Ints, low: Ints) -> str:
     bad = np.flatnonzero((decay % 16 != 0) | (decay < 16))
     if bad.size:
         return (
-            f"neuron {int(bad[0])}: without a threshold, {name} {decay[bad[0]]} is no multiple of 16 in [16, 4096], which an 8-bit recurrent weight needs; "
+            f"neuron {int(bad[0])}: without a threshold, {name} {decay[bad[0]]} is no multiple of 16 in [16, 4096], "
+            "which an 8-bit recurrent weight needs; "
             "use the backend 'lava'"
         )
     bad = np.flatnonzero((decay != LIF_DECAY_ONE) & (low < 0))
     if bad.size:
         return (
-            f"neuron {int(bad[0])}: without a threshold, a negative state would round down instead of toward zero ({name} {decay[bad[0]]}); "
+            f"neuron {int(bad[0])}: without a threshold, a negative state would round down instead of toward zero "
+            f"({name} {decay[bad[0]]}); "
             "use the backend 'lava'"
         )
     return ""

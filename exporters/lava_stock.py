@@ -46,7 +46,7 @@ def lower(program: Program) -> Network:
 
 
 def digits(values: Indices) -> Indices:
-    """Balanced base-256 digits (len(PAYLOADS), n): ``sum(PAYLOADS * digits) == values``; the last one may leave 8 bits."""
+    """Balanced base-256 digits (len(PAYLOADS), n): ``sum(PAYLOADS * digits) == values``; the last may leave 8 bits."""
     rest, found = values.astype(np.int64), []
     for _ in PAYLOADS[:-1]:
         digit = (rest + 128) % 256 - 128
@@ -188,7 +188,7 @@ class _Builder:
         port: str = "a_in",
         node: str = "",
     ) -> None:
-        """Mixed-sign synapses: the weight is stored doubled, since Lava drops its lowest bit, and the exponent is one less."""
+        """Mixed-sign synapses: weights are stored doubled, as Lava drops the lowest bit; the exponent is one less."""
         kept = weights != 0
         indices = rows[kept].astype(np.int32), columns[kept].astype(np.int32)
         self.projections.append(
@@ -214,7 +214,7 @@ class _Builder:
         shift: NDArray[Any],
         node: str,
     ) -> None:
-        """Row r of ``target`` gets ``(weights @ source) << shift[r]``; one projection per group of rows with compatible shifts."""
+        """Row r of ``target`` gets ``(weights @ source) << shift[r]``: a projection per group of compatible shifts."""
         for base, members in _shift_groups(rows, weights, shift):
             kept = members[rows]
             scaled = weights[kept] << (shift[rows[kept]].astype(np.int64) - base)
@@ -250,7 +250,7 @@ class _Builder:
         return max((self.lags[name] for name in names if name not in self.plan.loops), default=1)
 
     def _feed(self, neurons: Population, terms: list[Op], signs: list[int]) -> None:
-        """Synapses of ``terms`` into every group of ``neurons``; groups have equal sizes, and each its sign (also of its spikes)."""
+        """Synapses of ``terms`` into every group of ``neurons``: equal sizes, and each its sign, also of its spikes."""
         size = neurons.size // len(signs)
         groups = [(k * size, sign) for k, sign in enumerate(signs)]
         for term in terms:
@@ -303,7 +303,7 @@ class _Builder:
         self._send(neurons, [1])
 
     def _integrator(self, op: Lif) -> None:
-        """u (only where it has memory) and v: each a population with a recurrent synapse, exact under the conditions of `lava_lif.integrator`."""
+        """u (if it has memory) and v: populations with a recurrent synapse, exact where `lava_lif.integrator` says."""
         form = integrator(op, self.program.signals[op.source])
         lag, size, weight = self.lags[op.source], op.bias.size, 1 << LIF_FRACTION_BITS
         columns = self.at(op.source, lag)
@@ -331,7 +331,7 @@ class _Builder:
         self._constant(target, op.bias)
 
     def _count(self, op: Count) -> None:
-        """Threshold units, one per level: unit m fires when x = v - floor((2m - 1) s / 2), or 2v - (2m - 1) s, is positive.
+        """Threshold units, one per level: m fires when x = v - floor((2m - 1) s / 2), or 2v - (2m - 1) s, is positive.
 
         Its input is floor((x + 63) / 64) after the right shift by 6: at least 1 exactly when x >= 1.
         """
@@ -368,7 +368,10 @@ class _Builder:
         low, high = unit_interval(op, self.program)
         refused = ""
         if low <= -DIRECT_LIMIT or high >= DIRECT_LIMIT:
-            refused = f"the comparison of a recurrent count reaches [{low}, {high}], a LIF input has room for 18 bits; use the backend 'lava'"
+            refused = (
+                f"the comparison of a recurrent count reaches [{low}, {high}], a LIF input has room for 18 bits; "
+                "use the backend 'lava'"
+            )
         units = self._add(op.name, "units", "units", len(groups) * step.size, lag + 1, low, high, refused=refused)
         self._feed(units, terms, [sign for sign, _ in groups])
         self._constant(units, np.concatenate([sign * constant - (((2 * m - 1) * step) >> 1) for sign, m in groups]))
@@ -390,7 +393,7 @@ class _Builder:
         self._connect(target, "gates", target.indices, product.indices, ones)
 
     def _integrate(self, op: Integrate) -> None:
-        """The recurrent synapse decays (all weights >= 0: 8 bits are exact), the forward one adds ``source << fraction_bits``."""
+        """The recurrent synapse decays (weights >= 0: 8 bits are exact), the other adds ``source << fraction_bits``."""
         lag = self.lags[op.source]
         target = self._value(op.name, lag + 1)
         ones = np.ones(op.decay.size, np.int64)

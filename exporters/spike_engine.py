@@ -18,7 +18,8 @@ class SynapticEvents:
     """Work of one Linear or Conv2d in a run, counted by the engine.
 
     rows: source neurons and tokens whose count is not 0 (for each, a Linear fetches its weight row); additions:
-    accumulations of one weight (each once for each set bit of the count; of a Conv2d, those whose tap reaches an output).
+    accumulations of one weight (each once for each set bit of the count; of a Conv2d, those whose tap reaches an
+    output).
     """
 
     rows: int

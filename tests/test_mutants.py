@@ -1,4 +1,4 @@
-"""Single changes in a file, a program, an interpreter or a trace: each is caught, and the first difference is in the right node."""
+"""Single changes in a file, program, interpreter or trace: each is caught, the first difference in the right node."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Original:
-    """A two-layer model of ternary weights and a coarse residual, so that one unit matters: file, program, and what the reference returns."""
+    """A two-layer model of ternary weights and a coarse residual, so that one unit matters, and its reference trace."""
 
     path: Path
     program: Program
@@ -98,7 +98,8 @@ def one(value: float, i: int) -> Change:
 
 
 # The steps are even, so one less (not one more) moves the first threshold of an integer potential.
-# Edits of the file: data set, source node whose busiest neuron is the column (weights only), change, node of the first difference.
+# Edits of the file: data set, source node whose busiest neuron is the column (weights only), change, node of the first
+# difference.
 WEIGHTS: dict[str, tuple[str, str, int, str]] = {
     "embedding weight": ("embedding", "input", 1, f"{A}.input.spikes"),
     "receptance weight": (f"{A}/nodes/receptance", f"{A}.shift", 1, f"{A}.receptance_spikes"),

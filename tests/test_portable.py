@@ -67,7 +67,7 @@ def program(*ops: Op, output: str) -> Program:
 
 
 def simulate(graph: Graph, spikes: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The chain by hand, in float64: rasters of the LIF nodes and the Output, both (steps, ...). No sum comes close to the threshold."""
+    """The chain by hand, in float64, far from thresholds: rasters of the LIF nodes and the Output, (steps, ...)."""
     loops = {b for a, b in graph.edges if a.endswith("loop_2")}
     primitives = {name: node for name, node in graph.nodes.items() if isinstance(node, Node)}
     values = {

@@ -156,7 +156,8 @@ def test_width_refusal_names_op_neuron_and_interval() -> None:
     assert program(*ops, widths=Widths(potential=9)).signals["wide"].bits == 9
     with pytest.raises(
         IntegerOverflowError,
-        match=r"^Linear 'wide', neuron 1: the worst case \[-56, 200\] needs 9 bits, 8 are declared; use fewer weight bits",
+        match=r"^Linear 'wide', neuron 1: the worst case \[-56, 200\] needs 9 bits, 8 are declared; "
+        r"use fewer weight bits",
     ):
         program(*ops, widths=Widths(potential=8))
 

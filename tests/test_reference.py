@@ -107,7 +107,8 @@ def test_gate_selects_without_a_product() -> None:
 
 
 def test_integrator_decays_with_floor_rounding() -> None:
-    # c = 192 is 3/4, no fraction. 10: 10, 7 (7.5), 5 (5.25), 3 (3.75), 2, 1, 0, 0; -10: -10, -8 (-7.5), -6, -5 (-4.5), -4 (-3.75), -3, -3: it stays.
+    # c = 192 is 3/4, no fraction. 10: 10, 7 (7.5), 5 (5.25), 3 (3.75), 2, 1, 0, 0;
+    # -10: -10, -8 (-7.5), -6, -5 (-4.5), -4 (-3.75), -3, -3: it stays.
     up = (potential("v", "in", 10), Integrate("x", "v", ints(192), 0))
     down = (potential("v", "in", -10), Integrate("x", "v", ints(192), 0))
     spikes = [[1]] + [[0]] * 7

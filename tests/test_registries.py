@@ -1,4 +1,4 @@
-"""What stands in several places and no type checker sees: every table knows every operation, node, backend and family."""
+"""What stands in several places and no type checker sees: all tables know every operation, node, backend and family."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_stock_lava_lays_an_operation_out_or_refuses_it_by_name(kind: type[Op]) 
     try:
         lava_constraints.check(network)
     except LossyConversionError as error:
-        assert repr(network.program.outputs[0]) in str(error)  # noqa: PT017 - it may also be laid out
+        assert repr(network.program.outputs[0]) in str(error)
 
 
 @pytest.mark.parametrize("kind", OPERATIONS)
@@ -91,7 +91,7 @@ def test_the_portable_profile_writes_an_operation_or_refuses_it_by_name(kind: ty
     try:
         to_portable(example(kind), tmp_path / "x.nir", one_hot=False)
     except LossyConversionError as error:
-        assert str(error).startswith("'op': the portable profile has no form of a ")  # noqa: PT017
+        assert str(error).startswith("'op': the portable profile has no form of a ")
         assert not list(tmp_path.iterdir())
 
 

@@ -19,7 +19,7 @@ SPARSE_FRACTION = 8  # gather the weight rows of active neurons when fewer than 
 
 
 class Engine:
-    """State of one run. Same function as `reference.step`, vectorised over a block of tokens; all values are exact integers."""
+    """State of one run. Same function as `reference.step`, vectorised over a block of tokens; every value is exact."""
 
     def __init__(self, program: Program) -> None:
         place = {op.name: i for i, op in enumerate(program.ops)}
@@ -93,7 +93,7 @@ class _Line:
         self._memory = np.zeros((int(self._steps.max()), self._steps.size), np.int64)
 
     def read(self, now: Int64 | None) -> Int64:
-        """The delayed values of the block ``now`` (tokens, neurons); None: of one token, that no neuron reads undelayed."""
+        """The delayed values of the block ``now`` (tokens, neurons); None: a token that no neuron reads undelayed."""
         block = np.zeros((1, self._steps.size), np.int64) if now is None else now
         times = len(self._memory) + np.arange(len(block))[:, None] - self._steps
         return np.concatenate([self._memory, block])[times, self._columns]
@@ -166,7 +166,7 @@ def _convolution(op: Conv2d, program: Program) -> Callable[[Values], Int64]:
 
 
 def _lif(op: Lif, u: NDArray[np.float64], v: NDArray[np.float64]) -> Callable[[Values], Int64]:
-    """In float64: a state of 24 bits times a decay of 12 bits, divided by 4096, is exact, and `trunc` rounds as Loihi does."""
+    """In float64: a state of 24 bits times a decay of 12 bits, over 4096, is exact; `trunc` rounds as Loihi does."""
     keep_u, keep_v = (
         (LIF_DECAY_ONE - decay.astype(np.float64)) / LIF_DECAY_ONE for decay in (op.current_decay, op.voltage_decay)
     )

@@ -80,7 +80,7 @@ def check_tool(name: str, install: str) -> Check:
 
 
 def check_synthesis_tool(name: str) -> Check:
-    """A tool of `nsllm-nir build`: the package that it comes from (its WebAssembly takes seconds to start, so it does not run)."""
+    """A tool of `nsllm-nir build`: the package it comes from (it does not run: WebAssembly takes seconds to start)."""
     try:
         return Check(name, "tool", True, synthesis.version(name), "")
     except ToolNotFoundError as error:

@@ -142,8 +142,10 @@ class Lines:
     def _allow(self, op: str, lines: int, columns: int, cause: str) -> None:
         if lines * columns > self.max_weights:
             raise LossyConversionError(
-                f"{op!r}: {cause} needs {lines:,} spiking neurons with {columns:,} inputs each, {lines * columns:,} dense weights in the portable profile; "
-                f"the limit is {self.max_weights:,}. Use fewer neurons, levels or state fraction bits or a faster decay, or write the structured profile"
+                f"{op!r}: {cause} needs {lines:,} spiking neurons with {columns:,} inputs each, {lines * columns:,} "
+                "dense weights in the portable profile; "
+                f"the limit is {self.max_weights:,}. Use fewer neurons, levels or state fraction bits or a faster "
+                "decay, or write the structured profile"
             )
 
     def _add(self, op: str, form: Form, first: int | None = None) -> Ints:
@@ -190,7 +192,7 @@ class Lines:
         return total(gated, gate.scale(source.bias))
 
     def _integrate(self, op: Integrate) -> Form:
-        """Line l of a neuron is on where S >= l (for l < 0: S <= l). The decay is a function of S, hence linear in the lines."""
+        """Line l of a neuron is on where S >= l (for l < 0: S <= l). The decay is a function of S: linear in lines."""
         source, signal = self.forms[op.source], self.program.signals[op.source]
         low = -_fixed_point(op, -np.minimum(signal.low, 0), negative=True)
         high = _fixed_point(op, np.maximum(signal.high, 0), negative=False)

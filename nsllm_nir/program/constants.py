@@ -1,4 +1,4 @@
-"""Numbers of the semantics (``docs/semantics.md``) that every backend shares; C++ and SystemVerilog get theirs from here."""
+"""Numbers of the semantics (``docs/semantics.md``) that all backends share; C++ and SystemVerilog get theirs here."""
 
 CONSTANT_BITS = 32  # of a bias, step, decay or threshold, signed
 MAX_WEIGHT_BITS = 8  # signed

@@ -18,7 +18,7 @@ from nsllm_nir.program.trace import Trace
 
 
 def step(program: Program, state: State, inputs: Mapping[str, Int64]) -> dict[str, Int64]:
-    """Advance one token. inputs: {input name: (neurons,)}; returns every signal; updates ``state``, empty at the start."""
+    """Advance one token. inputs: {input name: (neurons,)}; returns every signal; updates ``state``, at first empty."""
     x = dict(inputs)
     for op in program.ops:
         x[op.name] = op.compute(x, state)

@@ -1,4 +1,4 @@
-"""What is known of a signal before a program runs: its size, its worst case, and the widths that are declared for it."""
+"""What is known of a signal before a program runs: its size, its worst case, the widths that are declared for it."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def added(arrays: Sequence[Ints]) -> Ints:
 
 
 def extremes(weight: Ints, low: Ints, high: Ints) -> tuple[Ints, Ints]:
-    """Worst case of ``weight @ x`` for (outputs, inputs) weights and ``low <= x <= high``: lowest and highest (outputs,)."""
+    """Lowest and highest (outputs,) of ``weight @ x`` for (outputs, inputs) weights and ``low <= x <= high``."""
     bound = weight.shape[1] * largest(weight) * largest(low, high)
     pos, neg, low, high = widened(bound, np.maximum(weight, 0), np.minimum(weight, 0), low, high)
     return pos @ low + neg @ high, pos @ high + neg @ low

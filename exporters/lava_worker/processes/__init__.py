@@ -36,7 +36,7 @@ class FileSource(AbstractProcess):
 
 
 class FileSink(AbstractProcess):
-    """Writes ``a_in[..., indices]`` to the next rows of a memory-mapped int32 array (rows, len(indices)), round and round.
+    """Writes ``a_in[..., indices]`` to the next rows of a memory-mapped int32 array (rows, len(indices)), in turn.
 
     shape: (neurons,) for one row per Lava step, or (rows per step, neurons).
     Instrumentation: it replaces Monitor and RingBuffer, whose `Var.get` moves one element at a time.
@@ -48,9 +48,10 @@ class FileSink(AbstractProcess):
 
 
 class FusedProgram(AbstractProcess):
-    """A whole `Program`: input spikes (block, neurons) of the next tokens in, values of every traced signal out, in the same step.
+    """A whole `Program`: input spikes (block, neurons) of the next tokens in, all traced signals out, in the same step.
 
-    The first row of ``NO_TOKEN`` ends the block; the values beyond are 0. A first row of ``RESET`` makes the state silent.
+    The first row of ``NO_TOKEN`` ends the block; the values beyond are 0. A first row of ``RESET`` makes the state
+    silent.
     """
 
     def __init__(self, *, program: Program, block: int) -> None:

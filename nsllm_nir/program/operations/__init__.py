@@ -1,4 +1,4 @@
-"""The operations of a `Program`, one module each: what they compute, check and cost. `Op` is closed: backends match over it."""
+"""The operations of a `Program`, one module each: what they compute, check and cost. Backends match over `Op`."""
 
 from typing import get_args
 

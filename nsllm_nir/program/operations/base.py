@@ -23,8 +23,8 @@ State = dict[str, Any]  # what operations keep from one token to the next, by na
 class Operation(ABC):
     """One operation: it reads signals, and produces the signal ``name``, one integer per neuron and token.
 
-    A field that holds a string or a tuple of strings, apart from the name, names the signals that it reads, in the order
-    of its operands; a field that holds an array is a constant.
+    A field that holds a string or a tuple of strings, apart from the name, names the signals that it reads, in the
+    order of its operands; a field that holds an array is a constant.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Operation(ABC):
 
     @abstractmethod
     def hardware(self, signal: Signal) -> Counter[str]:
-        """Hardware operations per token if every neuron spikes once; ``signal`` is what it produces (docs/semantics.md)."""
+        """Hardware operations per token if every neuron spikes once (docs/semantics.md); ``signal``: what it gives."""
 
     @abstractmethod
     def compute(self, x: Values, state: State) -> Int64:
@@ -67,7 +67,7 @@ class Operation(ABC):
 
     @property
     def bounds(self) -> tuple[int, int] | None:
-        """Lowest and highest spike count whatever its operands; None where they decide. A loop needs such an operation."""
+        """Lowest and highest spike count whatever its operands, None where they decide: what may close a loop."""
         return None
 
     def error(self, message: str) -> GraphError:

@@ -22,7 +22,8 @@ Number = TypeVar("Number", bound=np.generic)
 class Conv2d(Operation):
     """``(weight * source + bias) << shift`` on signals of shape ``input_shape`` = (channels, height, width), flattened.
 
-    weight: (outputs, channels / groups, kernel height, kernel width) integers of at most 8 bits; bias, shift: (outputs,).
+    weight: (outputs, channels / groups, kernel height, kernel width) integers of at most 8 bits; bias, shift:
+    (outputs,).
     A 1-D convolution has height 1; a sum pooling has one group per channel and weights 1.
     """
 
@@ -121,8 +122,8 @@ def channel_taps(op: Conv2d) -> NDArray[np.int64]:
 def convolve(op: Conv2d, weight: NDArray[Number], image: NDArray[Number]) -> NDArray[Number]:
     """Convolution of ``image`` (channels, height, width) to (outputs, height, width), with the geometry of ``op``.
 
-    weight: of the shape of ``op.weight``. Both of one number type, integers, floats or Python integers, which is that of
-    the sums. An image of 0 surrounds the padding.
+    weight: of the shape of ``op.weight``. Both of one number type, integers, floats or Python integers, which is that
+    of the sums. An image of 0 surrounds the padding.
     """
     outputs, height, width = op.output_shape
     padded = np.pad(image.reshape(len(image), -1), ((0, 0), (0, 1)))  # -1, the padding, is the last position

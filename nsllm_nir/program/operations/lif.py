@@ -30,7 +30,8 @@ class Lif(Operation):
     ``v = clip(trunc(v (4096 - voltage_decay) / 4096) + u + bias, +-(2**23 - 1))``,
     spike where ``v > threshold << 6``, then v = 0. trunc rounds toward zero. Without ``threshold`` the output is v.
 
-    current_decay, voltage_decay: (neurons,) in 0..4096; threshold: (neurons,) in 0..2**17 - 1, or None; bias: (neurons,).
+    current_decay, voltage_decay: (neurons,) in 0..4096; threshold: (neurons,) in 0..2**17 - 1, or None; bias:
+    (neurons,).
     """
 
     source: str
