@@ -1,4 +1,4 @@
-"""Backend ``hls``: the C simulation of the spike engine; `build_vitis` writes the same engine as a Vitis HLS project."""
+"""Backend ``hls``: the C simulation of the spike engine; `build_vitis` writes the same as a Vitis HLS project."""
 
 from __future__ import annotations
 

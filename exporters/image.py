@@ -82,7 +82,9 @@ class _Packer:
         return _Section(at)
 
     def constants(self, *, bytewise: tuple[str, ...] = (), **arrays: NDArray[np.integer] | None) -> dict[str, int]:
-        """Descriptor fields of constant arrays: the value that all neurons share, or a section; and the flags that say which. Of an absent array: none."""
+        """Descriptor fields of constant arrays: the value that all neurons share, or a section; and the flags that say
+        which. Of an absent array: none.
+        """
         fields: dict[str, int] = {"flags": 0}
         for key, values in arrays.items():
             if values is None:
@@ -120,7 +122,8 @@ class Needs:
             have = getattr(depths, name)
             if need > have:
                 raise LossyConversionError(
-                    f"the program needs {name} = {need}, this build of the spike engine has {have}; use a build with larger {name}"
+                    f"the program needs {name} = {need}, this build of the spike engine has {have}; "
+                    f"use a build with larger {name}"
                 )
 
 
@@ -131,7 +134,8 @@ def pack_image(program: Program, row_alignment: int = UNIT_WORDS) -> bytes:
     if its memory beat is no longer.
 
     Raises:
-        LossyConversionError: the program does not have exactly one input, needs numbers of more than 32 bits or a larger geometry.
+        LossyConversionError: the program does not have exactly one input, needs numbers of more than 32 bits or a
+        larger geometry.
         InputError: another row alignment.
     """
     if row_alignment not in ROW_ALIGNMENTS:
@@ -191,11 +195,13 @@ def _check_program(program: Program) -> None:
     for op in program.ops:
         if isinstance(op, Integrate) and op.fraction_bits > MAX_SHIFT:
             raise LossyConversionError(
-                f"Integrate {op.name!r}: the spike engine shifts by at most {MAX_SHIFT} bits, fraction_bits is {op.fraction_bits}"
+                f"Integrate {op.name!r}: the spike engine shifts by at most {MAX_SHIFT} bits, "
+                f"fraction_bits is {op.fraction_bits}"
             )
         if isinstance(op, Conv2d) and (largest := max(*op.stride, *op.padding, *op.dilation)) > GEOMETRY_LIMIT:
             raise LossyConversionError(
-                f"Conv2d {op.name!r}: the spike engine takes strides, paddings and dilations of at most {GEOMETRY_LIMIT}, found {largest}"
+                f"Conv2d {op.name!r}: the spike engine takes strides, paddings and dilations of at most {GEOMETRY_LIMIT}, "
+                f"found {largest}"
             )
 
 
@@ -262,7 +268,9 @@ def _descriptor(packer: _Packer, op: Op) -> dict[str, int]:
 
 
 def _by_instruction(packer: _Packer, op: Op, read: list[int]) -> dict[str, int]:
-    """Descriptor fields of an op that stands in the image as its `Instruction` says: signals, constants, parameter, states."""
+    """Descriptor fields of an op that stands in the image as its `Instruction` says: signals, constants, parameter,
+    states.
+    """
     instruction = OF_OP[type(op)]
     constants = {constant.field: getattr(op, constant.name) for constant in instruction.constants}
     bytewise = tuple(constant.field for constant in instruction.constants if constant.layout is Layout.BYTES)
@@ -362,7 +370,8 @@ def _assemble(packer: _Packer, descriptors: list[dict[str, int]], blob: Words) -
     ports = [_port(packer, name) for name in program.traced]
     node = program.inputs[0]
     header = [
-        MAGIC, VERSION, 0, 0, len(descriptors), HEADER_WORDS, len(ports), ports_start, start + packer.section_words, blob.size,
+        MAGIC, VERSION, 0, 0, len(descriptors), HEADER_WORDS, len(ports), ports_start,
+        start + packer.section_words, blob.size,
         packer.signal_words, packer.state_words, packer.row_words, packer.accumulators, node.size, node.levels,
         sum(p[1] for p in ports), sum(p[1] for p in ports if p[2] & PortFlag.OUTPUT),
         packer.row_alignment, program.widths.potential, program.widths.comparator,

@@ -24,7 +24,9 @@ from nsllm_nir.program.trace import Trace
 
 @dataclass(frozen=True)
 class Cycles:
-    """Clock cycles of a run. total: (tokens,); ops: {op: (tokens,)}, cycles in which it was busy; beats: (tokens,) read from memory."""
+    """Clock cycles of a run. total: (tokens,); ops: {op: (tokens,)}, cycles in which it was busy; beats: (tokens,)
+    read from memory.
+    """
 
     total: NDArray[np.int64]
     ops: dict[str, NDArray[np.int64]]
@@ -74,7 +76,8 @@ class Executable:
             yield EngineSession(self.program, _Driver(bus, self.program, self.image))
 
     def run(self, inputs: NDArray[np.integer], traced: bool = True) -> Trace:
-        """Spikes (tokens, neurons) to the trace; fills ``counters`` and ``cycles``. Not traced: the engine sends only the outputs, as in use.
+        """Spikes (tokens, neurons) to the trace; fills ``counters`` and ``cycles``. Not traced: the engine sends only
+        the outputs, as in use.
 
         Raises:
             InputError: the inputs do not fit the program.
@@ -106,7 +109,8 @@ class _Rtl:
 
     def version(self) -> str:
         """The simulator, the compiler behind it, and the version of the image format."""
-        return f"{toolchain.find_verilator().version}, {toolchain.compiler_version(toolchain.find_compiler())}, image format {images.VERSION}"
+        compiler = toolchain.compiler_version(toolchain.find_compiler())
+        return f"{toolchain.find_verilator().version}, {compiler}, image format {images.VERSION}"
 
     def compile(self, program: Program) -> Executable:
         """The program on the largest build; raises as `executable`."""

@@ -57,11 +57,13 @@ class Driver:
         self._ops = 0
         if (found := self._read("identification")) != IDENTIFICATION:
             raise BackendError(
-                f"no spike engine answers: its identification register reads 0x{found:08X}, expected 0x{IDENTIFICATION:08X}"
+                f"no spike engine answers: its identification register reads 0x{found:08X}, "
+                f"expected 0x{IDENTIFICATION:08X}"
             )
         if (version := self._read("image_version")) != VERSION:
             raise BackendError(
-                f"the spike engine reads image format {version}, this driver writes format {VERSION}; use a build of the same release"
+                f"the spike engine reads image format {version}, this driver writes format {VERSION}; "
+                "use a build of the same release"
             )
         self.sizes = RtlSizes(**{field.name: self._read(field.name) for field in fields(RtlSizes)})
         for name in ("interrupt_enable", "interrupt_mask"):

@@ -37,8 +37,10 @@ class OpCost:
 class Estimate:
     """Mean per token; all figures are modelled.
 
-    cycles, bytes: of the whole token; memory: {memory of the build: (words used, words there)}; image_bytes: in external memory;
-    work: {unit of work: number}; dynamic: joules by unit of work, None without figures of the board; static: joules, likewise.
+    cycles, bytes: of the whole token; memory: {memory of the build: (words used, words there)}; image_bytes: in
+    external memory;
+    work: {unit of work: number}; dynamic: joules by unit of work, None without figures of the board; static: joules,
+    likewise.
     """
 
     board: str
@@ -71,7 +73,8 @@ class Estimate:
             else {"dynamic": sum(self.dynamic.values()), "static": self.static},
             "tier": "modelled",
             "rests_on": {
-                "cycles": "simulated (unit costs of clock-accurate runs; benchmarks/cost_model.md) and spikes of the integer reference",
+                "cycles": "simulated (unit costs of clock-accurate runs; benchmarks/cost_model.md) "
+                "and spikes of the integer reference",
                 "bytes": "simulated (equal to the beats of the simulation in every fit case)",
                 "clock": "of the board file; no place and route of this device",
                 "energy": "published figures per unit of work; no power was measured",
@@ -138,7 +141,8 @@ def estimate(program: Program, image: bytes, spikes: NDArray[np.integer], board:
     seconds = total / (board.clock_mhz * 1e6)
     static = None if board.power is None or board.power.static is None else board.power.static * seconds
     return Estimate(
-        board.name, board.engine.lanes, board.engine.ports, board.clock_mhz, where.latency, where.interval, len(tokens), total, ops,
+        board.name, board.engine.lanes, board.engine.ports, board.clock_mhz, where.latency, where.interval, len(tokens),
+        total, ops,
         sum(op.bytes for op in ops), memory, len(image), work, joules(work, board.power), static,
     )  # fmt: skip
 
@@ -150,7 +154,9 @@ def _op(works: Sequence[Work], where: Setting, cycles: float, total: float) -> O
 
 
 def mean_work(tokens: Sequence[Sequence[Work]], where: Setting) -> dict[str, float]:
-    """Units of work per token, by the names of `boards.Power`: additions, bytes of external memory and of memories on chip."""
+    """Units of work per token, by the names of `boards.Power`: additions, bytes of external memory and of memories on
+    chip.
+    """
     sums = np.mean(
         [
             [sum(column) for column in zip(*(_units_of_work(work, where) for work in works), strict=True)]

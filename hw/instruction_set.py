@@ -1,7 +1,8 @@
-"""The instruction set of the spike engine, described once: the numbers of the program image (docs/image_format.md), and of
-each op its kind, what its descriptor refers to, and how the vector unit runs it.
+"""The instruction set of the spike engine, described once: the numbers of the program image (docs/image_format.md),
+and of each op its kind, what its descriptor refers to, and how the vector unit runs it.
 
-The Python half reads this module; `nsllm_nir.hw.generated_files` writes the C++ header and the SystemVerilog package from it.
+The Python half reads this module; `nsllm_nir.hw.generated_files` writes the C++ header and the SystemVerilog package
+from it.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Kind(IntEnum):
 
 
 class Flag(IntFlag):
-    """Word 1 of an op descriptor. The last three: the constant in the field of that name is the value of all neurons."""
+    """Word 1 of an op descriptor. The last three: the constant in that field is the value of all neurons."""
 
     SIGNED_COUNT = 1
     SIGNAL_STEP = 2
@@ -164,10 +165,11 @@ class Constant:
 class Instruction:
     """What the engine knows of an op.
 
-    signals: descriptor fields with the signals of ``size`` neurons that it always reads, in the order of `sources` (one of
-    another size, or that a flag asks for, is a rule of the kind); parameter: the attribute that the field of this name holds,
-    its range; states: words of state of each neuron; flags: without those of immediates.
-    job: of the vector unit, for ops that the sequencer runs as one; additions: of values, by each neuron, for the energy.
+    signals: descriptor fields with the signals of ``size`` neurons that it always reads, in the order of `sources`
+    (one of another size, or that a flag asks for, is a rule of the kind); parameter: the attribute that the field of
+    this name holds, its range; states: words of state of each neuron; flags: without those of immediates.
+    job: of the vector unit, for ops that the sequencer runs as one; additions: of values, by each neuron, for the
+    energy.
     """
 
     op: type[Op]
@@ -242,7 +244,8 @@ OF_NAME = {instruction.op.__name__: instruction for instruction in INSTRUCTIONS}
 OF_KIND: dict[int, Instruction] = {instruction.kind: instruction for instruction in INSTRUCTIONS}
 # Jobs of the vector unit by number; a Delay asks for a second one at the end of the token.
 JOBS = (*(instruction.job for instruction in INSTRUCTIONS if instruction.job), "ADVANCE")
-# Channels of constants by number, in the order of their requests; those of words are named after the descriptor's fields.
+# Channels of constants by number, in the order of their requests; those of words are named after the descriptor's
+# fields.
 CHANNELS = ("bytes", "constants", "more", "weights")
 
 

