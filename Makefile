@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 LAVA := lava-nc==0.10.0
 NORSE := norse==1.1.0
 
-.PHONY: demo test check setup
+.PHONY: demo test check docs setup
 demo: $(STAMP)
 	$(BIN)/nsllm-nir demo --out out/demo
 
@@ -19,6 +19,11 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, out/site/docs/index.html; a broken link or an undocumented name is an error.
+docs: $(STAMP)
+	$(BIN)/pip install --quiet -e '.[docs]'
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -d out/doctrees . out/site
 
 setup: $(STAMP)
 

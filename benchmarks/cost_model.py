@@ -177,6 +177,8 @@ def main() -> None:
         print(lines[-1], flush=True)
     within = sum(abs(error) <= LIMIT for error in errors)
     head = [
+        "# Errors of the cost model",
+        "",
         (
             "Written by `python benchmarks/cost_model.py`. Cycles per token, the answer with all signals as in a run "
             "of the backend: *simulated* clock by"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import InputError, LossyConversionError, ToolNotFoundError
+from nsllm_nir.exporters import About
 from nsllm_nir.program import Program
 from nsllm_nir.program.reference import check_inputs
 from nsllm_nir.program.trace import Trace
@@ -32,7 +33,8 @@ def _tokens(program: Program, inputs: NDArray[np.integer]) -> NDArray[np.int64]:
     spikes = check_inputs(program, inputs)
     if (spikes.sum(1) != 1).any():
         raise InputError(
-            "a language model reads exactly one token spike per step; use the reference, lava or hls backend for other inputs"
+            "a language model reads exactly one token spike per step; use the reference, lava or hls backend for "
+            "other inputs"
         )
     return spikes.argmax(1)
 
@@ -105,6 +107,13 @@ class _Executable:
 @dataclass(frozen=True)
 class _SnnTorch:
     name: str = "snntorch"
+    about = About(
+        "the torch model rebuilt from the NIR file, timesteps unrolled",
+        "NSLLM models that `to_nir` wrote",
+        "torch, snnTorch",
+        generates=True,
+        models_only=True,
+    )
 
     def version(self) -> str:
         try:
@@ -118,7 +127,8 @@ class _SnnTorch:
         self.version()
         if program.origin is None:
             raise LossyConversionError(
-                "the snntorch backend rebuilds language models from NIR files that to_nir wrote, and this program comes from no such file; use another backend"
+                "the snntorch backend rebuilds language models from NIR files that to_nir wrote, and this program "
+                "comes from no such file; use another backend"
             )
         from nsllm_nir.language_model.nir_import import from_nir
 

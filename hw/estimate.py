@@ -38,9 +38,8 @@ class Estimate:
     """Mean per token; all figures are modelled.
 
     cycles, bytes: of the whole token; memory: {memory of the build: (words used, words there)}; image_bytes: in
-    external memory;
-    work: {unit of work: number}; dynamic: joules by unit of work, None without figures of the board; static: joules,
-    likewise.
+    external memory; work: {unit of work: number}; dynamic: joules by unit of work, None without figures of the board;
+    static: joules, likewise.
     """
 
     board: str
@@ -73,8 +72,8 @@ class Estimate:
             else {"dynamic": sum(self.dynamic.values()), "static": self.static},
             "tier": "modelled",
             "rests_on": {
-                "cycles": "simulated (unit costs of clock-accurate runs; benchmarks/cost_model.md) "
-                "and spikes of the integer reference",
+                "cycles": "simulated (unit costs of clock-accurate runs; benchmarks/cost_model.md) and spikes of "
+                "the integer reference",
                 "bytes": "simulated (equal to the beats of the simulation in every fit case)",
                 "clock": "of the board file; no place and route of this device",
                 "energy": "published figures per unit of work; no power was measured",
@@ -154,9 +153,7 @@ def _op(works: Sequence[Work], where: Setting, cycles: float, total: float) -> O
 
 
 def mean_work(tokens: Sequence[Sequence[Work]], where: Setting) -> dict[str, float]:
-    """Units of work per token, by the names of `boards.Power`: additions, bytes of external memory and of memories on
-    chip.
-    """
+    """Units of work per token, by the names of `boards.Power`: additions, bytes of the memories."""
     sums = np.mean(
         [
             [sum(column) for column in zip(*(_units_of_work(work, where) for work in works), strict=True)]

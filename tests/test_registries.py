@@ -7,25 +7,30 @@ import json
 import pkgutil
 import re
 import subprocess
+import tomllib
+from collections.abc import Iterator
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from nsllm_nir import to_portable
+from nsllm_nir import exporters, to_portable
 from nsllm_nir.errors import LossyConversionError
 from nsllm_nir.exporters import image, lava_constraints, lava_stock
 from nsllm_nir.exporters.lava_worker import job as jobs
 from nsllm_nir.exporters.lava_worker.engine import Engine
-from nsllm_nir.hw import cost_model, estimate, generated_files, toolchain
+from nsllm_nir.hw import boards, cost_model, estimate, families, generated_files, toolchain
 from nsllm_nir.hw.instruction_set import CHANNELS, INSTRUCTIONS, JOBS, Instruction, Kind, channel
+from nsllm_nir.hw.synthesis import Area
 from nsllm_nir.program import OPERATIONS, Count, Input, Op, Program, operations, reference
 from nsllm_nir.program.probe import probe_program
 from nsllm_nir.program.signals import Signal
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SPIKES = np.random.default_rng(0).integers(0, 2, (30, 4))
 
 
@@ -181,3 +186,75 @@ def test_the_systemverilog_engine_runs_every_operation() -> None:
     assert {*known} == {*JOBS}, "jobs that vector_unit.sv knows, and those of the instructions"
     kinds = re.findall(r"instruction_set::KIND_(\w+)", sequencer)
     assert {i.kind.name for i in INSTRUCTIONS if not i.job} <= {*kinds}, "sequencer.sv starts no unit for a kind"
+
+
+# --- backends -----------
+
+# {name: "module:object"}; of this folder, whatever is installed
+REGISTERED: dict[str, str] = PROJECT["entry-points"][exporters.GROUP]
+
+
+def registered(name: str) -> exporters.Backend:
+    module, _, attribute = REGISTERED[name].partition(":")
+    found: exporters.Backend = getattr(import_module(module), attribute)
+    return found
+
+
+def defined() -> Iterator[str]:
+    """Every object of a module of ``exporters`` that says what backend it is."""
+    for path in (ROOT / "exporters").glob("*.py"):
+        if path.stem != "__init__":
+            module = import_module(f"nsllm_nir.exporters.{path.stem}")
+            yield from (
+                f"{module.__name__}:{name}"
+                for name, value in vars(module).items()
+                if not isinstance(value, type) and isinstance(getattr(value, "about", None), exporters.About)
+            )
+
+
+def test_every_backend_is_registered_and_every_registered_backend_is_there() -> None:
+    assert set(defined()) == set(REGISTERED.values())
+    assert {registered(name).name: name for name in REGISTERED} == {name: name for name in REGISTERED}
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_every_backend_says_what_it_is(name: str) -> None:
+    about = registered(name).about
+    assert about.runs and about.holds and about.needs and "|" not in about.runs + about.holds + about.needs
+    assert not hasattr(registered(name), "tiny") or isinstance(registered(name), exporters.Buildable)
+
+
+# --- FPGA families -----------
+
+
+def packages_of_extras() -> set[str]:
+    """Names of the packages that the optional dependencies pin."""
+    pinned: list[Any] = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    return {line.partition("==")[0] for line in pinned}
+
+
+def test_every_board_is_of_a_known_family_and_every_family_has_a_board() -> None:
+    used = {boards.load(name).device.family for name in boards.names()}
+    assert len(families.names()) >= 6
+    for name in families.names():
+        assert (name in used) != bool(families.load(name).no_board), (
+            f"describe a board of the family {name} in hw/boards, or say in its `no_board` why there is none"
+        )
+
+
+@pytest.mark.parametrize("name", families.names())
+def test_every_family_is_complete(name: str) -> None:
+    family = families.load(name)
+    assert set(family.cells) == {field.name for field in fields(Area)} - {"cells"}
+    assert set(family.packages.values()) <= packages_of_extras(), "add the packages of its tools to pyproject.toml"
+    if family.flow:
+        assert family.flow.place in family.packages
+    assert bool(family.flow) == bool(family.packages)
+
+
+def test_every_tool_and_every_pll_is_of_a_family() -> None:
+    known = [families.load(name) for name in families.names()]
+    used = {package for family in known for package in family.packages.values()}
+    assert {package for package in packages_of_extras() if package.startswith("yowasp-nextpnr")} <= used
+    plls = {family.flow.pll.source for family in known if family.flow and family.flow.pll}
+    assert plls == set(Path(families.__file__).parent.glob("*.sv")) and all(path.exists() for path in plls)

@@ -266,8 +266,8 @@ def test_programs_too_large_for_the_build_are_refused() -> None:
 @pytest.mark.parametrize(
     ("sizes", "text"),
     [
-        ({"lanes": 96}, "has 64, 128 or 256 lanes, got 96"),
-        ({"ports": 5}, "has 4, 8 or 16 ports and at most lanes / 16, got 5 with 64 lanes"),
+        ({"lanes": 96}, "lanes must be 64, 128 or 256, got 96"),
+        ({"ports": 5}, "ports must be 4, 8 or 16 and at most lanes / 16, got 5 with 64 lanes"),
         ({"ports": 8}, "got 8 with 64 lanes"),
         ({"lanes": 128, "ports": 16}, "got 16 with 128 lanes"),
     ],

@@ -51,7 +51,9 @@ def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Only look at versions, run nothing.")] = False,
     json_file: Json = None,
 ) -> None:
-    """Say which backends and tools run here, and the command that installs what is missing; exit status 0 only if all backends run."""
+    """Say which backends and tools run here, and the command that installs what is missing; exit status 0 only if all
+    backends run.
+    """
     from rich.table import Table
 
     from nsllm_nir import exporters
@@ -63,10 +65,12 @@ def doctor(
     with Steps() as progress:
         checks = check_all(backend or exporters.names(), quick=quick, progress=progress)
     table = Table(title="Versions" if quick else "Each backend ran a tiny program and was compared with the reference")
-    for column in ("name", "kind", "runs", "version"):
+    for column in ("name", "kind", "runs", "version", "what runs"):
         table.add_column(column)
     for check in checks:
-        table.add_row(check.name, check.kind, "[green]yes[/]" if check.runs else "[red]no[/]", check.version)
+        table.add_row(
+            check.name, check.kind, "[green]yes[/]" if check.runs else "[red]no[/]", check.version, check.about
+        )
     show(table, *(f"{check.name}: {check.message}" for check in checks if check.message))
     if json_file:
         write_json(json_file, [vars(check) for check in checks])
@@ -83,7 +87,9 @@ def demo(
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 32,
     json_file: Json = None,
 ) -> None:
-    """Run a trained model on every backend, compare every spike, generate the same text everywhere, and write the report page."""
+    """Run a trained model on every backend, compare every spike, generate the same text everywhere, and write the
+    report page.
+    """
     from nsllm_nir.demo.demo import run_demo
     from nsllm_nir.files import write_json
     from nsllm_nir.report.tables import (
@@ -110,7 +116,8 @@ def demo(
         audit_table(report.program),
         constraints_table(result.constraints, result.cores),
         "",
-        f"every spike equal: {'yes' if report.exact else 'NO'}; same text from every engine: {'yes' if result.same_text else 'NO'}",
+        f"every spike equal: {'yes' if report.exact else 'NO'}; same text from every engine: "
+        f"{'yes' if result.same_text else 'NO'}",
         f"report: {out / 'report.html'}",
     )
     if json_file:

@@ -28,6 +28,8 @@ from nsllm_nir.errors import (
 from nsllm_nir.graph import DT
 from nsllm_nir.lowering.node_rules import RULES
 from nsllm_nir.program import Program
+from nsllm_nir.verification import nir_nodes
+from nsllm_nir.verification.nir_nodes import Floats, cuba_li, full, integrate_and_fire, li, pool
 from nsllm_nir.verification.prepare import prepare
 from nsllm_nir.verification.verify import token_spikes, verify
 
@@ -40,7 +42,6 @@ BEGIN, END = (
 )
 REFUSALS = tuple(kind.__name__ for kind in (GraphError, InputError, IntegerOverflowError, LossyConversionError))
 Writer = Callable[[Path], object]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,6 @@ class Row:
     form: str
     numbers: str
     refused: dict[str, str]
-
-
-def full(size: int | tuple[int, ...], value: float) -> Floats:
-    return np.full(size, value, np.float64)
 
 
 def weights(*shape: int, unit: float = 1.0) -> Floats:
@@ -78,36 +75,12 @@ def lif(
     size: int | tuple[int, ...], threshold: float = 150.0, *, tau: float = 8.0, leak: float = 0.0, reset: float = 0.0
 ) -> nir.LIF:
     """tau in steps; r = tau / dt, so that the input enters with gain 1."""
-    return nir.LIF(full(size, tau * DT), full(size, tau), full(size, leak), full(size, threshold), full(size, reset))
+    return nir_nodes.lif(size, tau, threshold, leak=leak, reset=reset)
 
 
 def cuba(size: int, threshold: float, synapse: float, membrane: float, leak: float = 0.0) -> nir.CubaLIF:
-    constants = (
-        full(size, synapse * DT),
-        full(size, membrane * DT),
-        full(size, membrane),
-        full(size, leak),
-        full(size, threshold),
-    )
-    return nir.CubaLIF(*constants, v_reset=full(size, 0), w_in=full(size, synapse))
-
-
-def cuba_li(size: int, synapse: float, membrane: float) -> nir.CubaLI:
-    return nir.CubaLI(
-        full(size, synapse * DT), full(size, membrane * DT), full(size, membrane), full(size, 0), full(size, synapse)
-    )
-
-
-def li(size: int, tau: float) -> nir.LI:
-    return nir.LI(full(size, tau * DT), full(size, tau), full(size, 0))
-
-
-def integrate_and_fire(size: int, threshold: float) -> nir.IF:
-    return nir.IF(full(size, 1 / DT), full(size, threshold), full(size, 0))
-
-
-def pool(kind: type[nir.SumPool2d] | type[nir.AvgPool2d]) -> nir.NIRNode:
-    return kind(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
+    """Time constants in steps."""
+    return nir_nodes.cuba(size, synapse, membrane, threshold, leak=leak)
 
 
 def chain(size: int | tuple[int, ...], *nodes: nir.NIRNode) -> Writer:

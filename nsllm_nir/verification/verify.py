@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nsllm_nir import exporters
 from nsllm_nir.errors import InputError, NsllmNirError
 from nsllm_nir.graph import DT
+from nsllm_nir.notebook import html_table
 from nsllm_nir.program import Linear, Program, reference
 from nsllm_nir.program.trace import Difference, NodeResult, Trace, compare, first_difference
 from nsllm_nir.quantization.quantize import Quantization, QuantizationReport
@@ -32,6 +33,7 @@ class BackendResult:
 
     @property
     def differences(self) -> int:
+        """Cells (node, step, neuron) that are not those of the reference."""
         return sum(node.differences for node in self.nodes)
 
     @property
@@ -41,6 +43,7 @@ class BackendResult:
 
     @property
     def first(self) -> Difference | None:
+        """The earliest differing cell, or None."""
         return first_difference(list(self.nodes))
 
 
@@ -60,6 +63,7 @@ class Report:
 
     @property
     def exact(self) -> bool:
+        """True only if at least one backend was asked for, every one ran, and every cell is equal."""
         return bool(self.results) and all(result.exact for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +85,18 @@ class Report:
             },
         }
 
+    def _repr_html_(self) -> str:
+        """In a notebook: one row per backend."""
+        rows = [
+            (r.backend, r.version, sum(n.spikes for n in r.nodes), "" if r.error else r.differences, _verdict(r))
+            for r in self.results
+        ]
+        cells = sum(values.size for values in self.reference.values.values())
+        caption = f"{cells:,} cells of {len(self.reference.values):,} nodes compared with the reference"
+        return html_table(caption, ("backend", "version", "spikes", "differences", "result"), rows)
+
     def __str__(self) -> str:
+        """A line per backend: exact, first differing cell, or why it did not run; before them what quantization changed."""
         lines = []
         if self.quantization and self.quantization_error:
             lines += [
@@ -102,6 +117,10 @@ class Report:
                 f"{r.backend:12} {sum(n.spikes for n in r.nodes):>9} spikes in {len(r.nodes)} nodes  {verdict}"
             )
         return "\n".join(lines)
+
+
+def _verdict(result: BackendResult) -> str:
+    return result.error or str(result.first or "exact")
 
 
 def token_spikes(program: Program, tokens: NDArray[np.integer] | list[int]) -> NDArray[np.int64]:
