@@ -23,7 +23,7 @@ from scipy.optimize import least_squares
 
 from nsllm_nir.hw import cost_model, toolchain
 from nsllm_nir.hw.cost_model import Setting, Units
-from nsllm_nir.hw.work import Work, profile
+from nsllm_nir.hw.token_work import Work, profile
 
 LIMIT = 0.05
 # Groups of constants by the kinds of op that they are fitted to; ("queue", "round") goes with the synapses.

@@ -14,11 +14,11 @@ from nsllm_nir.hw import cost_model
 from nsllm_nir.hw.boards import Board, Power, require_fit
 from nsllm_nir.hw.cost_model import Setting
 from nsllm_nir.hw.image_check import read_header
-from nsllm_nir.hw.work import Work, profile
+from nsllm_nir.hw.instruction_set import OF_NAME
+from nsllm_nir.hw.token_work import Work, profile
 from nsllm_nir.program import Program
 
 QUEUE_ENTRY_BYTES = 5  # address of a row, sign and digit
-LIF_ADDITIONS = 26  # two serial products and their sums, as in `Program.audit`
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,6 @@ def configured(
         InputError: lanes or ports that the engine cannot have, or a clock that is not positive.
     """
     sizes = replace(board.engine, lanes=lanes or board.engine.lanes, ports=ports or board.engine.ports)
-    if sizes.lanes not in (64, 128, 256):
-        raise InputError(f"lanes must be 64, 128 or 256, got {sizes.lanes}")
-    if sizes.ports not in (4, 8, 16) or sizes.ports > sizes.lanes // 16:
-        raise InputError(f"ports must be 4, 8 or 16 and at most lanes / 16, got {sizes.ports} with {sizes.lanes} lanes")
     if clock_mhz is None:
         return replace(board, engine=sizes)
     if not clock_mhz > 0:
@@ -190,7 +186,7 @@ def _units_of_work(work: Work, where: Setting) -> tuple[float, float, float]:
     value = sizes.potential_bits / 8
     beats = cost_model.beats(work, where)
     fetched = 4 * sizes.beat_words * beats
-    additions, words = 0.0, 2.0 * n  # most ops read a signal and write one
+    additions = 0.0
     match work.kind:
         case "Input":
             words = n + work.steps
@@ -200,14 +196,11 @@ def _units_of_work(work: Work, where: Setting) -> tuple[float, float, float]:
             additions, words = n * work.steps, n * (2 * work.steps - 1 if work.steps > 1 else 2)
         case "Count":
             additions, words = work.steps * sizes.ports, n * (work.operands + 1)
-        case "Gate":
-            words = 3.0 * n
-        case "Integrate":
-            additions, words = 2.0 * n, 4.0 * n
-        case "Lif":
-            additions, words = LIF_ADDITIONS * n, 6.0 * n
-        case _:
+        case "Delay":
             words = n * (2 + work.steps + 2 * bool(work.steps))
+        case _:  # reads its signals, writes one, reads and writes its states
+            instruction = OF_NAME[work.kind]
+            additions, words = float(instruction.additions * n), float(n * (work.operands + 1 + 2 * instruction.states))
     return additions, fetched, words * value + 2 * fetched
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from nsllm_nir.errors import BackendError, ToolNotFoundError
+from nsllm_nir.errors import BackendError, InputError, ToolNotFoundError
 from nsllm_nir.files import whole
 from nsllm_nir.processes import run
 
@@ -21,7 +21,8 @@ SOURCES = Path(__file__).parent / "hls"
 RTL_SOURCES = Path(__file__).parent / "rtl"
 RTL_SIMULATION = Path(__file__).parent / "rtl_simulation"
 TEMPLATES = Path(__file__).parent / "templates"
-WARNINGS = ("-Wall", "-Wextra", "-Wconversion")
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror=switch")  # a kind that a switch forgets is an error
+LANES, PORTS = (64, 128, 256), (4, 8, 16)  # of the SystemVerilog engine
 COMPILE_TIMEOUT = 300.0  # seconds, counted as `processes` does
 VERILATOR_FLAGS = ("-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique")  # what has no value gets a random one
 
@@ -47,11 +48,19 @@ class Depths:
         return [f"-DNSLLM_{f.name.upper()}={getattr(self, f.name)}" for f in fields(self)]
 
 
+def _either(numbers: tuple[int, ...]) -> str:
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} or {last}"
+
+
 @dataclass(frozen=True)
 class RtlSizes:
     """Sizes fixed when the SystemVerilog engine is built.
 
     Lanes, ports (neurons per cycle of the vector unit), memories in words, widths in bits.
+
+    Raises:
+        InputError: lanes or ports that the engine cannot have.
     """
 
     lanes: int = 64
@@ -62,6 +71,14 @@ class RtlSizes:
     descriptors: int = 256
     potential_bits: int = 24
     comparator_bits: int = 32
+
+    def __post_init__(self) -> None:
+        if self.lanes not in LANES:
+            raise InputError(f"lanes must be {_either(LANES)}, got {self.lanes}")
+        if self.ports not in PORTS or self.ports > self.lanes // 16:
+            raise InputError(
+                f"ports must be {_either(PORTS)} and at most lanes / 16, got {self.ports} with {self.lanes} lanes"
+            )
 
     @property
     def beat_words(self) -> int:
@@ -166,11 +183,13 @@ def find_verilator() -> Verilator:
 
 
 def rtl_files(folder: Path = RTL_SOURCES) -> list[Path]:
-    """The SystemVerilog files, packages first."""
-    return sorted(
-        folder.glob("*.sv"),
-        key=lambda path: (re.search(r"^package ", path.read_text(encoding="utf-8"), re.MULTILINE) is None, path.name),
-    )
+    """The SystemVerilog files: packages, those that use no other before the rest, then modules."""
+
+    def place(path: Path) -> tuple[bool, bool, str]:
+        text = path.read_text(encoding="utf-8")
+        return re.search(r"^package ", text, re.MULTILINE) is None, "::" in text, path.name
+
+    return sorted(folder.glob("*.sv"), key=place)
 
 
 def build_rtl(

@@ -22,7 +22,7 @@ from nsllm_nir.files import check_new_folder, new_folder, write_bytes, write_jso
 from nsllm_nir.fpga_build.results import REST, Hardware, Layer, Report, Simulated
 from nsllm_nir.hw import bitstream, boards, families, floorplan, synthesis, toolchain
 from nsllm_nir.hw.boards import Board
-from nsllm_nir.hw.image_check import HEADER_WORDS, OP_WORDS, Descriptor
+from nsllm_nir.hw.instruction_set import HEADER_WORDS, OP_WORDS, Descriptor
 from nsllm_nir.hw.simulated_bus import Surroundings
 from nsllm_nir.hw.synthesis import Area, Placement
 from nsllm_nir.processes import Progress
