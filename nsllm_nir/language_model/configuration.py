@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from nsllm_nir.composites.registry import BLOCKS
 from nsllm_nir.errors import InputError
 
 
@@ -24,6 +25,7 @@ class NSLLMConfig(PretrainedConfig):
         normalisation: ``none``, ``pooled`` (pooled inhibition) or ``rms`` (for ablations; not exportable).
         residual_fraction_bits, logit_fraction_bits, state_fraction_bits: fixed-point fractions.
         frozen: weights are stored as int8 (see `NSLLMForCausalLM.freeze`).
+        blocks: names of the blocks of each layer in the order of the residual stream; ``["attention", "mixer"]`` if None.
     """
 
     model_type = "nsllm"
@@ -51,6 +53,7 @@ class NSLLMConfig(PretrainedConfig):
         logit_fraction_bits: int = 8,
         state_fraction_bits: int = 7,
         frozen: bool = False,
+        blocks: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
         self.vocab_size, self.hidden_size, self.num_hidden_layers = vocab_size, hidden_size, num_hidden_layers
@@ -71,6 +74,7 @@ class NSLLMConfig(PretrainedConfig):
             state_fraction_bits,
         )
         self.frozen = frozen
+        self.blocks = ["attention", "mixer"] if blocks is None else list(blocks)
         self._check()
         super().__init__(**kwargs)
 
@@ -84,6 +88,8 @@ class NSLLMConfig(PretrainedConfig):
         ):
             if value not in allowed:
                 raise InputError(f"NSLLMConfig.{name} must be one of {allowed}, got {value!r}")
+        if not self.blocks or len(set(self.blocks)) != len(self.blocks) or not set(self.blocks) <= set(BLOCKS):
+            raise InputError(f"NSLLMConfig.blocks must name some of {tuple(BLOCKS)}, each once, got {self.blocks}")
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise InputError(f"NSLLMConfig.{name} must be at least 1, got {getattr(self, name)}")

@@ -16,7 +16,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.composites.nir_blocks import block_numbers, composite_op
+from nsllm_nir.composites.registry import block_numbers, composite_op
 from nsllm_nir.errors import GraphError
 from nsllm_nir.graph import Graph, Node, as_graph, predecessors
 from nsllm_nir.lowering.node_rules import RULES, WEIGHT_LIMIT, Shape, depthwise, gain_shift, integers, linear

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from nsllm_nir.composites.nir_blocks import composite_op
+from nsllm_nir.composites.registry import composite_op
 from nsllm_nir.errors import GraphError, InputError
 from nsllm_nir.graph import DT, Graph, Node, predecessors
 from nsllm_nir.lowering.lower import SPIKING, delayed_edges, execution_order
