@@ -18,7 +18,8 @@ from nsllm_nir.program.reference import check_inputs
 from nsllm_nir.program.trace import Trace
 
 if TYPE_CHECKING:
-    from nsllm_nir.language_model.modeling import NSLLMCache, NSLLMForCausalLM
+    from nsllm_nir.language_model.cache import NSLLMCache
+    from nsllm_nir.language_model.modeling import NSLLMForCausalLM
 
 INSTALL = "pip install 'nsllm-nir[torch]'"
 
@@ -32,7 +33,8 @@ def _tokens(program: Program, inputs: NDArray[np.integer]) -> NDArray[np.int64]:
     spikes = check_inputs(program, inputs)
     if (spikes.sum(1) != 1).any():
         raise InputError(
-            "a language model reads exactly one token spike per step; use the reference, lava or hls backend for other inputs"
+            "a language model reads exactly one token spike per step; "
+            "use the reference, lava or hls backend for other inputs"
         )
     return spikes.argmax(1)
 
@@ -71,7 +73,7 @@ def _integer_logits(model: NSLLMForCausalLM, logits: Any) -> NDArray[np.int64]:
 class _Session:
     model: NSLLMForCausalLM
     program: Program
-    cache: NSLLMCache | None = None
+    cache: NSLLMCache
 
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
         import torch
@@ -79,10 +81,8 @@ class _Session:
         with torch.no_grad():
             out = self.model(
                 torch.from_numpy(_tokens(self.program, np.asarray(spikes)[None]))[None],
-                past_key_values=self.cache,
-                use_cache=True,
+                cache=self.cache,
             )
-        self.cache = out.past_key_values
         return _integer_logits(self.model, out.logits[0, -1])
 
 
@@ -96,7 +96,9 @@ class _Executable:
 
     @contextmanager
     def open(self) -> Iterator[_Session]:
-        yield _Session(self.model, self.program)
+        from nsllm_nir.language_model.cache import NSLLMCache
+
+        yield _Session(self.model, self.program, NSLLMCache(len(self.model.layers)))
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ class _SnnTorch:
         self.version()
         if program.origin is None:
             raise LossyConversionError(
-                "the snntorch backend rebuilds language models from NIR files that to_nir wrote, and this program comes from no such file; use another backend"
+                "the snntorch backend rebuilds language models from NIR files that to_nir wrote, "
+                "and this program comes from no such file; use another backend"
             )
         from nsllm_nir.language_model.nir_import import from_nir
 

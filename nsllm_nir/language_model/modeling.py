@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
@@ -20,8 +20,6 @@ from nsllm_nir.language_model.spiking_linear import SpikingLinear
 # transformers 5.24 renamed the cache argument of `forward` and the cache of its output.
 CACHE_NAMES = ("cache", "past_key_values")
 CACHE_NAME = next(name for name in CACHE_NAMES if name in CausalLMOutputWithPast.__dataclass_fields__)
-# Positions, which older `generate` gives to every model and a recurrent state needs not.
-UNUSED = ("cache_position",)
 # What `generate` and `Trainer` may name without asking for it.
 NEUTRAL = ("inputs_embeds", "output_attentions", "output_hidden_states")
 
@@ -102,7 +100,7 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
         return self
 
     def freeze(self) -> NSLLMForCausalLM:
-        """Store integer weights instead of the latent ones: a quarter of the size, the same function, no further training."""
+        """Store integer weights instead of the latent ones: a quarter of the size, the same function, no training."""
         for module in self.modules():
             if isinstance(module, SpikingLinear):
                 module.freeze()
@@ -113,12 +111,13 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
         """The embedding is a linear layer on one-hot spikes: select the weight row of the token that spiked."""
         if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < self.config.vocab_size:
             raise InputError(
-                f"token ids must be in [0, {self.config.vocab_size - 1}], got [{int(input_ids.min())}, {int(input_ids.max())}]"
+                f"token ids must be in [0, {self.config.vocab_size - 1}], "
+                f"got [{int(input_ids.min())}, {int(input_ids.max())}]"
             )
         weight = self.embedding.quantized(self.embedding.unit())
         return nn.functional.embedding(input_ids, weight.T)
 
-    def _prepare_cache_for_generation(
+    def _prepare_cache_for_generation(  # type: ignore[override]
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
         """Give `generate` an empty cache unless the caller brings one.
@@ -137,6 +136,14 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
             if cache.tokens_seen and generation_config.prefill_chunk_size is not None:
                 raise InputError("prefill_chunk_size is for an empty cache; leave one of the two out")
 
+    def generate_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises InputError: continuous batching keeps keys and values in pages."""
+        raise InputError(
+            "continuous batching ('paged') is for keys and values; call generate with prompts of equal length"
+        )
+
+    init_continuous_batching = generate_batch
+
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What the next pass of `generate` reads; the tokens are counted against those that its cache has seen.
 
@@ -145,8 +152,8 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
         """
         given = [kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None]
         seen, tokens = given[0].tokens_seen if given else 0, input_ids.shape[1]
-        new, position = kwargs.get("next_sequence_length"), kwargs.get("cache_position")
-        if (new is not None and new < 1) or (position is not None and not len(position)):
+        new = kwargs.get("next_sequence_length")
+        if new is not None and new < 1:
             raise InputError(
                 f"the cache has seen {seen} tokens and there are {tokens} in all, so none is new; "
                 "give the whole text with at least one new token"
@@ -155,6 +162,8 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
         read = inputs["input_ids"].shape[1]
         if read < tokens and seen + read != tokens:
             raise InputError(_lost(tokens, read, seen))
+        if given:
+            _check_batch(input_ids, given[0])
         if kwargs.get("is_first_iteration") and read < tokens and not given[0].has_read(input_ids[:, :seen]):
             raise InputError(
                 f"the cache has seen {seen} other tokens than the first {seen} given; give the whole text, "
@@ -170,10 +179,8 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
             return NSLLMCache(len(self.layers))
         if not isinstance(given[0], NSLLMCache):
             raise InputError(f"the cache must be an NSLLMCache, got {type(given[0]).__name__}")
-        if len(given[0].layers) != len(self.layers):
-            raise InputError(
-                f"the cache is of a model of {len(given[0].layers)} layers, this one has {len(self.layers)}"
-            )
+        if len(given[0]) != len(self.layers):
+            raise InputError(f"the cache is of a model of {len(given[0])} layers, this one has {len(self.layers)}")
         return given[0]
 
     def forward(
@@ -205,7 +212,7 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
         h = self._embed(input_ids)
         # The cache changes once all layers are done, so that it never holds half a pass.
         states: list[LayerState] = []
-        for layer, layer_state in zip(self.layers, state.layers, strict=True):
+        for layer, layer_state in zip(self.layers, state.states, strict=True):
             h, new = layer(h, layer_state)
             states.append(new)
         state.advance(states, input_ids)
@@ -218,15 +225,12 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
                 vocab_size=self.config.vocab_size,
                 num_items_in_batch=num_items_in_batch,
             )
-        output = CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE_NAME: state if use_cache else None})
+        past: dict[str, Any] = {CACHE_NAME: state if use_cache else None}
+        output = CausalLMOutputWithPast(loss=loss, logits=logits, **past)
         return output if return_dict is not False else output.to_tuple()
 
     def _check_past(self, input_ids: Tensor, attention_mask: Tensor | None, cache: NSLLMCache) -> None:
-        if cache.batch_size not in (-1, len(input_ids)):
-            raise InputError(
-                f"the cache holds {cache.batch_size} sequences, the tokens are {len(input_ids)}; "
-                "cache.batch_repeat_interleave(n) gives each sequence n times"
-            )
+        _check_batch(input_ids, cache)
         if attention_mask is None:
             return
         if attention_mask.ndim != 2:
@@ -242,6 +246,14 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
             )
 
 
+def _check_batch(input_ids: Tensor, cache: NSLLMCache) -> None:
+    if cache.batch_size not in (-1, len(input_ids)):
+        raise InputError(
+            f"the cache holds {cache.batch_size} sequences, the tokens are {len(input_ids)}; "
+            "cache.batch_repeat_interleave(n) gives each sequence n times"
+        )
+
+
 def _lost(tokens: int, read: int, seen: int) -> str:
     return (
         f"of {tokens} tokens only the last {read} were given, but the cache has seen {seen or 'none'} instead of the "
@@ -252,9 +264,7 @@ def _lost(tokens: int, read: int, seen: int) -> str:
 def _refuse_unknown(arguments: dict[str, Any]) -> None:
     """Raises InputError for an argument of `forward` that has no effect; one of `NEUTRAL` may be None or False."""
     unknown = [
-        name
-        for name, value in arguments.items()
-        if name not in UNUSED and (name not in NEUTRAL or (value is not None and value is not False))
+        name for name, value in arguments.items() if name not in NEUTRAL or (value is not None and value is not False)
     ]
     if unknown:
         raise InputError(f"NSLLMForCausalLM.forward has no argument {unknown[0]!r}; leave it out")

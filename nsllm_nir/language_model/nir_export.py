@@ -1,4 +1,7 @@
-"""Model to NIR file: language models in the structured profile, streamed block by block; other networks through `snntorch_export`."""
+"""Model to NIR file: language models in the structured profile, streamed block by block.
+
+Other networks go through `snntorch_network.export`.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ from nsllm_nir.snntorch_network.export import network_graph
 def to_nir(model: nn.Module, path: Path | str, *, input_shape: tuple[int, ...] | None = None) -> Path:
     """Write ``model`` as a NIR file of standard nodes; returns its path. Equal models give equal bytes.
 
-    An `NSLLMForCausalLM` gives integers (structured profile); peak memory on top of it stays below twice its largest layer. A network of
-    snnTorch neurons gives floats, which `quantize` makes integers (docs/snntorch_networks.md).
+    An `NSLLMForCausalLM` gives integers (structured profile); peak memory on top of it stays below twice its largest
+    layer. A network of snnTorch neurons gives floats, which `quantize` makes integers (docs/snntorch_networks.md).
 
     Args:
         model: `NSLLMForCausalLM`, or any module of snnTorch neurons and torch layers.
@@ -43,7 +46,7 @@ def to_nir(model: nn.Module, path: Path | str, *, input_shape: tuple[int, ...] |
     _refuse_lossy(model)
     config = model.config
     with GraphWriter(path) as writer:
-        # Nodes of the default model in alphabetical order, as every other writer of this project and the reader list them.
+        # Nodes of the default blocks in alphabetical order, as every other writer of this project and the reader do.
         h = _add_linear(writer, "embedding", "input", model.embedding, config.residual_fraction_bits, bias=False)
         writer.add("final", block_graph(FinalNumbers(model.final.numbers())))
         logits = _add_linear(writer, "head", "final", model.head, config.logit_fraction_bits, bias=True)

@@ -31,7 +31,8 @@ def from_nir(source: Graph | nir.NIRGraph | str | Path) -> NSLLMForCausalLM:
     info = graph.metadata.get("nsllm_nir")
     if not isinstance(info, dict) or info.get("model") != "nsllm":
         raise GraphError(
-            "the graph is not an NSLLM model (its metadata does not say so); use `lower` and a backend that runs programs"
+            "the graph is not an NSLLM model (its metadata does not say so); "
+            "use `lower` and a backend that runs programs"
         )
     if not np.array_equal(np.asarray(info.get("version")), VERSION):
         raise GraphError(
@@ -62,7 +63,7 @@ def _number(info: dict[str, Any], key: str) -> int:
 
 
 def _residual_blocks(graph: Graph) -> list[str]:
-    """Names of the blocks (``layer_000.mixer``), every layer with the blocks of the first, in the order of the residual stream.
+    """Names of the blocks (``layer_000.mixer``) in order of the residual stream: in each layer those of the first.
 
     A wrong name or a missing edge is left to `_block` and `_check_wiring`, which name it.
     """
