@@ -8,7 +8,7 @@ A new block of a layer is one member of `BlockNumbers` here, beside its own file
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -39,6 +39,11 @@ def composite_op(graph: Graph) -> str | None:
     return str(entry["op"]) if isinstance(entry, dict) and "op" in entry else None
 
 
+def is_version(version: Any) -> bool:
+    """Whether metadata, a number or a 0-d array, name the version that this release reads and writes."""
+    return bool(np.ndim(version) == 0 and version == VERSION)
+
+
 def block_numbers(graph: Graph, where: str) -> BlockNumbers:
     """The integers of a composite subgraph, after checking that its primitives compute what its name says.
 
@@ -47,7 +52,7 @@ def block_numbers(graph: Graph, where: str) -> BlockNumbers:
     """
     op = composite_op(graph)
     version = graph.metadata["nsllm_nir"].get("version") if op else None
-    if op not in COMPOSITES or not np.array_equal(np.asarray(version), VERSION):
+    if op not in COMPOSITES or not is_version(version):
         raise GraphError(
             f"{where}: composite {op!r} version {version} is unknown; delete its metadata to run the primitives"
         )

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import nir
-import numpy as np
 
 from nsllm_nir.composites.final import FinalNumbers
 from nsllm_nir.composites.primitives import Composite, Projection, ResidualComposite, projection
-from nsllm_nir.composites.registry import BLOCKS, VERSION, block_numbers, composite_op
+from nsllm_nir.composites.registry import BLOCKS, VERSION, block_numbers, composite_op, is_version
 from nsllm_nir.errors import GraphError
 from nsllm_nir.graph import Graph, Node, as_graph, chain
 from nsllm_nir.language_model.blocks.base import load_layer
@@ -34,7 +33,7 @@ def from_nir(source: Graph | nir.NIRGraph | str | Path) -> NSLLMForCausalLM:
             "the graph is not an NSLLM model (its metadata does not say so); "
             "use `lower` and a backend that runs programs"
         )
-    if not np.array_equal(np.asarray(info.get("version")), VERSION):
+    if not is_version(info.get("version")):
         raise GraphError(
             f"the NSLLM graph's version {info.get('version')} is unknown; this release reads version {VERSION}"
         )
