@@ -1,10 +1,10 @@
-"""Random programs on the simulated SystemVerilog engine, in random surroundings: the rules of its buses, and its values.
+"""Random programs on the simulated SystemVerilog engine, in random surroundings: its buses and its values.
 
     python benchmarks/axi_protocol.py        # writes benchmarks/axi_protocol.md
 
 Program, spikes, image address, latency, interval, stalls and cost of a read follow from a seed. In each clock cycle the
-simulation checks the rules of AXI4, AXI4-Lite and AXI4-Stream that `hw/rtl_simulation` lists; a broken one ends the run and is
-counted. Every value of every node is compared with the integer reference.
+simulation checks the rules of AXI4, AXI4-Lite and AXI4-Stream that `hw/rtl_simulation` lists; a broken one ends the run
+and is counted. Every value of every node is compared with the integer reference.
 """
 
 from __future__ import annotations
@@ -188,7 +188,10 @@ def main() -> None:
     lines = [
         "# The buses of the SystemVerilog engine (simulated)",
         "",
-        f"Written by `python benchmarks/axi_protocol.py`: {sizes.lanes} lanes, {TOKENS} tokens each, random programs, addresses, latencies (1 to 90 cycles),",
+        (
+            f"Written by `python benchmarks/axi_protocol.py`: {sizes.lanes} lanes, {TOKENS} tokens each, random "
+            "programs, addresses, latencies (1 to 90 cycles),"
+        ),
         "intervals of beats (1, 3) and of reads (1, 2, 9), stalls (0 to 70 %).",
         "Ops: " + ", ".join(f"{name} {count}" for name, count in sorted(ops.items())) + ".",
         "",

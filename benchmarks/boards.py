@@ -3,7 +3,8 @@
     python benchmarks/boards.py            # every board with pins
     python benchmarks/boards.py ulx3s      # only this one
 
-Writes the rows of these boards in benchmarks/boards.md and keeps the others; a build that fails is a row with the reason.
+Writes the rows of these boards in benchmarks/boards.md and keeps the others; a build that fails is a row
+with the reason.
 """
 
 from __future__ import annotations
@@ -70,8 +71,14 @@ def main(names: list[str]) -> None:
         rows[board.title] = build(board)
         print(rows[board.title], flush=True)
     lines = [
-        f"Synthesised (cells: after yosys; Fmax: after place and route by nextpnr, placement seed {SEED}) by `python benchmarks/boards.py`. The whole",
-        "design: engine, image memory, serial bridge. Fmax is that of the slowest path; a design slower than its clock gives no bitstream.",
+        (
+            f"Synthesised (cells: after yosys; Fmax: after place and route by nextpnr, placement seed {SEED}) by "
+            "`python benchmarks/boards.py`. The whole"
+        ),
+        (
+            "design: engine, image memory, serial bridge. Fmax is that of the slowest path; a design slower than its "
+            "clock gives no bitstream."
+        ),
         "",
         "| " + " | ".join(HEAD) + " |",
         "|---" * len(HEAD) + "|",

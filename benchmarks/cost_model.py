@@ -3,7 +3,8 @@
     python benchmarks/cost_model.py --calibrate    # simulates the fit set, writes hw/unit_costs.json; then validates
     python benchmarks/cost_model.py                # simulates the validation set, writes benchmarks/cost_model.md
 
-The fit set is `cost_model_cases.fit_cases`, the validation set `cost_model_validation.cases`; they have no program in common.
+The fit set is `cost_model_cases.fit_cases`, the validation set `cost_model_validation.cases`; they have no
+program in common.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ LIMIT = 0.05
 SYNAPSES = ("Linear", "Conv2d")
 FITS = {
     SYNAPSES: ("synapses", *SYNAPSES),
-    **{(kind,): (kind,) for kind in ("Input", "Sum", "Count", "Gate", "Integrate", "Delay", "Lif")},
+    **dict[tuple[str, ...], tuple[str, ...]](
+        {(kind,): (kind,) for kind in ("Input", "Sum", "Count", "Gate", "Integrate", "Delay", "Lif")}
+    ),
 }
 
 
@@ -107,7 +110,7 @@ def fit_tokens(tokens: list[Token]) -> dict[str, float]:
         [1, len(t.works), len(t.works) * any(w.kind == "Delay" and w.steps for w in t.works), t.ports] for t in tokens
     ]
     found, *_ = np.linalg.lstsq(np.array(rows, float), np.array([t.rest - t.words for t in tokens], float), rcond=None)
-    return dict(zip(("fixed", "op", "delays", "port"), np.round(found, 3).tolist(), strict=True))
+    return dict(zip(("fixed", "op", "delays", "port"), found.round(3).tolist(), strict=True))
 
 
 def calibrate() -> None:
@@ -123,13 +126,20 @@ def calibrate() -> None:
     for kinds in FITS:
         units = fit(kinds, [sample for kind in kinds for sample in found[kind]], units)
     units["token"] = fit_tokens(tokens)
-    about = "Fitted by `python benchmarks/cost_model.py --calibrate` to clock-accurate simulations; clock cycles. Tier: simulated."
+    about = (
+        "Fitted by `python benchmarks/cost_model.py --calibrate` to clock-accurate simulations; clock cycles. Tier: "
+        "simulated."
+    )
     cost_model.UNIT_COSTS.write_text(json.dumps({"about": about, "units": units}, indent=1) + "\n", encoding="utf-8")
     cost_model.unit_costs.cache_clear()
 
 
 def validate(case: Case) -> tuple[int, float, str, float, float]:
-    """Cycles of all tokens, simulated and modelled; the op with the largest error in cycles, that error, and its error in percent."""
+    """The model against the simulation of one case.
+
+    Returns cycles of all tokens, simulated and modelled; the op with the largest error in cycles, that error in cycles
+    per token, and as a share of the op's own cycles.
+    """
     units, cycles = cost_model.unit_costs(), case.simulate()
     tokens = profile(case.program, case.spikes, case.setting.sizes.ports)
     total = sum(cost_model.token_cycles(case.program, works, units, traced=True) for works in tokens)
@@ -160,18 +170,34 @@ def main() -> None:
         where, tokens = case.setting, len(case.spikes)
         errors.append(modelled / simulated - 1)
         lines.append(
-            f"| {number} | {case.name} | {where.sizes.lanes}/{where.sizes.ports} | {where.latency:g}/{where.interval:g} | {simulated / tokens:,.1f} | "
+            f"| {number} | {case.name} | {where.sizes.lanes}/{where.sizes.ports} "
+            f"| {where.latency:g}/{where.interval:g} | {simulated / tokens:,.1f} | "
             f"{modelled / tokens:,.1f} | {errors[-1]:+.2%} | `{worst}` {cycles:+.1f} ({share:+.1%}) |"
         )
         print(lines[-1], flush=True)
     within = sum(abs(error) <= LIMIT for error in errors)
     head = [
-        "Written by `python benchmarks/cost_model.py`. Cycles per token, the answer with all signals as in a run of the backend: *simulated* clock by",
-        "clock, *modelled* from the spikes of the integer reference and `hw/unit_costs.json`. Programs and settings that the constants were not fitted to",
-        "(fit set: `cost_model_cases.fit_cases`; validation set: `cost_model_validation.cases`). Memory: latency / cycles per beat. Worst op: the one whose",
-        "cycles per token are furthest off. The beats read from memory are modelled exactly in every fit case (asserted).",
+        (
+            "Written by `python benchmarks/cost_model.py`. Cycles per token, the answer with all signals as in a run "
+            "of the backend: *simulated* clock by"
+        ),
+        (
+            "clock, *modelled* from the spikes of the integer reference and `hw/unit_costs.json`. Programs and "
+            "settings that the constants were not fitted to"
+        ),
+        (
+            "(fit set: `cost_model_cases.fit_cases`; validation set: `cost_model_validation.cases`). Memory: latency "
+            "/ cycles per beat. Worst op: the one whose"
+        ),
+        (
+            "cycles per token are furthest off. The beats read from memory are modelled exactly in every fit case "
+            "(asserted)."
+        ),
         "",
-        f"Within {LIMIT:.0%}: {within} of {len(errors)}; mean error {np.mean(np.abs(errors)):.2%}, largest {max(errors, key=abs):+.2%}.",
+        (
+            f"Within {LIMIT:.0%}: {within} of {len(errors)}; mean error {np.mean(np.abs(errors)):.2%}, largest "
+            f"{max(errors, key=abs):+.2%}."
+        ),
         "",
         "| | model | lanes/ports | memory | simulated | modelled | error | worst op |",
         "|---|---|---|---|---|---|---|---|",

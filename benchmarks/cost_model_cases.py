@@ -129,7 +129,7 @@ MEMORIES = [(20, 1), (100, 1), (20, 4), (3, 2)]  # latency, interval
 
 
 def fit_cases() -> Iterator[Case]:
-    """What the unit costs are fitted to: single layers and one chain of elementwise ops, on three builds and four memories."""
+    """What the unit costs are fitted to: single layers and a chain of elementwise ops, on 3 builds and 4 memories."""
     for seed, ((lanes, ports), (latency, interval)) in enumerate(itertools.product(BUILDS, MEMORIES)):
         programs: list[tuple[str, Program, float]] = [
             *(
@@ -139,14 +139,23 @@ def fit_cases() -> Iterator[Case]:
             ("linear 200 to 500, plain", one_linear(200, 500, 2, 2, seed, plain=True), 0.1),
         ]
         for inputs, outputs, bits, levels, rate in (
-            (512, 100, 2, 1, 0.02), (512, 700, 2, 3, 0.1), (256, 384, 4, 15, 0.3), (400, 200, 8, 1, 0.2), (1500, 64, 2, 1, 0.05), (300, 300, 2, 300, 0.15),
-            (64, 2000, 2, 4, 0.1), (200, 30, 8, 9, 0.5),
-        ):  # fmt: skip
+            (512, 100, 2, 1, 0.02),
+            (512, 700, 2, 3, 0.1),
+            (256, 384, 4, 15, 0.3),
+            (400, 200, 8, 1, 0.2),
+            (1500, 64, 2, 1, 0.05),
+            (300, 300, 2, 300, 0.15),
+            (64, 2000, 2, 4, 0.1),
+            (200, 30, 8, 9, 0.5),
+        ):
             programs.append((f"linear {inputs} to {outputs}", one_linear(inputs, outputs, bits, levels, seed), rate))
         for shape, outputs, kernel, bits, levels, groups, rate in (
-            ((3, 6, 5), 20, 3, 4, 1, 1, 0.2), ((8, 5, 5), 150, 3, 2, 3, 1, 0.1), ((6, 4, 4), 6, 3, 8, 40, 3, 0.4), ((1, 8, 7), 8, 5, 8, 1, 1, 0.05),
+            ((3, 6, 5), 20, 3, 4, 1, 1, 0.2),
+            ((8, 5, 5), 150, 3, 2, 3, 1, 0.1),
+            ((6, 4, 4), 6, 3, 8, 40, 3, 0.4),
+            ((1, 8, 7), 8, 5, 8, 1, 1, 0.05),
             ((30, 1, 1), 30, 1, 2, 3, 30, 0.3),
-        ):  # fmt: skip
+        ):
             programs.append((f"conv of {outputs}", one_conv(shape, outputs, kernel, bits, levels, seed, groups), rate))
         for name, program, rate in programs:
             node = program.inputs[0]

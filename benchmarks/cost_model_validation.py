@@ -56,7 +56,7 @@ def untrained(hidden: int, layers: int, bits: int, levels: int, normalisation: s
 
 
 def example(script: str) -> tuple[Program, NDArray[np.int64]]:
-    """The trained and quantized graph of an example and its first test spikes, taken at the call of `comparison.compare`."""
+    """The trained, quantized graph of an example and its first test spikes, taken where it calls `compare`."""
     taken: dict[str, Any] = {}
 
     def compare(source: Any, samples: Any, labels: Any, *, calibration: Any, **others: Any) -> bool:
@@ -151,8 +151,10 @@ def cases() -> Iterator[Case]:
         for lanes, ports, latency, interval in ((64, 4, 30, 1), (256, 8, 50, 2)):
             yield Case(f"examples/{script}", program, given, setting(lanes, ports, latency, interval))
     for hidden, layers, bits, levels, normalisation, where in (
-        (96, 2, 2, 4, "none", (128, 8, 30, 1)), (160, 1, 4, 8, "pooled", (64, 4, 50, 1)), (256, 1, 2, 2, "none", (256, 8, 80, 1)),
-    ):  # fmt: skip
+        (96, 2, 2, 4, "none", (128, 8, 30, 1)),
+        (160, 1, 4, 8, "pooled", (64, 4, 50, 1)),
+        (256, 1, 2, 2, "none", (256, 8, 80, 1)),
+    ):
         program = untrained(hidden, layers, bits, levels, normalisation)
         yield Case(
             f"untrained language model, hidden {hidden}, {bits} bits, {normalisation}",
@@ -161,8 +163,11 @@ def cases() -> Iterator[Case]:
             setting(*where),
         )
     for width, layers, bits, rate, where in (
-        (90, 2, 2, 0.1, (64, 4, 10, 1)), (200, 1, 4, 0.3, (128, 4, 35, 2)), (333, 1, 8, 0.05, (256, 8, 70, 1)), (130, 3, 2, 0.5, (128, 8, 120, 1)),
-    ):  # fmt: skip
+        (90, 2, 2, 0.1, (64, 4, 10, 1)),
+        (200, 1, 4, 0.3, (128, 4, 35, 2)),
+        (333, 1, 8, 0.05, (256, 8, 70, 1)),
+        (130, 3, 2, 0.5, (128, 8, 120, 1)),
+    ):
         program = attention(width, layers, bits, width)
         yield Case(
             f"random attention, width {width}, {bits} bits, rate {rate:.0%}",
@@ -179,9 +184,13 @@ def cases() -> Iterator[Case]:
             setting(*where),
         )
     for inputs_, outputs, bits, levels, rate, where in (
-        (1024, 1024, 2, 1, 0.05, (64, 4, 20, 1)), (1024, 1024, 2, 1, 0.25, (256, 8, 60, 1)), (2048, 333, 4, 4, 0.1, (128, 4, 40, 3)),
-        (96, 4000, 2, 2, 0.1, (256, 16, 50, 2)), (900, 450, 8, 7, 0.5, (128, 8, 25, 1)), (3000, 128, 2, 30, 0.01, (64, 4, 150, 2)),
-    ):  # fmt: skip
+        (1024, 1024, 2, 1, 0.05, (64, 4, 20, 1)),
+        (1024, 1024, 2, 1, 0.25, (256, 8, 60, 1)),
+        (2048, 333, 4, 4, 0.1, (128, 4, 40, 3)),
+        (96, 4000, 2, 2, 0.1, (256, 16, 50, 2)),
+        (900, 450, 8, 7, 0.5, (128, 8, 25, 1)),
+        (3000, 128, 2, 30, 0.01, (64, 4, 150, 2)),
+    ):
         program = one_linear(inputs_, outputs, bits, levels, 99)
         yield Case(
             f"linear {inputs_} to {outputs}, {bits} bits, levels {levels}, rate {rate:.0%}",

@@ -81,7 +81,10 @@ def measure(name: str) -> dict[str, float]:
         start = time.perf_counter()
         lower(graph, node="layer_001.attention")
         result["lower_one_block_seconds"] = time.perf_counter() - start
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from memory import peak_mib; from nsllm_nir import lower; a = peak_mib(); "
+        code = (
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from memory import peak_mib; from "
+            "nsllm_nir import lower; a = peak_mib(); "
+        )
         code += f"lower({str(nir_path)!r}, node='layer_001.attention'); print(peak_mib() - a)"
         result["read_peak_mib"] = float(
             subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -99,13 +102,17 @@ def main() -> None:
     lines = ["# Export at scale (measured)", "", "Written by `python benchmarks/export_scale.py`."]
     lines += ["Ternary weights stored as int8; both writers write new files to a folder in memory.", ""]
     lines += [
-        "| size | parameters | bytes, NIR / safetensors | CPU time of the write, NIR / safetensors | peak memory (twice the largest layer) |"
+        (
+            "| size | parameters | bytes, NIR / safetensors | CPU time of the write, NIR / safetensors "
+            "| peak memory (twice the largest layer) |"
+        )
     ]
     lines += ["|---|---|---|---|---|"]
     for n, r in rows:
         memory = f"{r['export_peak_mib']:.0f} MiB ({2 * r['largest_layer_mib']:.0f} MiB)"
         lines.append(
-            f"| {n} | {r['parameters']:,} | {r['nir_bytes'] / r['safetensors_bytes']:.3f} | {r['ratio']:.2f} | {memory} |"
+            f"| {n} | {r['parameters']:,} | {r['nir_bytes'] / r['safetensors_bytes']:.3f} | {r['ratio']:.2f} "
+            f"| {memory} |"
         )
     lines += [
         "",

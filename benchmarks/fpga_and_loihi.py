@@ -25,7 +25,10 @@ TOKENS = 32
 PAGE = Path(__file__).parents[1] / "docs" / "fpga_and_loihi.md"
 # Loihi, the first generation, 14 nm: picojoules of one operation.
 LOIHI_PJ = {"synaptic operation": 23.6, "neuron update, active": 81.0, "neuron update, inactive": 52.0}
-LOIHI_SOURCE = "Davies et al., Loihi: A Neuromorphic Manycore Processor with On-Chip Learning, IEEE Micro 2018, table 2: its authors' simulation at 0.75 V"
+LOIHI_SOURCE = (
+    "Davies et al., Loihi: A Neuromorphic Manycore Processor with On-Chip Learning, IEEE Micro 2018, table 2: its "
+    "authors' simulation at 0.75 V"
+)
 
 
 def simulated(case: Case) -> tuple[float, float]:
@@ -53,7 +56,10 @@ def fpga(found: Estimate, cycles: float, read: float) -> list[str]:
         f"| weights and constants | {found.image_bytes / 1e6:.2f} MB in external memory | exact |",
         f"| on chip | {signal[0]:,} signal and {state[0]:,} state words | exact |",
         f"| read from memory | {read / 1e3:,.0f} kB per token | simulated |",
-        f"| dynamic energy, lower bound | {1e6 * sum(found.dynamic.values()):.0f} uJ per token | modelled from published figures; no power was measured |",
+        (
+            f"| dynamic energy, lower bound | {1e6 * sum(found.dynamic.values()):.0f} uJ per token "
+            "| modelled from published figures; no power was measured |"
+        ),
     ]
 
 
@@ -87,11 +93,20 @@ def loihi(rows: list[lava.Constraint]) -> list[str]:
     return [
         f"| constraints broken | {sum(row.status != 'ok' for row in rows)} of {len(rows)} rows | constraint report |",
         f"| cores | {cores} of {lava.LOIHI2_CORES} | estimated from public budgets; the mapper is proprietary |",
-        f"| neurons | {neurons:,}, of which {copies:,} only delay a value until its partner arrives | constraint report |",
-        f"| synapses | {synapses:,}, {size:.2f} MB of {WEIGHT_BITS} bits; {there:.2f} MB in these cores | constraint report |",
+        (
+            f"| neurons | {neurons:,}, of which {copies:,} only delay a value until its partner arrives "
+            "| constraint report |"
+        ),
+        (
+            f"| synapses | {synapses:,}, {size:.2f} MB of {WEIGHT_BITS} bits; {there:.2f} MB in these cores "
+            "| constraint report |"
+        ),
         f"| weights | {lowest} to {highest} as stored: {WEIGHT_BITS} bits and a shared sign mode | constraint report |",
         f"| states | worst case {widest:,}, {widest.bit_length() + 1} of {lava.STATE_BITS} bits | constraint report |",
-        f"| throughput | one token per time step, in a pipeline of {steps + 1} steps | `lava-stock`, exact in the Lava simulator |",
+        (
+            f"| throughput | one token per time step, in a pipeline of {steps + 1} steps "
+            "| `lava-stock`, exact in the Lava simulator |"
+        ),
         f"| latency of one token | {steps + 1} time steps, and generation waits for all of them | constraint report |",
         "| duration of a time step | not published for such a network | |",
     ]
@@ -129,13 +144,25 @@ def main() -> None:
     lines = [
         "# The same model on the FPGA engine and on Loihi",
         "",
-        f"Written by `python benchmarks/fpga_and_loihi.py`: the shipped language model, one file, on {TOKENS} held-out tokens.",
-        "The public commentary on NSLLM asks what a neuromorphic chip instead of an FPGA would give. This page puts beside each other what can be",
-        "said without either silicon: nothing here ran on an FPGA or on Loihi. Both sides compute the same integers (`nsllm-nir verify`).",
+        (
+            f"Written by `python benchmarks/fpga_and_loihi.py`: the shipped language model, one file, on {TOKENS} "
+            "held-out tokens."
+        ),
+        (
+            "The public commentary on NSLLM asks what a neuromorphic chip instead of an FPGA would give. This page "
+            "puts beside each other what can be"
+        ),
+        (
+            "said without either silicon: nothing here ran on an FPGA or on Loihi. Both sides compute the same "
+            "integers (`nsllm-nir verify`)."
+        ),
         "",
         f"## FPGA: {board.title}",
         "",
-        f"{board.engine.lanes} lanes, {board.engine.ports} ports, memory latency {where.latency:g} cycles, {where.interval:g} cycle per beat.",
+        (
+            f"{board.engine.lanes} lanes, {board.engine.ports} ports, memory latency {where.latency:g} cycles, "
+            f"{where.interval:g} cycle per beat."
+        ),
         "",
         "| figure | value | tier |",
         "|---|---|---|",
@@ -143,7 +170,10 @@ def main() -> None:
         "",
         "## Loihi 2",
         "",
-        "From `nsllm-nir verify model.nir --backend lava-stock --constraints report.json`, that is `exporters/lava_constraints.py`, and docs/lava.md.",
+        (
+            "From `nsllm-nir verify model.nir --backend lava-stock --constraints report.json`, that is "
+            "`exporters/lava_constraints.py`, and docs/lava.md."
+        ),
         "",
         "| figure | value | tier |",
         "|---|---|---|",
@@ -153,34 +183,75 @@ def main() -> None:
         "",
         *by_process(program, rows),
         "",
-        "- Native: weighted sums (synapses of 8 bits beside their core, no external memory), one spike per LIF, graded messages.",
-        "- Not native: a count of D levels takes D LIF neurons per channel and a sum; a gate takes a product neuron; the leaky states are loops of",
-        "  graded neurons; every value that waits for another takes copies, one per step. Where the FPGA engine needs one word, Loihi needs a neuron.",
-        "- Not possible with stock processes: waiting for the next token. The pipeline verifies a known text, but each generated token costs its full length.",
+        (
+            "- Native: weighted sums (synapses of 8 bits beside their core, no external memory), one spike per LIF, "
+            "graded messages."
+        ),
+        (
+            "- Not native: a count of D levels takes D LIF neurons per channel and a sum; a gate takes a product "
+            "neuron; the leaky states are loops of"
+        ),
+        (
+            "  graded neurons; every value that waits for another takes copies, one per step. Where the FPGA engine "
+            "needs one word, Loihi needs a neuron."
+        ),
+        (
+            "- Not possible with stock processes: waiting for the next token. The pipeline verifies a known text, but "
+            "each generated token costs its full length."
+        ),
         "",
         "## Work per token",
         "",
         "| | FPGA engine | Loihi 2 | tier |",
         "|---|---|---|---|",
-        f"| synaptic operations | {additions:,.0f} additions, one per unit of a count | {messages:,.0f} graded messages at synapses (products) | simulated |",
-        f"| neuron updates | {sum(w.size for w in tokens[0]):,} values of all ops | {neurons:,} neurons, each step | constraint report |",
+        (
+            f"| synaptic operations | {additions:,.0f} additions, one per unit of a count "
+            f"| {messages:,.0f} graded messages at synapses (products) | simulated |"
+        ),
+        (
+            f"| neuron updates | {sum(w.size for w in tokens[0]):,} values of all ops "
+            f"| {neurons:,} neurons, each step | constraint report |"
+        ),
         f"| weights fetched from DRAM | {found.bytes / 1e3:,.0f} kB | none | simulated |",
         "",
-        "Published energy per operation exists for the first Loihi only: " + ", ".join(f"{name} {value} pJ" for name, value in LOIHI_PJ.items()) + ".",
+        "Published energy per operation exists for the first Loihi only: "
+        + ", ".join(f"{name} {value} pJ" for name, value in LOIHI_PJ.items())
+        + ".",
         f"({LOIHI_SOURCE}; quoted second-hand.)",
-        f"Times the work of the projections and the updates above: {low:.1f} to {high:.1f} uJ per token dynamic (**modelled**; a figure neither of Loihi 2",
-        "nor of a whole network: messages between cores, the synapses of helper neurons and static power are left out). No figure of Loihi 2 is used here.",
+        (
+            f"Times the work of the projections and the updates above: {low:.1f} to {high:.1f} uJ per token dynamic "
+            "(**modelled**; a figure neither of Loihi 2"
+        ),
+        (
+            "nor of a whole network: messages between cores, the synapses of helper neurons and static power are left "
+            "out). No figure of Loihi 2 is used here."
+        ),
         "",
         "## What this answers",
         "",
-        f"- Memory decides. The FPGA engine reads {found.bytes / 1e3:,.0f} kB per token from DRAM, {share:.0%} of its modelled dynamic energy;",
-        "  on Loihi the weights lie beside the neurons, so that this part vanishes. An FPGA whose memories on chip hold the model would gain the same.",
+        (
+            f"- Memory decides. The FPGA engine reads {found.bytes / 1e3:,.0f} kB per token from DRAM, {share:.0%} of "
+            "its modelled dynamic energy;"
+        ),
+        (
+            "  on Loihi the weights lie beside the neurons, so that this part vanishes. An FPGA whose memories on "
+            "chip hold the model would gain the same."
+        ),
         f"- Size decides the rest: this model takes {lava.estimated_cores(rows) / lava.LOIHI2_CORES:.0%} of a chip.",
         "  With 8 bits per synapse, 1.515 G weights fill the synapse memories of",
-        f"  {1.515e9 * WEIGHT_BITS / lava.CORE_SYNAPSE_BITS / lava.LOIHI2_CORES:,.0f} chips (computed), against one DRAM module.",
-        "- Precision is no obstacle for this model: every constraint of the report holds, without a change of the model.",
-        f"- Generation is: a token that depends on the one before waits for all {max(row.lag or 0 for row in rows) + 1} steps of the pipeline.",
-    ]  # fmt: skip
+        (
+            f"  {1.515e9 * WEIGHT_BITS / lava.CORE_SYNAPSE_BITS / lava.LOIHI2_CORES:,.0f} chips (computed), against "
+            "one DRAM module."
+        ),
+        (
+            "- Precision is no obstacle for this model: every constraint of the report holds, without a change of the "
+            "model."
+        ),
+        (
+            "- Generation is: a token that depends on the one before waits for all "
+            f"{max(row.lag or 0 for row in rows) + 1} steps of the pipeline."
+        ),
+    ]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

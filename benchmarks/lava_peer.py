@@ -2,7 +2,8 @@
 
     python benchmarks/lava_peer.py NETWORK.npz ROUNDS RECORDED        # prints JSON
 
-NETWORK.npz: spikes (steps, neurons), weight_0, weight_1, ... (outputs, inputs) int8, thresholds (layers,), voltage_decay.
+NETWORK.npz: spikes (steps, neurons), weight_0, weight_1, ... (outputs, inputs) int8, thresholds (layers,),
+voltage_decay.
 RECORDED: layers, counted from the output, whose spikes are recorded.
 Prints the seconds of the start and of each run of all steps, and the output spikes of the first run. A process of its
 own, as Lava's runtime forks, and waits for ever after an error.

@@ -2,8 +2,8 @@
 
     python benchmarks/lif_speed.py        # writes benchmarks/lif_speed.md
 
-64 steps, 10 % input, thresholds that give about 10 % in every layer. All candidates take turns in one run; torch runs on one
-thread, Lava's Processes on all cores. The best wall time of each counts, and only ratios are written.
+64 steps, 10 % input, thresholds that give about 10 % in every layer. All candidates take turns in one run; torch runs
+on one thread, Lava's Processes on all cores. The best wall time of each counts, and only ratios are written.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ def timed(times: Times, name: str, run: Callable[[], Any], repeat: int = 1) -> N
 
 def lava_peer(program: Program, spikes: np.ndarray, recorded: int) -> tuple[list[float], int]:
     """Seconds of the runs of `lava_peer.py` without its start, and its output spikes."""
-    weights = {f"weight_{i}": op.weight for i, op in enumerate(op for op in program.ops if isinstance(op, Linear))}
+    weights: dict[str, Any] = {
+        f"weight_{i}": op.weight for i, op in enumerate(op for op in program.ops if isinstance(op, Linear))
+    }
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "net.npz", spikes=spikes, thresholds=THRESHOLDS, voltage_decay=VOLTAGE_DECAY, **weights)
         script = Path(__file__).with_name("lava_peer.py")
@@ -156,7 +159,7 @@ def measure(program: Program, spikes: np.ndarray) -> tuple[Times, dict[str, int]
         with executables["lava"].start(STEPS) as session:
             timed(times, "lava (fused), started worker, spikes of all layers", lambda: session.run(spikes), LAVA_CALLS)
         for name in ("lava", "lava-stock"):
-            timed(times, f"{name}, `run`: start of Lava, spikes of all layers", lambda: executables[name].run(spikes))  # noqa: B023
+            timed(times, f"{name}, `run`: start of Lava, spikes of all layers", partial(executables[name].run, spikes))
     totals = {
         "ours and Lava": int(expected.values["lif_2"].sum()),
         "snnTorch, reset to zero": zero(),
@@ -177,10 +180,16 @@ def main() -> None:
     lines = ["# Speed of a LIF network (measured)", "", "Written by `python benchmarks/lif_speed.py` in one run:"]
     where = f"torch on one thread, Lava's Processes on {os.cpu_count()} cores"
     lines += [
-        f"512-1024-1024-256, 64 steps, batch 1, {where}, input 10 %, spike rates {', '.join(f'{rate:.1%}' for rate in rates)}."
+        (
+            f"512-1024-1024-256, 64 steps, batch 1, {where}, input 10 %, spike rates "
+            f"{', '.join(f'{rate:.1%}' for rate in rates)}."
+        )
     ]
     lines += [
-        "Best time of each; larger is faster. Start-up is left out where it is not named. snnTorch and norse keep the output spikes only.",
+        (
+            "Best time of each; larger is faster. Start-up is left out where it is not named. snnTorch and norse keep "
+            "the output spikes only."
+        ),
         "",
     ]
     lines += ["| what | times snnTorch | times Lava |", "|---|---|---|"]
@@ -194,15 +203,30 @@ def main() -> None:
 
 
 NOTES = [
-    "Ours and Lava's are equal spike for spike: the 12-bit decay is rounded toward zero. The other peers compute in float32.",
+    (
+        "Ours and Lava's are equal spike for spike: the 12-bit decay is rounded toward zero. The other peers compute "
+        "in float32."
+    ),
     "",
     "## Two resets",
     "",
-    "snnTorch's default subtracts the threshold one step after the spike, when the potential has decayed: the spike costs the whole threshold.",
-    "norse (`reset_subtract`), sinabs and SpikingJelly subtract it at once, and the rest decays: the spike costs beta times the threshold.",
-    "So on the same weights snnTorch's default fires less, by more in each layer; [reset_rules.md](reset_rules.md) counts it for beta 0.9.",
+    (
+        "snnTorch's default subtracts the threshold one step after the spike, when the potential has decayed: the "
+        "spike costs the whole threshold."
+    ),
+    (
+        "norse (`reset_subtract`), sinabs and SpikingJelly subtract it at once, and the rest decays: the spike costs "
+        "beta times the threshold."
+    ),
+    (
+        "So on the same weights snnTorch's default fires less, by more in each layer; "
+        "[reset_rules.md](reset_rules.md) counts it for beta 0.9."
+    ),
     "What the conversions mean: `snntorch` modules keep the rule of the module, the late subtraction included",
-    "([docs/snntorch_networks.md](../docs/snntorch_networks.md)); a NIR `LIF`, `IF` or `CubaLIF` node resets to zero in the step of the spike,",
+    (
+        "([docs/snntorch_networks.md](../docs/snntorch_networks.md)); a NIR `LIF`, `IF` or `CubaLIF` node resets to "
+        "zero in the step of the spike,"
+    ),
     "as Loihi does, and so do the neurons of this table but the default snnTorch ones.",
 ]
 

@@ -2,7 +2,8 @@
 
     python benchmarks/modes.py        # writes benchmarks/modes.md
 
-Times are process CPU times on one thread, alternating between the candidates; each memory figure is a process of its own.
+Times are process CPU times on one thread, alternating between the candidates; each memory figure is a process
+of its own.
 """
 
 from __future__ import annotations
@@ -86,10 +87,16 @@ def main() -> None:
     lines += ["Written by `python benchmarks/modes.py`: shipped size, D = 4 everywhere, 16 windows of 128 tokens.", ""]
     lines += ["| training step | count mode | unrolled binary mode | ratio |", "|---|---|---|---|"]
     lines += [
-        f"| CPU time, s | {statistics.median(a for a, _ in pairs):.2f} | {statistics.median(b for _, b in pairs):.2f} | {ratio:.2f} |"
+        (
+            f"| CPU time, s | {statistics.median(a for a, _ in pairs):.2f} "
+            f"| {statistics.median(b for _, b in pairs):.2f} | {ratio:.2f} |"
+        )
     ]
     lines += [
-        f"| peak memory added, MiB | {used['count']:.0f} | {used['binary']:.0f} | {used['binary'] / used['count']:.2f} |",
+        (
+            f"| peak memory added, MiB | {used['count']:.0f} | {used['binary']:.0f} "
+            f"| {used['binary'] / used['count']:.2f} |"
+        ),
         "",
     ]
     lines += ["| context, tokens | time per generated token, relative to the shortest context |", "|---|---|"]

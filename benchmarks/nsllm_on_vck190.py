@@ -1,8 +1,9 @@
-"""A language model of NSLLM's size on the VCK190: tokens per second and joules per token by the cost model, beside the paper's.
+"""A language model of NSLLM's size on the VCK190: tokens per second and joules per token, beside the paper's.
 
     python benchmarks/nsllm_on_vck190.py        # writes benchmarks/nsllm_on_vck190.md and .png
 
-No weights are needed: the ops of this project's block at the paper's sizes, with the firing statistics of the shipped model (`nsllm_scale.py`).
+No weights are needed: the ops of this project's block at the paper's sizes, with the firing statistics of
+the shipped model (`nsllm_scale.py`), and the cost model.
 """
 
 from __future__ import annotations
@@ -102,19 +103,29 @@ def tornado(base: Result, found: dict[str, list[tuple[str, Result]]]) -> Figure:
 def row(name: str, result: Result) -> str:
     binding = max(result.roofs, key=lambda roof: result.roofs[roof])
     return (
-        f"| {name} | {result.rate:,.1f} | {1e3 * result.dynamic:.1f} | {1e-6 * result.bytes:.1f} | {1e-6 * sum(result.cycles.values()):.3f} | {binding} "
+        f"| {name} | {result.rate:,.1f} | {1e3 * result.dynamic:.1f} | {1e-6 * result.bytes:.1f} "
+        f"| {1e-6 * sum(result.cycles.values()):.3f} | {binding} "
         f"({result.roofs[binding] / result.seconds:.0%}) |"
     )
 
 
 def doubling(known: dict[int, dict[str, Role]]) -> list[str]:
-    """What each firing rate would need for twice the paper's tokens per second, and the firing rate at which builds reach it."""
+    """What each firing rate needs for twice the paper's tokens per second, and the firing rate that reaches it."""
     rate, energy = 2 * PAPER_TOKENS, PAPER_WATTS / PAPER_TOKENS / 2
     lines = [
-        f"Twice the paper: {rate:.1f} tokens/s and {1e3 * energy:.1f} mJ dynamic per token, that is the paper's {PAPER_WATTS} W at twice its rate.",
-        "What the three resources must give at each firing rate, if all of them overlap (a lower bound of what is needed):",
+        (
+            f"Twice the paper: {rate:.1f} tokens/s and {1e3 * energy:.1f} mJ dynamic per token, that is the paper's "
+            f"{PAPER_WATTS} W at twice its rate."
+        ),
+        (
+            "What the three resources must give at each firing rate, if all of them overlap (a lower bound of what is "
+            "needed):"
+        ),
         "",
-        "| firing | lanes, GHz (there: 64) | GB/s from memory | of the DDR4's peak | vector unit, neurons per cycle (there: 16) | dynamic mJ |",
+        (
+            "| firing | lanes, GHz (there: 64) | GB/s from memory | of the DDR4's peak "
+            "| vector unit, neurons per cycle (there: 16) | dynamic mJ |"
+        ),
         "|---|---|---|---|---|---|",
     ]
     for firing in (1.0, 0.5, 0.25, 0.1):
@@ -123,16 +134,29 @@ def doubling(known: dict[int, dict[str, Role]]) -> list[str]:
         memory = result.bytes * rate / 1e9
         ports = BASE.ports * result.roofs["elementwise, answer, descriptors"] * rate
         lines.append(
-            f"| {firing:g} x | {lanes:.0f} | {memory:.1f} | {memory / (BASE.bandwidth / 1e9):.0%} | {ports:.1f} | {1e3 * result.dynamic:.1f} |"
+            f"| {firing:g} x | {lanes:.0f} | {memory:.1f} | {memory / (BASE.bandwidth / 1e9):.0%} | {ports:.1f} "
+            f"| {1e3 * result.dynamic:.1f} |"
         )
     first, own = evaluate(BASE, known[BASE.ports]), highest_firing(BASE, known[BASE.ports], PAPER_TOKENS)
     lines += [
         "",
-        f"So with the shipped model's firing it takes {first.roofs['lanes'] * rate:.1f} times the lanes (or their clock) and",
-        f"{first.roofs['memory'] * rate:.1f} times the bandwidth of the base; or neurons that fire less often. The base reaches the paper's own",
-        f"{PAPER_TOKENS} tokens/s where they fire {own:.3f} times as often. All joules here are below the goal, but they are a lower bound: no proof.",
+        (
+            f"So with the shipped model's firing it takes {first.roofs['lanes'] * rate:.1f} times the lanes (or their "
+            "clock) and"
+        ),
+        (
+            f"{first.roofs['memory'] * rate:.1f} times the bandwidth of the base; or neurons that fire less often. "
+            "The base reaches the paper's own"
+        ),
+        (
+            f"{PAPER_TOKENS} tokens/s where they fire {own:.3f} times as often. All joules here are below the goal, "
+            "but they are a lower bound: no proof."
+        ),
         "",
-        "The highest firing rate at which a build reaches twice the paper's tokens per second (modelled; 512 and 1024 lanes are no builds of this engine, they",
+        (
+            "The highest firing rate at which a build reaches twice the paper's tokens per second (modelled; 512 and "
+            "1024 lanes are no builds of this engine, they"
+        ),
         "continue the structure of the model, with a memory port of 2 bits per lane):",
         "",
         "| lanes / ports | clock, MHz | memory, GB/s | firing, times the shipped model's | dynamic mJ there |",
@@ -177,7 +201,10 @@ def paper(base: Result) -> list[str]:
     lines = [
         "| | tokens/s | dynamic W | dynamic mJ/token | tier |",
         "|---|---|---|---|---|",
-        f"| this engine, base | {base.rate:.1f} | {base.dynamic * base.rate:.2f} | {1e3 * base.dynamic:.1f} | modelled; no power was measured |",
+        (
+            f"| this engine, base | {base.rate:.1f} | {base.dynamic * base.rate:.2f} | {1e3 * base.dynamic:.1f} "
+            "| modelled; no power was measured |"
+        ),
         f"| NSLLM on VCK190 | {PAPER_TOKENS} | {PAPER_WATTS} | {1e3 * joule:.1f} | published |",
     ]
     lines += [
@@ -188,11 +215,20 @@ def paper(base: Result) -> list[str]:
         *lines,
         "",
         *(
-            f"A ratio of {name}: the paper's own ratio of J/token is {j / joule:.1f} x, that of this engine (modelled) {j / base.dynamic:.1f} x."
+            (
+                f"A ratio of {name}: the paper's own ratio of J/token is {j / joule:.1f} x, that of this engine "
+                f"(modelled) {j / base.dynamic:.1f} x."
+            )
             for name, _, j in readings
         ),
-        "The paper's watts are dynamic only, and so are these; the engine's count adders, memory reads and on-chip accesses, not the clock tree, control,",
-        "routing beyond the published ratio, or the memory controller: a lower bound. The device's static power is not published, so no total is given.",
+        (
+            "The paper's watts are dynamic only, and so are these; the engine's count adders, memory reads and "
+            "on-chip accesses, not the clock tree, control,"
+        ),
+        (
+            "routing beyond the published ratio, or the memory controller: a lower bound. The device's static power "
+            "is not published, so no total is given."
+        ),
     ]
 
 
@@ -223,14 +259,34 @@ def fits(known: dict[str, Role]) -> list[str]:
     return [
         "| resource | needed | there | fits | tier |",
         "|---|---|---|---|---|",
-        line("external memory", f"{weights * BITS / 8e6:,.0f} MB of weights", f"{4e-9 * board.memory.words:.1f} GB", True, "computed"),
+        line(
+            "external memory",
+            f"{weights * BITS / 8e6:,.0f} MB of weights",
+            f"{4e-9 * board.memory.words:.1f} GB",
+            True,
+            "computed",
+        ),
         line("LUT", f"{lut:,} ({LUT_PER_LANE} per lane)", f"{luts:,}", lut <= luts, LUT_TIER),
-        words("signal memory", signals, engine.signal_words, "computed; the packer gives each signal a place of its own"),
+        words(
+            "signal memory", signals, engine.signal_words, "computed; the packer gives each signal a place of its own"
+        ),
         words("state memory", states, engine.state_words, "computed"),
-        line("both in block RAM and UltraRAM", f"{both:.1f} Mb", f"{bram:.1f} + {URAM_MBIT:.1f} Mb", both <= bram + URAM_MBIT, "computed; DS950"),
-        line("event queue", f"{VOCABULARY:,} entries (embedding)", f"{engine.queue_words:,} in the build", engine.queue_words >= VOCABULARY, "computed"),
+        line(
+            "both in block RAM and UltraRAM",
+            f"{both:.1f} Mb",
+            f"{bram:.1f} + {URAM_MBIT:.1f} Mb",
+            both <= bram + URAM_MBIT,
+            "computed; DS950",
+        ),
+        line(
+            "event queue",
+            f"{VOCABULARY:,} entries (embedding)",
+            f"{engine.queue_words:,} in the build",
+            engine.queue_words >= VOCABULARY,
+            "computed",
+        ),
         line("descriptors", f"{len(works):,}", f"{engine.descriptors:,}", len(works) <= engine.descriptors, "computed"),
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:
@@ -244,14 +300,26 @@ def main() -> None:
     lines = [
         "# A language model of NSLLM's size on the VCK190",
         "",
-        "Written by `python benchmarks/nsllm_on_vck190.py`. Everything here is **modelled**, unless a row says otherwise; nothing ran on a VCK190.",
+        (
+            "Written by `python benchmarks/nsllm_on_vck190.py`. Everything here is **modelled**, unless a row says "
+            "otherwise; nothing ran on a VCK190."
+        ),
         "",
         "## Assumptions",
         "",
         "- The ops of this project's block (docs/semantics.md) at the paper's sizes:",
-        f"  {LAYERS} layers, d = {WIDTH}, feed-forward {FFN}, vocabulary {VOCABULARY:,}: {parameters(works) / 1e9:.3f} G weights.",
-        f"  RWKV-4 has a receptance in its mixer as well ({parameters(token(replace(BASE, gated_mixer=True), events)) / 1e9:.3f} G): a row of the sensitivity.",
-        f"- All weights have {BITS} bits (ternary), also those of embedding and head; every bias and shift is read from memory. Batch 1.",
+        (
+            f"  {LAYERS} layers, d = {WIDTH}, feed-forward {FFN}, vocabulary {VOCABULARY:,}: "
+            f"{parameters(works) / 1e9:.3f} G weights."
+        ),
+        (
+            "  RWKV-4 has a receptance in its mixer as well "
+            f"({parameters(token(replace(BASE, gated_mixer=True), events)) / 1e9:.3f} G): a row of the sensitivity."
+        ),
+        (
+            f"- All weights have {BITS} bits (ternary), also those of embedding and head; every bias and shift is "
+            "read from memory. Batch 1."
+        ),
         f"- Firing as in the shipped model on {TOKENS} held-out tokens, per op (mean over its layers; simulated):",
         "  share of source neurons that spike, "
         + ", ".join(
@@ -263,7 +331,10 @@ def main() -> None:
             for name in ("receptance", "out", "mixer.up", "mixer.down", "head")
         )
         + ". NSLLM's firing rates are not public.",
-        "- Cycles of each op from `hw/unit_costs.json` (fitted to clock-accurate simulation; [cost_model.md](cost_model.md)).",
+        (
+            "- Cycles of each op from `hw/unit_costs.json` (fitted to clock-accurate simulation; "
+            "[cost_model.md](cost_model.md))."
+        ),
         "  Build, clock, memory and energy per unit of work as in `hw/boards/vck190.toml`:",
         "  256 lanes, 16 ports, 250 MHz (assumed), DDR4 of 25.6 GB/s at an efficiency of 0.8 (assumed).",
         "- The answer of a token holds its 50,277 logits, one per cycle; choosing the next token is left to the host.",

@@ -1,4 +1,7 @@
-"""The work of a language model of NSLLM's size, from its shapes and the firing statistics of the shipped model (no weights), and its cost."""
+"""The work and the cost of a language model of NSLLM's size.
+
+From its shapes and the firing statistics of the shipped model; no weights are needed.
+"""
 
 from __future__ import annotations
 
@@ -113,17 +116,29 @@ def token(choice: Choice, known: dict[str, Role]) -> list[Work]:
 
     shift, residual = Work("shift", "Delay", c, words=1, steps=1), Work("residual", "Sum", c, steps=2, operands=2)
     attention = [
-        count("attention spikes", c, "input.spikes"), shift,
+        count("attention spikes", c, "input.spikes"),
+        shift,
         *(project(name, c, c, name) for name in ("receptance", "key", "value")),
-        count("receptance spikes", c, "receptance_spikes"), count("key spikes", c, "key_spikes"), count("value spikes", c, "value_spikes"),
-        Work("key value", "Gate", c, operands=2), Work("numerator", "Integrate", c, bytes=1), Work("denominator", "Integrate", c, bytes=1),
-        Work("read step", "Sum", c, steps=1), count("read spikes", c, "read_spikes", by_signal=True), Work("read gate", "Gate", c, operands=2),
-        project("out", c, c, "out"), residual,
-    ]  # fmt: skip
+        count("receptance spikes", c, "receptance_spikes"),
+        count("key spikes", c, "key_spikes"),
+        count("value spikes", c, "value_spikes"),
+        Work("key value", "Gate", c, operands=2),
+        Work("numerator", "Integrate", c, bytes=1),
+        Work("denominator", "Integrate", c, bytes=1),
+        Work("read step", "Sum", c, steps=1),
+        count("read spikes", c, "read_spikes", by_signal=True),
+        Work("read gate", "Gate", c, operands=2),
+        project("out", c, c, "out"),
+        residual,
+    ]
     mixer = [
-        count("mixer spikes", c, "mixer.input.spikes"), shift, project("up", c, FFN, "mixer.up"), count("up spikes", FFN, "mixer.up_spikes"),
-        project("down", FFN, c, "mixer.down"), residual,
-    ]  # fmt: skip
+        count("mixer spikes", c, "mixer.input.spikes"),
+        shift,
+        project("up", c, FFN, "mixer.up"),
+        count("up spikes", FFN, "mixer.up_spikes"),
+        project("down", FFN, c, "mixer.down"),
+        residual,
+    ]
     if choice.gated_mixer:
         mixer += [
             project("mixer receptance", c, c, "receptance"),

@@ -1,4 +1,4 @@
-"""The float graphs of `peers.py`: every neuron, both forms of r, dyadic and other parameters, loops, branches, images."""
+"""The float graphs of `peers.py`: every neuron, both forms of r, dyadic and other parameters, loops, images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A graph; dyadic: all parameters are multiples of powers of two. causes: {reader: key of `peers.CAUSES`}, where it does not agree."""
+    """A graph.
+
+    dyadic: all parameters are multiples of powers of two; causes: {reader: key of `peers.CAUSES`}, where it does not
+    agree.
+    """
 
     name: str
     dyadic: bool
@@ -53,7 +57,10 @@ def cuba(k: tuple[float, float], threshold: float, *, r: float, w_in: float, lea
 
 
 def connected(shape: list[int], nodes: dict[str, nir.NIRNode], *edges: str, last: str) -> nir.NIRGraph:
-    """``edges`` as "source target"; ``last`` is the output. Readers run nodes in the order of names or edges: names sort as the signal flows."""
+    """``edges`` as "source target"; ``last`` is the output.
+
+    Readers run nodes in the order of names or edges: names sort as the signal flows.
+    """
     ports = {
         "a_input": nir.Input(np.array(shape)),
         "z_output": nir.Output(nodes[last].v_threshold.shape if hasattr(nodes[last], "v_threshold") else (12,)),
@@ -82,7 +89,10 @@ def recurrent(weights: Callable[..., Floats], k: float, threshold: float, gain: 
 
 
 def branches(weights: Callable[..., Floats], second: nir.NIRNode | None, last: str) -> nir.NIRGraph:
-    """b_weights -> b_lif -> c_linear -> e_lif, and d_linear from b_lif to e_lif, or from e_lif back to b_lif; None: a plain edge."""
+    """b_weights -> b_lif -> c_linear -> e_lif, and ``second``, d_linear.
+
+    It runs from b_lif to e_lif, or from e_lif back to b_lif; None: a plain edge.
+    """
     nodes = {
         "b_in": nir.Linear(4 * weights(12, 10)),
         "b_lif": lif(12, 4, 3.03125),

@@ -1,8 +1,9 @@
-"""Float graphs in `float_reference` and in unmodified readers: differing spikes per node, and the cause of each difference.
+"""Float graphs in `float_reference` and in unmodified readers: differing spikes per node, and their causes.
 
     python benchmarks/peers.py        # writes benchmarks/peers.md
 
-A cause is an experiment: the graph that the reader in fact computes, on which `float_reference` gives the reader's spikes.
+A cause is an experiment: the graph that the reader in fact computes, on which `float_reference` gives the
+reader's spikes.
 Versions: norse 1.1.0, snnTorch 1.0.0, nirtorch 2.6. Takes a few seconds.
 """
 
@@ -51,10 +52,14 @@ def load_snntorch(graph: nir.NIRGraph) -> Any:
     return import_from_nir(graph)
 
 
-PEERS = {"norse": partial(load_norse, dt=DT), "norse, no dt": load_norse, "snnTorch": load_snntorch}
+PEERS: dict[str, Callable[..., Any]] = {
+    "norse": partial(load_norse, dt=DT),
+    "norse, no dt": load_norse,
+    "snnTorch": load_snntorch,
+}
 
 
-# ------------------------------------------------------------------------------------------------ what a reader computes
+# --------------------------------------------------------------------------------------- what a reader computes
 
 
 def edited(edit: Edit, *types: str) -> Callable[[Graph], Flat]:
@@ -110,7 +115,9 @@ def one_delay(graph: Graph) -> Flat:
 
 def leaky_if(graph: Graph) -> Flat:
     """The IF nodes as `snntorch.Leaky(beta=0.9, threshold=v_threshold, reset_delay=False)`."""
-    threshold = graph.nodes["c_lif"].array("v_threshold")
+    neurons = graph.nodes["c_lif"]
+    assert isinstance(neurons, Node)
+    threshold = neurons.array("v_threshold")
     nodes = {
         **graph.nodes,
         "c_lif": Node("Threshold", {"threshold": threshold}),
@@ -134,8 +141,9 @@ def off_the_grid(graph: nir.NIRGraph) -> nir.NIRGraph:
 
 @dataclass(frozen=True, eq=False)
 class Cause:
-    """Why a reader differs. meant: what it computes; changed: another graph on which both agree; output: the node whose value it returns.
+    """Why a reader differs.
 
+    meant: what it computes; changed: another graph on which both agree; output: the node whose value it returns.
     Without an experiment the reader refuses the graph.
     """
 
@@ -180,7 +188,10 @@ CAUSES = {
     ),
     "leaves out": Cause("norse leaves out nodes it does not know, and runs one of the parts without a message"),
     "loop": Cause(
-        "nirtorch delays one edge of a loop, which names and edges choose; here every spiking node of a loop is read one step late",
+        (
+            "nirtorch delays one edge of a loop, which names and edges choose; here every spiking node of a loop is "
+            "read one step late"
+        ),
         "only the edge e_linear -> b_lif reads the step before",
         one_delay,
     ),
@@ -197,7 +208,10 @@ CAUSES = {
 
 
 def run_peer(peer: str, graph: nir.NIRGraph, spikes: NDArray[np.int64]) -> Rasters:
-    """What each module of a reader returned, and the output of the model as ``z_output``; (steps, neurons). Raises what the reader raises."""
+    """What each module of a reader returned, and the output of the model as ``z_output``; (steps, neurons).
+
+    Raises what the reader raises.
+    """
     import torch
 
     rasters: dict[str, list[Floats]] = {}
@@ -328,7 +342,8 @@ def main() -> None:
             cells = {peer: "refused" if isinstance(r, str) else str(r[node]) for peer, r in found.items()}
             norse = cells.get("norse") or f"{cells['norse, no dt']} (dt not given)"
             rows.append(
-                f"| {case.name} | {kind} | {node} | {int(values.sum())} of {values.size} | {norse} | {cells.get('snnTorch', '')} |"
+                f"| {case.name} | {kind} | {node} | {int(values.sum())} of {values.size} | {norse} "
+                f"| {cells.get('snnTorch', '')} |"
             )
         for peer, key in case.causes.items():
             result, text = found[peer], CAUSES[key].text

@@ -32,7 +32,7 @@ class Run:
     group: str
     row: str
     model: dict[str, Any] | str
-    size: dict[str, int]
+    size: dict[str, Any]
     plan: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,7 +81,7 @@ def ablation() -> list[Run]:
     return [Run("ablation", row, model, SMALL, {**plan, "seed": seed}) for seed in (0, 1) for row, model in rows]
 
 
-def float_transformer(size: dict[str, int], parameters: int) -> Any:
+def float_transformer(size: dict[str, Any], parameters: int) -> Any:
     """Llama-style decoder (RMSNorm, SwiGLU, rotary positions, softmax) with ``parameters`` within 5 %."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -233,12 +233,16 @@ def table() -> None:
         tried = ", ".join(f"{r['plan']['learning_rate']:g}: {r['loss']:.3f}" for r in head[row])
         rate = f"{run['firing']['mean']:.3f}" if "firing" in run else ""
         lines.append(
-            f"| {row} | {run['parameters']:,} | {run['plan']['learning_rate']:g} ({tried}) | {run['loss']:.4f} | {run['loss'] / base:.3f} | {rate} |"
+            f"| {row} | {run['parameters']:,} | {run['plan']['learning_rate']:g} ({tried}) | {run['loss']:.4f} "
+            f"| {run['loss'] / base:.3f} | {rate} |"
         )
     plan = head["float softmax transformer"][0]["plan"]
     lines += [
         "",
-        f"{plan['steps']} steps of 16 windows of 128 bytes. Weight bits concern the layers; embedding and head are int8.",
+        (
+            f"{plan['steps']} steps of 16 windows of 128 bytes. Weight bits concern the layers; embedding and head "
+            "are int8."
+        ),
         "",
         "## Ablations",
         "",
@@ -247,7 +251,8 @@ def table() -> None:
     for row, runs in small.items():
         losses = [r["loss"] for r in runs]
         lines.append(
-            f"| {row} | {sum(losses) / len(losses):.4f} | {', '.join(f'{x:.4f}' for x in losses)} | {runs[0]['firing']['mean']:.3f} |"
+            f"| {row} | {sum(losses) / len(losses):.4f} | {', '.join(f'{x:.4f}' for x in losses)} "
+            f"| {runs[0]['firing']['mean']:.3f} |"
         )
     if small:
         first = next(iter(small.values()))[0]
@@ -255,18 +260,30 @@ def table() -> None:
         change = {row: f"{loss / default:.3f} x" for row, loss in mean.items()}
         lines += [
             "",
-            "The defaults follow this table, except where a better row costs what hardware or exactness cannot give: D = 8",
+            (
+                "The defaults follow this table, except where a better row costs what hardware or exactness cannot "
+                "give: D = 8"
+            ),
         ]
         lines += [
-            f"({change['D = 8']} the default's loss) doubles the timesteps, RMSNorm ({change['RMSNorm put back']}) and the matrix state"
+            (
+                f"({change['D = 8']} the default's loss) doubles the timesteps, RMSNorm "
+                f"({change['RMSNorm put back']}) and the matrix state"
+            )
         ]
         lines += [
-            f"({change['matrix state']}) cannot be exported. Without the denominator b the loss is {change['without the denominator b']}, within the"
+            (
+                f"({change['matrix state']}) cannot be exported. Without the denominator b the loss is "
+                f"{change['without the denominator b']}, within the"
+            )
         ]
         lines += ["spread of the seeds; b stays because it bounds the read-out whatever the decay."]
         lines += [
             "",
-            f"{first['parameters']:,} parameters (default row), {first['plan']['steps']} steps, learning rate {first['plan']['learning_rate']:g}.",
+            (
+                f"{first['parameters']:,} parameters (default row), {first['plan']['steps']} steps, learning rate "
+                f"{first['plan']['learning_rate']:g}."
+            ),
         ]
     (HERE / "quality.md").write_text("\n".join(lines) + "\n")
 

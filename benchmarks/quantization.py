@@ -1,8 +1,9 @@
-"""What rounding to integers costs: random LIF chains, and a classifier of handwritten digits under both resets of snnTorch.
+"""What rounding to integers costs: random LIF chains, and a digits classifier under both resets of snnTorch.
 
     python benchmarks/quantization.py        # writes benchmarks/quantization.md
 
-All spikes are simulated: float graphs by `float_reference`, integer graphs by the integer reference. Takes about two minutes.
+All spikes are simulated: float graphs by `float_reference`, integer graphs by the integer reference. Takes about
+two minutes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Spikes = NDArray[np.int64]
 def leaky(
     name: str, weight: NDArray[np.float64], beta: NDArray[np.float64] | float, reset: str, source: str
 ) -> tuple[dict[str, nir.NIRNode], list[tuple[str, str]]]:
-    """Nodes and edges of weights (outputs, inputs) and `snntorch.Leaky` neurons of threshold 1; the spikes are ``<name>.spikes``."""
+    """Nodes and edges of weights (outputs, inputs) and `snntorch.Leaky` of threshold 1; spikes: ``<name>.spikes``."""
     ones = np.ones(len(weight))
     tau = DT / (1 - beta) * ones
     weights, spikes = f"{name}.weights", f"{name}.spikes"
@@ -63,7 +64,8 @@ def network(weights: Weights, betas: tuple[NDArray[np.float64] | float, ...], re
         "input": nir.Input(np.array([weights[0].shape[1]])),
         "output": nir.Output(np.array([len(weights[-1])])),
     }
-    edges, source = [], "input"
+    edges: list[tuple[str, str]] = []
+    source = "input"
     for i, (weight, beta) in enumerate(zip(weights, betas, strict=True)):
         more, connections = leaky(f"layer_{i}", weight, beta, reset, source)
         nodes, edges, source = nodes | more, edges + connections, f"layer_{i}.spikes"
@@ -84,7 +86,7 @@ def random_spikes(seed: int, size: int = 10) -> Spikes:
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """Random spikes (images, TOKEN_STEPS, 64) at the rate of the pixels, labels (images,), and which fifth is held out."""
+    """Random spikes (images, TOKEN_STEPS, 64) at the pixels' rate, labels (images,), and which fifth is held out."""
 
     spikes: Spikes
     labels: Spikes
@@ -110,7 +112,7 @@ def digits() -> Digits:
 
 
 def train(data: Digits, reset: str) -> Weights:
-    """64-48-10 `snntorch.Leaky` neurons, trained for EPOCHS on what is not held out; weights (outputs, inputs) of both layers."""
+    """64-48-10 `snntorch.Leaky` neurons trained on what is not held out; weights (outputs, inputs) of both layers."""
     import snntorch
     import torch
 
@@ -122,7 +124,7 @@ def train(data: Digits, reset: str) -> Weights:
     x, y = torch.tensor(data.spikes[~data.held], dtype=torch.float32), torch.tensor(data.labels[~data.held])
     for _ in range(EPOCHS):
         for batch in torch.randperm(len(x)).split(128):
-            states, total = [neuron.init_leaky() for neuron in neurons], 0
+            states, total = [neuron.init_leaky() for neuron in neurons], torch.tensor(0.0)
             for step in x[batch].unbind(1):
                 for i, (layer, neuron) in enumerate(zip(layers, neurons, strict=True)):
                     step, states[i] = neuron(layer(step), states[i])
@@ -157,7 +159,8 @@ def chain_table() -> list[str]:
     rows = {}
     for reset in RESETS:
         for calibrated in (False, True):
-            name = f"reset {'to zero' if reset == 'zero' else 'by subtraction'}{', calibrated on other inputs' if calibrated else ''}"
+            name = f"reset {'to zero' if reset == 'zero' else 'by subtraction'}"
+            name += ", calibrated on other inputs" if calibrated else ""
             rows[name] = [0] * len(BITS)
             for seed in range(SEEDS):
                 graph = chain(seed, reset)
@@ -174,7 +177,10 @@ def chain_table() -> list[str]:
     lines += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in rows.items()]
     spikes = " and ".join(str(int(n)) for n in fired.values())
     return [
-        f"Differing cells of a random 10-20-12 network, {SEEDS} seeds of {CHAIN_STEPS} steps ({SEEDS * CHAIN_STEPS * 32} cells, {spikes} spikes):",
+        (
+            f"Differing cells of a random 10-20-12 network, {SEEDS} seeds of {CHAIN_STEPS} steps "
+            f"({SEEDS * CHAIN_STEPS * 32} cells, {spikes} spikes):"
+        ),
         "",
         *lines,
     ]
@@ -199,7 +205,10 @@ def digits_table(reset: str) -> list[str]:
         total, spikes = (sum(getattr(n, key) for r in reports for n in r.nodes) for key in ("cells", "float_spikes"))
     title = "to zero" if reset == "zero" else "by subtraction, one step late (the default of `snntorch.Leaky`)"
     return [
-        f"Reset {title}; {spikes} spikes in {total} cells; `float_reference` and snnTorch differ in {own} cells of {RATE_IMAGES} images:",
+        (
+            f"Reset {title}; {spikes} spikes in {total} cells; `float_reference` and snnTorch differ in {own} cells "
+            f"of {RATE_IMAGES} images:"
+        ),
         "",
         f"| weights | float | {' | '.join(f'{bits} bits' for bits in reversed(BITS))} |",
         "|---" * (len(BITS) + 2) + "|",
@@ -219,8 +228,10 @@ def main() -> None:
         "",
     ]
     lines += [
-        f"Classifier of the scikit-learn digits, 64-48-10, betas {BETAS[0]} and {BETAS[1]}, {TOKEN_STEPS} steps of random spikes at the rate of the pixels, "
-        f"trained by snnTorch for {EPOCHS} epochs on four fifths. Accuracy on the other 360 images; spikes of its first {SPIKE_IMAGES} images.",
+        f"Classifier of the scikit-learn digits, 64-48-10, betas {BETAS[0]} and {BETAS[1]}, {TOKEN_STEPS} steps "
+        "of random spikes at the rate of the pixels, "
+        f"trained by snnTorch for {EPOCHS} epochs on four fifths. Accuracy on the other 360 images; spikes of its "
+        f"first {SPIKE_IMAGES} images.",
         "",
     ]
     for reset in RESETS:

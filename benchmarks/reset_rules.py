@@ -2,14 +2,16 @@
 
     python benchmarks/reset_rules.py        # writes benchmarks/reset_rules.md
 
-512-1024-1024-256 neurons, beta 0.9, threshold 1, no bias, 64 steps of 10 % input. The weights are drawn once; their gains give about
-10 % in the hidden layers under the immediate reset. Everything runs in float64; all spikes are simulated.
+512-1024-1024-256 neurons, beta 0.9, threshold 1, no bias, 64 steps of 10 % input. The weights are drawn once; their
+gains give about 10 % in the hidden layers under the immediate reset. Everything runs in float64; all spikes are
+simulated.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,7 @@ def immediate(weights: list[Floats], spikes: Floats) -> list[Floats]:
 
 
 def norse(weights: list[Floats], spikes: Floats) -> list[Floats]:
-    """norse's LIFBoxCell with `reset_subtract`; it multiplies the input by dt / tau, so the threshold is scaled as well."""
+    """norse's LIFBoxCell with `reset_subtract`; it multiplies the input by dt / tau, so the threshold is scaled too."""
     rate = 1 - BETA
     out = []
     for weight in weights:
@@ -92,10 +94,11 @@ def snntorch_network(weights: list[Floats], options: dict[str, Any]) -> nn.Seque
 
 def module_spikes(network: nn.Sequential, spikes: Floats) -> list[Floats]:
     """Spikes of each neuron layer of the module itself."""
-    rows: list[list[Floats]] = [[] for _ in network[1::2]]
+    modules = list(network)
+    rows: list[list[Floats]] = [[] for _ in modules[1::2]]
     with torch.no_grad():
         for x in torch.from_numpy(spikes)[:, None]:
-            for i, (linear, neurons) in enumerate(zip(network[::2], network[1::2], strict=True)):
+            for i, (linear, neurons) in enumerate(zip(modules[::2], modules[1::2], strict=True)):
                 x = neurons(linear(x))
                 rows[i].append(x[0].numpy())
     return [np.array(each) for each in rows]
@@ -138,7 +141,7 @@ def main() -> None:
     lines.append(row("norse 1.1.0 `LIFBoxCell`, `reset_subtract`", norse(weights, spikes), None))
     for name, options in RULES.items():
         network = snntorch_network(weights, options)
-        lines.append(row(name, module_spikes(network, spikes), lambda network=network: graph_spikes(network, spikes)))
+        lines.append(row(name, module_spikes(network, spikes), partial(graph_spikes, network, spikes)))
     Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -2,10 +2,10 @@
 
     python benchmarks/rtl_cycles.py        # writes benchmarks/rtl_cycles.md
 
-For each layer and firing rate: busy cycles of the layer's descriptor, and the larger of two bounds, events times tiles of
-lanes (one memory beat of 2-bit weights per cycle) and the bytes it must read (the rows of the events, biases, shifts)
-divided by the bytes of one beat. The memory answers after 20 cycles and then gives one beat in each. Each layer stands directly
-behind the Input; its first constants are read while the events arrive.
+For each layer and firing rate: busy cycles of the layer's descriptor, and the larger of two bounds, events times tiles
+of lanes (one memory beat of 2-bit weights per cycle) and the bytes it must read (the rows of the events, biases,
+shifts) divided by the bytes of one beat. The memory answers after 20 cycles and then gives one beat in each. Each layer
+stands directly behind the Input; its first constants are read while the events arrive.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def measure(sources: int, outputs: int, bits: int, rate: float) -> tuple[int, in
 def main() -> None:
     sizes = toolchain.RTL_BUILD
     lines = [
-        f"Simulated by `python benchmarks/rtl_cycles.py`: {sizes.lanes} lanes, beats of {32 * sizes.beat_words} bits, {TOKENS} tokens, "
+        f"Simulated by `python benchmarks/rtl_cycles.py`: {sizes.lanes} lanes, beats of {32 * sizes.beat_words} "
+        f"bits, {TOKENS} tokens, "
         f"image format {images.VERSION}.",
         "",
         "Cycles of the layer directly behind the Input; below the bound where constants are read before it starts.",
@@ -74,7 +75,8 @@ def main() -> None:
         for rate in RATES:
             events, cycles, least = measure(sources, outputs, bits, rate)
             lines.append(
-                f"| {sources} | {outputs} | {bits} | {rate:.0%} | {events} | {least} | {cycles} | {cycles / least:.3f} |"
+                f"| {sources} | {outputs} | {bits} | {rate:.0%} | {events} | {least} | {cycles} "
+                f"| {cycles / least:.3f} |"
             )
             print(lines[-1], flush=True)
     (Path(__file__).parent / "rtl_cycles.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

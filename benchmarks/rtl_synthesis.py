@@ -2,10 +2,10 @@
 
     pip install 'nsllm-nir[synthesis]'
     python benchmarks/rtl_synthesis.py                     # area at 64, 128 and 256 lanes
-    python benchmarks/rtl_synthesis.py --place 64:5 256:1  # and the clock: 64 lanes over placement seeds 1 to 5, 256 lanes with seed 1
+    python benchmarks/rtl_synthesis.py --place 64:5 256:1  # and the clock: 64 lanes, seeds 1 to 5; 256 lanes, seed 1
 
-Writes benchmarks/rtl_synthesis.md. The engine stands alone (out of context): its ports are not pins, so paths between ports
-and registers do not count. Boards with pins: benchmarks/boards.py.
+Writes benchmarks/rtl_synthesis.md. The engine stands alone (out of context): its ports are not pins, so paths
+between ports and registers do not count. Boards with pins: benchmarks/boards.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def sizes(lanes: int) -> dict[str, int]:
 
 def area_row(lanes: int, area: synthesis.Area) -> str:
     alone, with_carries = area.lut / lanes, (area.lut + 2 * area.carry) / lanes
-    return f"| {lanes} | {area.lut:,} | {area.carry:,} | {area.ff:,} | {area.block_ram} | {area.lut_ram} | {area.dsp} | {alone:.1f} | {with_carries:.1f} |"
+    return (
+        f"| {lanes} | {area.lut:,} | {area.carry:,} | {area.ff:,} | {area.block_ram} | {area.lut_ram} | {area.dsp} "
+        f"| {alone:.1f} | {with_carries:.1f} |"
+    )
 
 
 def lanes_and_seeds(text: str) -> tuple[int, int]:
@@ -55,7 +58,8 @@ def clocks(folder: Path, lanes: int, seeds: int, timeout: float, progress: Steps
         reached.append(placed.fmax_mhz)
         used = " | ".join(f"{placed.used[kind][0]:,}" for kind in ("TRELLIS_COMB", "TRELLIS_FF"))
         lines.append(
-            f"| {seed} | {placed.fmax_mhz:.1f} | {placed.critical} | {placed.critical_ns:.1f} | {placed.routing_ns:.1f} | {used} |"
+            f"| {seed} | {placed.fmax_mhz:.1f} | {placed.critical} | {placed.critical_ns:.1f} "
+            f"| {placed.routing_ns:.1f} | {used} |"
         )
     return [
         *lines,
@@ -77,9 +81,15 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for one run of a tool")
     options = parser.parse_args()
     lines = [
-        f"Written by `python {' '.join(['benchmarks/rtl_synthesis.py', *sys.argv[1:]])}` ({', '.join(map(synthesis.version, TOOLS))}).",
+        (
+            f"Written by `python {' '.join(['benchmarks/rtl_synthesis.py', *sys.argv[1:]])}` "
+            f"({', '.join(map(synthesis.version, TOOLS))})."
+        ),
         "",
-        f"Area of the whole engine on ECP5 (synthesised: `synth_ecp5`), {PORTS} ports, memories as in `RtlSizes`. A CCU2C is a carry cell of two LUT4 sites.",
+        (
+            f"Area of the whole engine on ECP5 (synthesised: `synth_ecp5`), {PORTS} ports, memories as in `RtlSizes`. "
+            "A CCU2C is a carry cell of two LUT4 sites."
+        ),
         "",
         "| lanes | LUT4 | CCU2C | FF | DP16KD | DPR16X4 | DSP | LUT4 per lane | LUT4 and carry sites per lane |",
         "|---|---|---|---|---|---|---|---|---|",

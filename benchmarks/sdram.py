@@ -1,10 +1,11 @@
-"""The shipped language model on the ULX3S with its image in SDRAM: the whole board design and a model of the chip, simulated clock by clock.
+"""The shipped language model on the ULX3S with its image in SDRAM: the board design, simulated clock by clock.
 
     python benchmarks/sdram.py          # writes benchmarks/sdram.md
     python benchmarks/sdram.py --line   # only shows it
 
-The image lies in the SDRAM at power-up, because sending it takes most of the simulation; everything else goes over the serial line. With --line the
-image does, too. Ends with an error where a logit differs from the reference. Needs Verilator and g++.
+The whole board design is simulated, and a model of the chip. The image lies in the SDRAM at power-up, because sending
+it takes most of the simulation; everything else goes over the serial line. With --line the image does, too. Ends with
+an error where a logit differs from the reference. Needs Verilator and g++.
 """
 
 from __future__ import annotations
@@ -126,14 +127,29 @@ def main(line: bool) -> None:
     ]
     rate, mean, mean_modelled = 1e6 * board.clock_mhz, float(np.mean(cycles)), float(simple.cycles.total.mean())
     lines = [
-        f"Written by `python benchmarks/sdram.py` ({toolchain.find_verilator().version}). Simulated; the tokens per second are modelled from them.",
+        (
+            f"Written by `python benchmarks/sdram.py` ({toolchain.find_verilator().version}). Simulated; the tokens "
+            "per second are modelled from them."
+        ),
         "",
-        f"The controller alone at {board.clock_mhz:g} MHz, cycles from a request to its first beat of {4 * board.engine.beat_words} bytes: {open_row} of an",
-        f"open row, {closed_row} of a closed one, {other_row} where another row of the bank is open. Cycles per beat: {in_order} in order, {at_random} in",
+        (
+            f"The controller alone at {board.clock_mhz:g} MHz, cycles from a request to its first beat of "
+            f"{4 * board.engine.beat_words} bytes: {open_row} of an"
+        ),
+        (
+            f"open row, {closed_row} of a closed one, {other_row} where another row of the bank is open. Cycles per "
+            f"beat: {in_order} in order, {at_random} in"
+        ),
         "bursts of 4 beats at random places. Refresh is in both.",
         "",
-        f"The shipped language model ({len(pack(program, board)):,} bytes) on the whole board design, with the controller and a model of the chip. Every logit",
-        "equals that of the reference. The last column is `nsllm-nir build` and its memory, which is no SDRAM but has two numbers: a latency of",
+        (
+            f"The shipped language model ({len(pack(program, board)):,} bytes) on the whole board design, with the "
+            "controller and a model of the chip. Every logit"
+        ),
+        (
+            "equals that of the reference. The last column is `nsllm-nir build` and its memory, which is no SDRAM but "
+            "has two numbers: a latency of"
+        ),
         f"{around.latency} cycles and {around.interval} cycles per beat.",
         "",
         "| token | beats | cycles with the SDRAM | cycles per beat | cycles with the memory of `build` |",
@@ -141,7 +157,10 @@ def main(line: bool) -> None:
         *rows,
         f"| mean | | {mean:,.0f} | | {mean_modelled:,.0f} |",
         "",
-        f"At {board.clock_mhz:g} MHz that is {rate / mean:.1f} tokens per second with the SDRAM, {rate / mean_modelled:.1f} with the memory of `build`.",
+        (
+            f"At {board.clock_mhz:g} MHz that is {rate / mean:.1f} tokens per second with the SDRAM, "
+            f"{rate / mean_modelled:.1f} with the memory of `build`."
+        ),
     ]
     if not line:
         (Path(__file__).parent / "sdram.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

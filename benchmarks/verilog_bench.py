@@ -56,7 +56,9 @@ def execute(command: Sequence[str], folder: Path, timeout: float, **environment:
 
 
 def run_bench(text: str, sources: Sequence[Path], folder: Path, timeout: float) -> str:
-    """What module ``bench`` of ``text`` prints in Verilator; it runs in ``folder``. timeout: seconds, of the build and of the run each.
+    """What module ``bench`` of ``text`` prints in Verilator; it runs in ``folder``.
+
+    timeout: seconds, of the build and of the run each.
 
     Raises:
         ToolNotFoundError: no Verilator.

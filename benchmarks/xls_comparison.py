@@ -3,9 +3,10 @@
     pip install xls_python==0.1.9934        # nothing else of the project needs it
     python benchmarks/xls_comparison.py     # writes benchmarks/xls_comparison.md
 
-The unit is `hw/rtl/count_unit.sv` as it stands, thresholds to spike counts of 4 neurons, beside `xls_comparison/count.x`: the same
-algorithm as a process, and a binary search as a function that XLS cuts into stages. Random vectors go through the Verilog of each in
-Verilator, and through the function in XLS's own compiler, against numpy; then each goes through yosys and nextpnr-ecp5.
+The unit is `hw/rtl/count_unit.sv` as it stands, thresholds to spike counts of 4 neurons, beside
+`xls_comparison/count.x`: the same algorithm as a process, and a binary search as a function that XLS cuts into stages.
+Random vectors go through the Verilog of each in Verilator, and through the function in XLS's own compiler, against
+numpy; then each goes through yosys and nextpnr-ecp5.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ module bench_{top} (
             if (counts !== vectors[received][{counts}-1:0]) wrong <= wrong + 1;
             received <= received + 1;
             if (received == {items} - 1) begin
-                $display("{top}: wrong %0d cycles %0d", wrong + int'(counts !== vectors[received][{counts}-1:0]), cycles);
+                $display("{top}: wrong %0d cycles %0d",
+                         wrong + int'(counts !== vectors[received][{counts}-1:0]), cycles);
                 finished <= 1;
             end
         end
@@ -96,25 +98,31 @@ UNIT_INSTANCE = """
     logic free, taken;
     logic [7:0] kept;
     always @(posedge clock) if (free) kept <= levels;
-    count_unit #(.PORTS({ports})) dut (.clock, .reset, .clear(1'b0), .start(start && free), .levels(kept), .two_sided, .values, .steps, .ready(free), .taken,
-        .done(valid), .counts);
+    count_unit #(.PORTS({ports})) dut (.clock, .reset, .clear(1'b0), .start(start && free), .levels(kept), .two_sided,
+        .values, .steps, .ready(free), .taken, .done(valid), .counts);
     assign ready = !start || taken;
 """
 PROCESS_INSTANCE = """
     logic taken;
-    {name} dut (.clk(clock), .rst(reset), .count__operands({{levels, two_sided, values, steps}}), .count__operands_vld(start), .count__operands_rdy(taken),
+    {name} dut (.clk(clock), .rst(reset), .count__operands({{levels, two_sided, values, steps}}),
+        .count__operands_vld(start), .count__operands_rdy(taken),
         .count__results(counts), .count__results_vld(valid), .count__results_rdy(1'b1));
     assign ready = !start || taken;
 """
 FUNCTION_INSTANCE = """
-    {name} dut (.clk(clock), .rst(reset), .input_valid(start), .levels, .two_sided, .values, .steps, .output_valid(valid), .out(counts));
+    {name} dut (.clk(clock), .rst(reset), .input_valid(start), .levels, .two_sided, .values, .steps,
+        .output_valid(valid), .out(counts));
     assign ready = 1;
 """
 
 
 @dataclass(frozen=True)
 class Design:
-    """title: row of the table; top: the module; source: its file; instance, accepted: text of the test bench; seconds: to make the file."""
+    """One implementation of the unit.
+
+    title: row of the table; top: the module; source: its file; instance, accepted: text of the test bench; seconds: to
+    make the file.
+    """
 
     title: str
     top: str
@@ -127,7 +135,10 @@ class Design:
 def expected(
     levels: NDArray[np.int64], two_sided: NDArray[np.int64], values: NDArray[np.int64], steps: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Counts (vectors, PORTS) by their definition (docs/image_format.md, Count): levels, two_sided (vectors,); values, steps (vectors, PORTS)."""
+    """Counts (vectors, PORTS) by their definition (docs/image_format.md, Count).
+
+    levels, two_sided: (vectors,); values, steps: (vectors, PORTS).
+    """
     m = np.arange(1, 256)
     thresholds = (2 * m - 1) * steps[..., None]
     used = m <= levels[:, None, None]
@@ -136,7 +147,10 @@ def expected(
 
 
 def vectors(count: int, seed: int = 1) -> tuple[NDArray[np.int64], ...]:
-    """Operands: steps of a signal may be negative or 0; all thresholds up to 255 steps stay within 32 bits, as an image must declare."""
+    """Operands: steps of a signal may be negative or 0.
+
+    All thresholds up to 255 steps stay within 32 bits, as an image must declare.
+    """
     rng = np.random.default_rng(seed)
     levels = np.where(rng.random(count) < 0.5, rng.integers(1, 16, count), rng.integers(1, 256, count))
     values = rng.integers(-(1 << 23), 1 << 23, (count, PORTS)) >> rng.integers(0, 20, (count, PORTS))
@@ -266,7 +280,11 @@ def code_lines(text: str) -> int:
 
 @dataclass(frozen=True)
 class Result:
-    """source_lines: of the source that is kept; wrong: vectors; cycles: per item; fmax: MHz of each seed, rising; seconds: XLS, yosys."""
+    """What was measured of a design.
+
+    source_lines: of the source that is kept; wrong: vectors; cycles: per item; fmax: MHz of each seed, rising; seconds:
+    XLS, yosys.
+    """
 
     design: Design
     source_lines: int
@@ -293,7 +311,10 @@ class Result:
         rates = f"{self.rate:.1f} | {1000 * self.rate / self.sites:.0f}"
         lines = f"{self.source_lines} | {code_lines(self.design.source.read_text(encoding='utf-8'))}"
         seconds = f"{self.seconds[0]:.1f} + {self.seconds[1]:.0f}"
-        return f"| {self.design.title} | {lines} | {self.wrong} | {cells} | {clock} | {self.cycles:.1f} | {rates} | {seconds} |"
+        return (
+            f"| {self.design.title} | {lines} | {self.wrong} | {cells} | {clock} | {self.cycles:.1f} | {rates} "
+            f"| {seconds} |"
+        )
 
     def ratios(self, unit: Result) -> str:
         """One line of the second table."""
@@ -372,11 +393,18 @@ def main() -> None:
     ]
     report = (HERE / "xls_comparison" / "report.md").read_text(encoding="utf-8")
     report = report.format(
-        versions=", ".join(versions), vectors=f"{VECTORS:,}", jit_wrong=jit_wrong, jit_seconds=f"{jit_seconds:.1f}",
-        simulation_seconds=f"{simulation_seconds:.0f}", seeds=len(SEEDS), rows="\n".join(rows), ratios="\n".join(ratios),
+        versions=", ".join(versions),
+        vectors=f"{VECTORS:,}",
+        jit_wrong=jit_wrong,
+        jit_seconds=f"{jit_seconds:.1f}",
+        simulation_seconds=f"{simulation_seconds:.0f}",
+        seeds=len(SEEDS),
+        rows="\n".join(rows),
+        ratios="\n".join(ratios),
         megabytes=f"{sum(file.size or 0 for file in importlib.metadata.files('xls_python') or ()) / 1e6:.0f}",
-        engine_lines=f"{sum(engine.values()):,}", neuron_lines=engine["count_unit.sv"] + engine["lif_unit.sv"],
-    )  # fmt: skip
+        engine_lines=f"{sum(engine.values()):,}",
+        neuron_lines=engine["count_unit.sv"] + engine["lif_unit.sv"],
+    )
     (HERE / "xls_comparison.md").write_text(report, encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """What the examples share: a classifier on its float graph, the integer reference and the backends, in one table.
 
-The samples run one after the other, each followed by silence in which all states decay to zero, as a chip would see them.
+The samples run one after the other, each followed by silence in which all states decay to zero, as a chip would
+see them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Array = np.ndarray
 
 
 def accuracy(raster: Array, labels: Array) -> float:
-    """Share of samples whose own output neuron spikes most; raster (samples * steps, classes), ties go to the lowest class."""
+    """Share of samples whose own output neuron spikes most; raster (samples * steps, classes), ties: the lowest."""
     counts = raster.reshape(len(labels), -1, raster.shape[1]).sum(1)
     return float(np.mean(counts.argmax(1) == labels))
 
@@ -41,8 +42,9 @@ def compare(
 ) -> bool:
     """Quantize, run everything, print the table; True if every backend equals the integer reference in every cell.
 
-    samples: test spikes (samples, steps, neurons), each with its silence; calibration: spikes of training samples, of the same form;
-    rasters: what the framework that trained the network emitted, {node: (samples, steps, neurons)}, the output last.
+    samples: test spikes (samples, steps, neurons), each with its silence; calibration: spikes of training samples, of
+    the same form; rasters: what the framework that trained the network emitted, {node: (samples, steps, neurons)}, the
+    output last.
     """
     graph = as_graph(source)
     stream, known = _joined(samples), {node: _joined(raster) for node, raster in rasters.items()}

@@ -73,7 +73,7 @@ net = build()
 optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
 for _ in range(EPOCHS):
     for batch in torch.randperm(len(train_labels)).split(BATCH):
-        _, out = run(net, encoded(train_pixels[batch], silence=0))
+        out = run(net, encoded(train_pixels[batch], silence=0))[1]
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(out.sum(1), train_labels[batch]).backward()
         optimizer.step()

@@ -2,8 +2,9 @@
 
     python examples/recurrent_series.py
 
-The series are the Japanese Vowels of nine speakers (data/README.md): 12 cepstrum coefficients per frame, 7 to 29 frames. A frame
-is one step. Each coefficient has 8 input neurons; one fires where the coefficient is above its level, an octile of the training set.
+The series are the Japanese Vowels of nine speakers (data/README.md): 12 cepstrum coefficients per frame, 7 to 29
+frames. A frame is one step. Each coefficient has 8 input neurons; one fires where the coefficient is above its level,
+an octile of the training set.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ for _ in range(EPOCHS):
 means = np.array([frames.mean(0) for frames in series])
 baseline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(means[:TRAIN], speakers[:TRAIN])
 print(
-    f"baseline, logistic regression on the mean of each coefficient: {100 * baseline.score(means[TRAIN:], speakers[TRAIN:]):.2f} %"
+    "baseline, logistic regression on the mean of each coefficient: "
+    f"{100 * baseline.score(means[TRAIN:], speakers[TRAIN:]):.2f} %"
 )
 
 with torch.no_grad():

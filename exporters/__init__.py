@@ -27,6 +27,10 @@ class Session(Protocol):
         """Advance one token: input spikes (neurons,) to the potentials of the program's only output (size,)."""
         ...
 
+    def reset(self) -> None:
+        """A silent start again: all states are 0, as after `Executable.open`."""
+        ...
+
 
 class Executable(Protocol):
     """A compiled program."""

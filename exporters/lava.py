@@ -31,7 +31,7 @@ class _Session:
     worker: lava_client.Worker
 
     def run(self, spikes: NDArray[np.integer]) -> dict[str, NDArray[np.int64]]:
-        """Advance by spikes (tokens, neurons), at most as many as the session was started for; returns the traced signals.
+        """Advance by spikes (tokens, neurons), at most as many as the session was started for: the traced signals.
 
         Raises:
             InputError: the spikes do not fit the program or the session.
@@ -50,6 +50,12 @@ class _Session:
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
         """Advance one token; raises as `run`."""
         return self.run(np.asarray(spikes)[None])[self.program.outputs[0]][0]
+
+    def reset(self) -> None:
+        """A silent start again; raises BackendError as `run`."""
+        self.worker.input[:] = jobs.NO_TOKEN
+        self.worker.input[0] = jobs.RESET
+        self.worker.step()
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,8 @@ class _FusedBackend:
         for node in program.traced:
             if program.signals[node].bits > MESSAGE_LIMIT:
                 raise LossyConversionError(
-                    f"node {node!r} needs {program.signals[node].bits} bits, a Lava message holds {MESSAGE_LIMIT}; quantize further"
+                    f"node {node!r} needs {program.signals[node].bits} bits, a Lava message holds {MESSAGE_LIMIT}; "
+                    "quantize further"
                 )
         return _Fused(program, self.timeout_seconds)
 
@@ -142,7 +149,8 @@ class _Stock:
 
     def open(self) -> AbstractContextManager[_Session]:
         raise BackendError(
-            f"lava-stock is a pipeline: a token leaves it {self.network.latency} Lava steps after it entered, when later tokens are under way, "
+            f"lava-stock is a pipeline: a token leaves it {self.network.latency} Lava steps after it entered, when "
+            "later tokens are under way, "
             "so it cannot wait for the next token; use the backend 'lava' to generate"
         )
 

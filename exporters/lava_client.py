@@ -122,7 +122,8 @@ def worker(
         folder = Path(name)
         if len(name) > FOLDER_LENGTH:
             raise BackendError(
-                f"the temporary folder {name!r} is too long a path for a Unix socket inside it; set TMPDIR to a shorter one"
+                f"the temporary folder {name!r} is too long a path for a Unix socket inside it; set TMPDIR to a "
+                "shorter one"
             )
         jobs.write(folder, job, arrays)
         np.save(folder / jobs.INPUT, np.asarray(inputs, np.int32))

@@ -37,9 +37,9 @@ class Constraint:
     """The populations of one node and role on Loihi 2.
 
     node: node of the program ("" for the constant lanes); role, process: as `lava_network.Population`, or "synapses"
-    of a node whose synapses end at the neuron that reads it, with the Lava Process class; weights are as stored (mixed-sign weights doubled, with the exponent
-    one less); state: worst case of the neuron's input sum; threshold: ``|v| > threshold`` or
-    ``v > threshold`` sends (the largest of the row); registers: {name: (lowest, highest, lowest and highest that
+    of a node whose synapses end at the neuron that reads it, with the Lava Process class; weights are as stored
+    (mixed-sign weights doubled, with the exponent one less); state: worst case of the neuron's input sum; threshold:
+    ``|v| > threshold`` or ``v > threshold`` sends (the largest of the row); registers: {name: (lowest, highest, lowest and highest that
     Loihi holds)} of a LIF; delay: tokens that a `Delay` re-reads, in steps; lag: Lava steps after
     the token's entry, of the last copy (None where a loop has no place in the pipeline); cores: share of a core,
     estimated; status: "ok" or "error" with its reason.
@@ -169,15 +169,27 @@ def _reason(p: Population, incoming: list[Projection]) -> str:
     # The sum, rounded down to a multiple of 64, must stay above -limit: there a LIF current wraps around.
     if p.role == "units" and (p.low <= LIF_ROUNDING - limit or p.high >= limit):
         worst = f"[{p.low - LIF_ROUNDING}, {p.high - LIF_ROUNDING}]"
-        return f"the comparison reaches {worst}, a LIF state holds {STATE_BITS} bits; use fewer weight bits, fewer levels or a smaller step"
+        return (
+            f"the comparison reaches {worst}, a LIF state holds {STATE_BITS} bits; use fewer weight bits, "
+            "fewer levels or a smaller step"
+        )
     if p.low < -limit or p.high >= limit:
-        return f"the worst case [{p.low}, {p.high}] does not fit a {STATE_BITS}-bit state; use fewer weight bits, fewer levels or a smaller shift"
+        return (
+            f"the worst case [{p.low}, {p.high}] does not fit a {STATE_BITS}-bit state; use fewer weight bits, fewer "
+            "levels or a smaller shift"
+        )
     for q in incoming:
         if q.weight_exp not in WEIGHT_EXPONENTS:
-            return f"the weight exponent {q.weight_exp} is outside [{WEIGHT_EXPONENTS[0]}, {WEIGHT_EXPONENTS[-1]}]; use smaller shifts or fraction bits"
+            return (
+                f"the weight exponent {q.weight_exp} is outside [{WEIGHT_EXPONENTS[0]}, {WEIGHT_EXPONENTS[-1]}]; use "
+                "smaller shifts or fraction bits"
+            )
         limits = WEIGHT_RANGES[q.sign_mode]
         if q.weights.size and (q.weights.min() < limits[0] or q.weights.max() > limits[1]):
-            return f"synaptic weights in [{q.weights.min()}, {q.weights.max()}] are outside {list(limits)}; use fewer levels or smaller constants"
+            return (
+                f"synaptic weights in [{q.weights.min()}, {q.weights.max()}] are outside {list(limits)}; "
+                "use fewer levels or smaller constants"
+            )
     return ""
 
 

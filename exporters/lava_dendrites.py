@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.exporters.lava_worker.convolution import per_neuron
 from nsllm_nir.program import Conv2d, Count, Delay, Lif, Linear, Op, Program, Sum, sources
+from nsllm_nir.program.operations.conv2d import per_neuron
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def dendrites(program: Program) -> Dendrites:
                 found.inlined.update(dict.fromkeys(path, op.source))
     for op in program.ops:
         if isinstance(op, Lif) and op.threshold is not None:
-            _absorb(op.source, op.name, program, ops, readers, found)
+            _absorb(op.source, op.name, ops, readers, found)
     return found
 
 
@@ -74,8 +74,8 @@ def _loop_path(program: Program, delay: Delay, ops: dict[str, Op], readers: dict
         )
     if isinstance(neuron, Count) and isinstance(neuron.step, str):
         return (
-            f"the loop closes at {neuron.name!r}, whose step is a signal; its comparison has no room for a recurrent synapse"
-            + advice
+            f"the loop closes at {neuron.name!r}, whose step is a signal; its comparison has no room for a recurrent "
+            "synapse" + advice
         )
     path: list[str] = []
     pending = [delay.name]
@@ -89,7 +89,8 @@ def _loop_path(program: Program, delay: Delay, ops: dict[str, Op], readers: dict
                 continue
             if not isinstance(op, Sum) and (name != delay.name or not isinstance(op, Linear | Conv2d)):
                 return (
-                    f"the loop passes through {reader!r}, a {type(op).__name__}, and would take more than one Lava step; only Delay, one Linear or Conv2d, "
+                    f"the loop passes through {reader!r}, a {type(op).__name__}, and would take more than one Lava "
+                    "step; only Delay, one Linear or Conv2d, "
                     f"sums and the same neuron fit" + advice
                 )
             path.append(reader)
@@ -97,14 +98,13 @@ def _loop_path(program: Program, delay: Delay, ops: dict[str, Op], readers: dict
     return path
 
 
-def _absorb(
-    name: str, neuron: str, program: Program, ops: dict[str, Op], readers: dict[str, Counter[str]], found: Dendrites
-) -> None:
-    op = ops[name]
-    if isinstance(op, Linear | Conv2d | Sum) and readers[name].total() == 1:
-        found.inlined.setdefault(name, neuron)
-        for source in op.sources if isinstance(op, Sum) else ():
-            _absorb(source, neuron, program, ops, readers, found)
+def _absorb(source: str, neuron: str, ops: dict[str, Op], readers: dict[str, Counter[str]], found: Dendrites) -> None:
+    pending = [source]
+    while pending:
+        op = ops[pending.pop()]
+        if isinstance(op, Linear | Conv2d | Sum) and readers[op.name].total() == 1:
+            found.inlined.setdefault(op.name, neuron)
+            pending += op.sources if isinstance(op, Sum) else ()
 
 
 def affine_constant(op: Linear | Conv2d) -> NDArray[np.int64]:
@@ -118,14 +118,18 @@ def inlined_terms(program: Program, name: str, inlined: dict[str, str]) -> tuple
 
     A summand is a Linear or Conv2d in ``inlined`` (without its bias), or any other operation, whose value is added.
     """
-    op = next(op for op in program.ops if op.name == name)
-    if name not in inlined or not isinstance(op, Linear | Conv2d | Sum):
-        return [op], np.zeros(program.signals[name].size, np.int64)
-    if not isinstance(op, Sum):
-        return [op], affine_constant(op)
+    ops = {op.name: op for op in program.ops}
     terms: list[Op] = []
-    constant = op.bias.astype(np.int64)
-    for source in op.sources:
-        more, part = inlined_terms(program, source, inlined)
-        terms, constant = terms + more, constant + part
+    constant = np.zeros(program.signals[name].size, np.int64)
+    pending = [name]
+    while pending:
+        op = ops[pending.pop()]
+        if op.name not in inlined or not isinstance(op, Linear | Conv2d | Sum):
+            terms.append(op)
+        elif isinstance(op, Sum):
+            constant = constant + op.bias
+            pending += reversed(op.sources)
+        else:
+            terms.append(op)
+            constant = constant + affine_constant(op)
     return terms, constant

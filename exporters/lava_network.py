@@ -52,7 +52,7 @@ class Population:
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Synapses into population ``target``: ``weights[k]`` from ``columns[k]`` to ``rows[k]``, indices within the processes.
+    """Synapses into population ``target``: ``weights[k]`` from ``columns[k]`` to ``rows[k]``, indices in the processes.
 
     node: the operation that they carry out (not the target's where they end at the neuron that reads it).
     The postsynaptic sum is ``(sum of weight * message)`` shifted by ``weight_exp`` (right shifts floor).
@@ -80,7 +80,8 @@ class Network:
 
     sizes: neurons of each process, "input" with the constant lanes at its end; traced: {node:
     (indices within "graded" (neurons,), lag)}; delays: {node of a `Delay`: its longest delay in steps};
-    inlined: {operation whose synapses end at a neuron: that neuron}; refused: {recurrent `Delay`: why it has no place in the pipeline}.
+    inlined: {operation whose synapses end at a neuron: that neuron}; refused: {recurrent `Delay`: why it has no place
+    in the pipeline}.
     """
 
     program: Program
@@ -140,7 +141,7 @@ def job(network: Network) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 def _single_synapses(
     rows: Indices, columns: Indices, weights: Indices, width: int, limits: tuple[int, int]
 ) -> Iterator[tuple[Indices, Indices, Indices]]:
-    """COO parts in which no pair of neurons appears twice: a Sparse has one weight per pair, and clips what leaves 8 bits.
+    """COO parts in which no pair of neurons appears twice: a Sparse has one weight per pair, and clips beyond 8 bits.
 
     Repeated pairs are summed where the sums fit, else they are spread over several parts.
     """

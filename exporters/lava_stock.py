@@ -8,25 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.exporters.lava_dendrites import Dendrites, dendrites, inlined_terms
-from nsllm_nir.exporters.lava_lif import SHIFT, integrator, registers
+from nsllm_nir.exporters.lava_lif import integrator, registers
 from nsllm_nir.exporters.lava_network import WEIGHT_BITS, Indices, Network, Population, Projection
-from nsllm_nir.exporters.lava_worker.convolution import per_neuron, synapses
 from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum
+from nsllm_nir.program.constants import DECAY_BITS, LIF_FRACTION_BITS, LIF_MAX_THRESHOLD
+from nsllm_nir.program.operations.conv2d import per_neuron, synapses
 
 PAYLOADS = (1, 1 << 8, 1 << 16)  # constant lanes: three 8-bit digits make any 24-bit constant
 WEIGHT_LOW, WEIGHT_HIGH = -128, 127  # before the doubling that a mixed-sign synapse needs
 WEIGHT_EXPONENTS = range(-8, 8)
 MAX_BASE = WEIGHT_EXPONENTS[-1] + 1  # largest left shift of a mixed-sign projection
-DIRECT_LIMIT = 1 << 17  # of what a LIF shifts left by 6 bits into 24
+DIRECT_LIMIT = LIF_MAX_THRESHOLD + 1  # of what a LIF shifts left by 6 bits into 24
 NO_REGISTERS: Mapping[str, Indices] = {}
 LIF_ROUNDING = (
-    1 << SHIFT
+    1 << LIF_FRACTION_BITS
 ) - 1  # Lava's LIF shifts its input left by 6 bits; the projections to units shift right by as much
 
 
@@ -45,7 +46,7 @@ def lower(program: Program) -> Network:
 
 
 def digits(values: Indices) -> Indices:
-    """Balanced base-256 digits (len(PAYLOADS), n): ``sum(PAYLOADS * digits) == values``; the last one may leave 8 bits."""
+    """Balanced base-256 digits (len(PAYLOADS), n): ``sum(PAYLOADS * digits) == values``; the last may leave 8 bits."""
     rest, found = values.astype(np.int64), []
     for _ in PAYLOADS[:-1]:
         digit = (rest + 128) % 256 - 128
@@ -116,6 +117,8 @@ class _Builder:
             case Delay():
                 self.lags[op.name] = self.lags[op.source]
                 self.delays[op.name] = op  # no neurons of its own: `at` picks copies of its source
+            case _:
+                assert_never(op)
 
     def at(self, node: str, lag: int) -> Indices:
         """Indices within "graded" of the value of ``node`` at ``lag`` >= its own; makes the copies that are missing."""
@@ -125,13 +128,15 @@ class _Builder:
             for d in np.unique(op.steps):
                 found[op.steps == d] = self.at(op.source, lag + int(d))[op.steps == d]
             return found
-        if (node, lag) not in self._held:
-            signal = self.program.signals[node]
-            before = self.at(node, lag - 1)
-            copy = self._add(node, "copy", "graded", before.size, lag, int(signal.low.min()), int(signal.high.max()))
-            self._connect(copy, "graded", copy.indices, before, np.ones(before.size, np.int64))
-            self._held[node, lag] = copy.indices
-        return self._held[node, lag]
+        latest = lag
+        while (node, latest) not in self._held:
+            latest -= 1
+        signal, indices = self.program.signals[node], self._held[node, latest]
+        for later in range(latest + 1, lag + 1):
+            copy = self._add(node, "copy", "graded", indices.size, later, int(signal.low.min()), int(signal.high.max()))
+            self._connect(copy, "graded", copy.indices, indices, np.ones(indices.size, np.int64))
+            self._held[node, later] = indices = copy.indices
+        return indices
 
     def constants(self, lag: int) -> Indices:
         """Indices of the constant lanes that are on (payloads `PAYLOADS`) exactly while a token is at ``lag``."""
@@ -183,7 +188,7 @@ class _Builder:
         port: str = "a_in",
         node: str = "",
     ) -> None:
-        """Mixed-sign synapses: the weight is stored doubled, since Lava drops its lowest bit, and the exponent is one less."""
+        """Mixed-sign synapses: weights are stored doubled, as Lava drops the lowest bit; the exponent is one less."""
         kept = weights != 0
         indices = rows[kept].astype(np.int32), columns[kept].astype(np.int32)
         self.projections.append(
@@ -209,7 +214,7 @@ class _Builder:
         shift: NDArray[Any],
         node: str,
     ) -> None:
-        """Row r of ``target`` gets ``(weights @ source) << shift[r]``; one projection per group of rows with compatible shifts."""
+        """Row r of ``target`` gets ``(weights @ source) << shift[r]``: a projection per group of compatible shifts."""
         for base, members in _shift_groups(rows, weights, shift):
             kept = members[rows]
             scaled = weights[kept] << (shift[rows[kept]].astype(np.int64) - base)
@@ -245,7 +250,7 @@ class _Builder:
         return max((self.lags[name] for name in names if name not in self.plan.loops), default=1)
 
     def _feed(self, neurons: Population, terms: list[Op], signs: list[int]) -> None:
-        """Synapses of ``terms`` into every group of ``neurons``; groups have equal sizes, and each its sign (also of its spikes)."""
+        """Synapses of ``terms`` into every group of ``neurons``: equal sizes, and each its sign, also of its spikes."""
         size = neurons.size // len(signs)
         groups = [(k * size, sign) for k, sign in enumerate(signs)]
         for term in terms:
@@ -298,9 +303,9 @@ class _Builder:
         self._send(neurons, [1])
 
     def _integrator(self, op: Lif) -> None:
-        """u (only where it has memory) and v: each a population with a recurrent synapse, exact under the conditions of `lava_lif.integrator`."""
+        """u (if it has memory) and v: populations with a recurrent synapse, exact where `lava_lif.integrator` says."""
         form = integrator(op, self.program.signals[op.source])
-        lag, size, weight = self.lags[op.source], op.bias.size, 1 << SHIFT
+        lag, size, weight = self.lags[op.source], op.bias.size, 1 << LIF_FRACTION_BITS
         columns = self.at(op.source, lag)
         if form.current.any():
             lag += 1
@@ -326,7 +331,7 @@ class _Builder:
         self._constant(target, op.bias)
 
     def _count(self, op: Count) -> None:
-        """Threshold units, one per level: unit m fires when x = v - floor((2m - 1) s / 2), or 2v - (2m - 1) s, is positive.
+        """Threshold units, one per level: m fires when x = v - floor((2m - 1) s / 2), or 2v - (2m - 1) s, is positive.
 
         Its input is floor((x + 63) / 64) after the right shift by 6: at least 1 exactly when x >= 1.
         """
@@ -363,14 +368,17 @@ class _Builder:
         low, high = unit_interval(op, self.program)
         refused = ""
         if low <= -DIRECT_LIMIT or high >= DIRECT_LIMIT:
-            refused = f"the comparison of a recurrent count reaches [{low}, {high}], a LIF input has room for 18 bits; use the backend 'lava'"
+            refused = (
+                f"the comparison of a recurrent count reaches [{low}, {high}], a LIF input has room for 18 bits; "
+                "use the backend 'lava'"
+            )
         units = self._add(op.name, "units", "units", len(groups) * step.size, lag + 1, low, high, refused=refused)
         self._feed(units, terms, [sign for sign, _ in groups])
         self._constant(units, np.concatenate([sign * constant - (((2 * m - 1) * step) >> 1) for sign, m in groups]))
         self._send(units, [sign for sign, _ in groups])
 
     def _to_units(self, units: Population, rows: Indices, columns: Indices, weights: Indices) -> None:
-        self._connect(units, "graded", rows, columns, weights, shift=-SHIFT)
+        self._connect(units, "graded", rows, columns, weights, shift=-LIF_FRACTION_BITS)
 
     def _gate(self, op: Gate) -> None:
         lag = max(self.lags[op.gate], self.lags[op.source])
@@ -385,7 +393,7 @@ class _Builder:
         self._connect(target, "gates", target.indices, product.indices, ones)
 
     def _integrate(self, op: Integrate) -> None:
-        """The recurrent synapse decays (all weights >= 0: 8 bits are exact), the forward one adds ``source << fraction_bits``."""
+        """The recurrent synapse decays (weights >= 0: 8 bits are exact), the other adds ``source << fraction_bits``."""
         lag = self.lags[op.source]
         target = self._value(op.name, lag + 1)
         ones = np.ones(op.decay.size, np.int64)
@@ -400,7 +408,9 @@ class _Builder:
         kept = weights != 0
         indices = target.indices[kept]
         self.projections.append(
-            Projection(target, target.node, "graded", "a_in", -8, "EXCITATORY", indices, indices, weights[kept])
+            Projection(
+                target, target.node, "graded", "a_in", -DECAY_BITS, "EXCITATORY", indices, indices, weights[kept]
+            )
         )
 
 

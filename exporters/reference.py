@@ -9,18 +9,21 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.program import Program, reference
+from nsllm_nir.program import Program, State, reference
 from nsllm_nir.program.trace import Trace
 
 
 @dataclass
 class _Session:
     program: Program
-    state: reference.State = field(default_factory=reference.State)
+    state: State = field(default_factory=dict)
 
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
         row = reference.check_inputs(self.program, np.asarray(spikes)[None])[0]
         return reference.step(self.program, self.state, {self.program.inputs[0].name: row})[self.program.outputs[0]]
+
+    def reset(self) -> None:
+        self.state.clear()
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,9 @@ class _Session:
             )
         return _integer_logits(self.model, out.logits[0, -1])
 
+    def reset(self) -> None:
+        self.cache.reset()
+
 
 @dataclass(frozen=True)
 class _Executable:

@@ -18,7 +18,8 @@ class SynapticEvents:
     """Work of one Linear or Conv2d in a run, counted by the engine.
 
     rows: source neurons and tokens whose count is not 0 (for each, a Linear fetches its weight row); additions:
-    accumulations of one weight (each once for each set bit of the count; of a Conv2d, those whose tap reaches an output).
+    accumulations of one weight (each once for each set bit of the count; of a Conv2d, those whose tap reaches an
+    output).
     """
 
     rows: int
@@ -30,6 +31,10 @@ class Engine(Protocol):
 
     def run(self, spikes: NDArray[np.integer], traced: bool) -> NDArray[np.uint32]:
         """Advance by spikes (tokens, neurons): the ports of every token, then two 64-bit counters per op, summed."""
+        ...
+
+    def reset(self) -> None:
+        """Back to the silent start."""
         ...
 
 
@@ -63,6 +68,10 @@ class EngineSession(Generic[E]):
 
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
         return self.run(np.asarray(spikes)[None], traced=False)[self.program.outputs[0]][0]
+
+    def reset(self) -> None:
+        """A silent start again; the counters stay. Raises BackendError as `run`."""
+        self.engine.reset()
 
     def synaptic_events(self) -> dict[str, SynapticEvents]:
         """What each Linear and Conv2d has done so far."""

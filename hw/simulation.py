@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import BackendError
-from nsllm_nir.hw.registers import LOAD, STEP, STEP_TRACED
+from nsllm_nir.hw.registers import LOAD, RESET, STEP, STEP_TRACED
 
 REQUEST_TIMEOUT = 120.0  # seconds for one request; the largest is the loading of an image
 
@@ -126,6 +126,14 @@ class EngineProcess(PipeProcess):
         if len(image) % 4:
             raise BackendError(f"the image has {len(image)} bytes, which is not a whole number of 32-bit words")
         self.request(LOAD, np.frombuffer(image, "<u4"))
+
+    def reset(self) -> None:
+        """Back to the silent start.
+
+        Raises:
+            BackendError: no image is loaded, or the engine crashed or hung.
+        """
+        self.request(RESET, np.zeros(0, "<u4"))
 
     def run(self, spikes: NDArray[np.integer], traced: bool) -> Words:
         """Advance one or more tokens with one request. spikes: counts (tokens, neurons).

@@ -466,7 +466,7 @@ def test_the_report_of_a_placed_design(
         and "(roofline.png)" in text
     )
     assert report.to_json()["not_run"] == [] and "bitstream" not in report.to_json()["hardware"]
-    monkeypatch.setattr(building, "build", lambda *arguments: report)
+    monkeypatch.setattr(building, "build", lambda *arguments, **told: report)
     nir.write(folder / "model.nir", random_graph(3))
     done = CliRunner().invoke(
         cli.app,

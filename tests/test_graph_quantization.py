@@ -18,7 +18,7 @@ from nsllm_nir import lower, verify
 from nsllm_nir.errors import GraphError, InputError
 from nsllm_nir.graph import DT, Graph, Node, as_graph, write
 from nsllm_nir.program import Conv2d, Input, Lif, Linear, Program, Sum, reference
-from nsllm_nir.program.operations import DEFAULT_WIDTHS
+from nsllm_nir.program import DEFAULT_WIDTHS
 from nsllm_nir.quantization import float_reference
 from nsllm_nir.quantization import scales as graph_scales
 from nsllm_nir.quantization.folding import prepare

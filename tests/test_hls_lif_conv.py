@@ -18,7 +18,7 @@ from nsllm_nir.exporters import image as images
 from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.simulation import EngineProcess
 from nsllm_nir.program import Conv2d, Delay, Input, Lif, Linear, Op, Program, Sum, reference
-from nsllm_nir.program.operations import LIF_LIMIT
+from nsllm_nir.program.constants import LIF_LIMIT
 from nsllm_nir.program.trace import Trace, compare, first_difference
 
 SANITIZED = ("-std=c++17", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")

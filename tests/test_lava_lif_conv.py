@@ -15,7 +15,7 @@ from nsllm_nir.errors import LossyConversionError, ToolNotFoundError
 from nsllm_nir.exporters import lava, lava_constraints, lava_lif, lava_network, lava_stock
 from nsllm_nir.exporters.lava_dendrites import dendrites
 from nsllm_nir.exporters.lava_worker import job as jobs
-from nsllm_nir.exporters.lava_worker.convolution import per_neuron, synapses
+from nsllm_nir.program.operations.conv2d import per_neuron, synapses
 from nsllm_nir.exporters.lava_worker.engine import Engine
 from nsllm_nir.program import Conv2d, Count, Delay, Input, Lif, Linear, Op, Program, Signal, Sum, reference
 from nsllm_nir.program.trace import compare, first_difference

@@ -1,9 +1,10 @@
-"""Single changes in a file, a program, an interpreter or a trace: each is caught, and the first difference is in the right node."""
+"""Single changes in a file, program, interpreter or trace: each is caught, the first difference in the right node."""
 
 from __future__ import annotations
 
 import inspect
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from nsllm_nir import exporters, lower, to_nir, verify
 from nsllm_nir.errors import ToolNotFoundError
 from nsllm_nir.exporters import lava
-from nsllm_nir.program import Count, Gate, Op, Program, reference
+from nsllm_nir.program import Count, Delay, Gate, Integrate, Linear, Op, Program, reference
 from nsllm_nir.program.trace import Difference, Trace, compare, first_difference
 from nsllm_nir.verification.verify import token_spikes
 
@@ -27,7 +28,7 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Original:
-    """A two-layer model of ternary weights and a coarse residual, so that one unit matters: file, program, and what the reference returns."""
+    """A two-layer model of ternary weights and a coarse residual, so that one unit matters, and its reference trace."""
 
     path: Path
     program: Program
@@ -97,7 +98,8 @@ def one(value: float, i: int) -> Change:
 
 
 # The steps are even, so one less (not one more) moves the first threshold of an integer potential.
-# Edits of the file: data set, source node whose busiest neuron is the column (weights only), change, node of the first difference.
+# Edits of the file: data set, source node whose busiest neuron is the column (weights only), change, node of the first
+# difference.
 WEIGHTS: dict[str, tuple[str, str, int, str]] = {
     "embedding weight": ("embedding", "input", 1, f"{A}.input.spikes"),
     "receptance weight": (f"{A}/nodes/receptance", f"{A}.shift", 1, f"{A}.receptance_spikes"),
@@ -236,31 +238,36 @@ def test_a_changed_program_is_caught(original: Original, backend: str, change: C
     assert first is not None and first.node == node
 
 
-def interpreter(old: str, new: str) -> ModuleType:
-    """The reference interpreter with one change of its source."""
-    source = inspect.getsource(reference)
-    assert source.count(old) == 1, f"the interpreter no longer holds {old!r}"
-    module = ModuleType("nsllm_nir.mutant")
-    module.__package__ = "nsllm_nir"
-    # The dataclass machinery looks a class up by its module; the mutant shares the original's State.
-    exec(compile(source.replace(old, new).replace("@dataclass\n", ""), "mutant", "exec"), module.__dict__)
-    module.__dict__["State"] = reference.State
-    return module
+def mutant(kind: type[Op], old: str, new: str) -> Callable[..., np.ndarray]:
+    """What an operation computes, with one change of the source of its module."""
+    module = sys.modules[kind.__module__]
+    source = inspect.getsource(module)
+    assert source.count(old) == 1, f"{module.__name__} no longer holds {old!r}"
+    changed = ModuleType(module.__name__)  # the dataclass machinery looks a class up by its module
+    exec(compile(source.replace(old, new), "mutant", "exec"), changed.__dict__)
+    compute: Callable[..., np.ndarray] = vars(changed)[kind.__name__].compute
+    return compute
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "node"),
+    ("kind", "old", "new", "node"),
     [
-        ("astype(np.int64)) >> 8)", "astype(np.int64) + 128) >> 8)", f"{A}.read_spikes"),
-        ("2 * v > (2 * m - 1) * step", "2 * v >= (2 * m - 1) * step", f"{A}.input.spikes"),
-        ("2 * v > (2 * m - 1) * step", "v > m * step", f"{A}.input.spikes"),
-        ("out[i] = line[d - 1][i]", "out[i] = line[-1][i] if d > 1 else now[i]", f"{A}.shift"),
-        ("+ op.bias) << op.shift", ") << op.shift", f"{A}.receptance_spikes"),
-        ("c - count(-x[op.source], threshold, op.levels) if op.signed", "c if op.signed", f"{A}.input.spikes"),
-        ("np.where(x[op.gate] == 1, x[op.source], 0)", "x[op.source]", f"{A}.key_value"),
+        (Integrate, "astype(np.int64)) >> DECAY_BITS)", "astype(np.int64) + 128) >> DECAY_BITS)", f"{A}.read_spikes"),
+        (Count, "+= 2 * v > (2 * m - 1) * step", "+= 2 * v >= (2 * m - 1) * step", f"{A}.input.spikes"),
+        (Count, "+= 2 * v > (2 * m - 1) * step", "+= v > m * step", f"{A}.input.spikes"),
+        (Delay, "np.where(self.steps == 0, x[self.source], late)", "x[self.source]", f"{A}.shift"),
+        (Linear, "@ spikes[active] + self.bias", "@ spikes[active]", f"{A}.receptance_spikes"),
         (
-            "(x[op.source] << op.fraction_bits)\n",
-            "(x[op.source] << op.fraction_bits) * (s >= 0)\n                s = s - (s > 0)\n",
+            Count,
+            "c - count(-x[self.source], step, self.levels) if self.signed",
+            "c if self.signed",
+            f"{A}.input.spikes",
+        ),
+        (Gate, "np.where(x[self.gate] == 1, x[self.source], 0)", "x[self.source]", f"{A}.key_value"),
+        (
+            Integrate,
+            "(x[self.source] << self.fraction_bits)\n",
+            "(x[self.source] << self.fraction_bits) * (s >= 0)\n        s = s - (s > 0)\n",
             f"{A}.read_spikes",
         ),
     ],
@@ -275,8 +282,11 @@ def interpreter(old: str, new: str) -> ModuleType:
         "state off by one",
     ],
 )
-def test_a_wrong_rule_is_caught(original: Original, old: str, new: str, node: str) -> None:
-    first = original.first(interpreter(old, new).run(original.program, token_spikes(original.program, TOKENS)))
+def test_a_wrong_rule_is_caught(
+    original: Original, monkeypatch: pytest.MonkeyPatch, kind: type[Op], old: str, new: str, node: str
+) -> None:
+    monkeypatch.setattr(kind, "compute", mutant(kind, old, new))
+    first = original.first(reference.run(original.program, token_spikes(original.program, TOKENS)))
     assert first is not None and first.node == node
 
 

@@ -22,7 +22,7 @@ from nsllm_nir.language_model.neuron import (
     spike_count,
 )
 from nsllm_nir.language_model.spiking_linear import SpikingLinear
-from nsllm_nir.program import reference
+from nsllm_nir.program.operations.count import count
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 UNITS = st.sampled_from([1.0, 2.0**-6, 2.0**-14, 4.0])
@@ -51,9 +51,9 @@ def test_count_equals_the_integer_definition(
     """Ties and their neighbours included, as long as 2 D step stays below 2**23 units; count and binary mode alike."""
     levels = max(1, min(levels, 2**23 // (2 * step) - 1))
     v = (2 * min(m, levels) - 1) * step // 2 + offset if near else free
-    expected = int(reference.count(np.array(v), np.array(step), levels))
+    expected = int(count(np.array(v), np.array(step), levels))
     if signed:
-        expected -= int(reference.count(np.array(-v), np.array(step), levels))
+        expected -= int(count(np.array(-v), np.array(step), levels))
     potential, threshold = torch.tensor([[[v * unit]]]), torch.tensor([[[step * unit]]])
     assert spike_count(potential, threshold, levels, signed=signed).item() == expected
     binary = neuron(levels, signed=signed, binary=True)(potential, unit, threshold)

@@ -14,7 +14,21 @@ from nsllm_nir.errors import BackendError, GraphError, InputError, LossyConversi
 from nsllm_nir.graph import DT, Graph, Node
 from nsllm_nir.lowering.lower import lower
 from nsllm_nir.portable.profile import decode, to_portable
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths, reference
+from nsllm_nir.program import (
+    Conv2d,
+    Count,
+    Delay,
+    Gate,
+    Input,
+    Integrate,
+    Lif,
+    Linear,
+    Op,
+    Program,
+    Sum,
+    Widths,
+    reference,
+)
 from nsllm_nir.program.trace import compare
 
 WIDTH, VOCABULARY = 3, 5
@@ -53,7 +67,7 @@ def program(*ops: Op, output: str) -> Program:
 
 
 def simulate(graph: Graph, spikes: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The chain by hand, in float64: rasters of the LIF nodes and the Output, both (steps, ...). No sum comes close to the threshold."""
+    """The chain by hand, in float64, far from thresholds: rasters of the LIF nodes and the Output, (steps, ...)."""
     loops = {b for a, b in graph.edges if a.endswith("loop_2")}
     primitives = {name: node for name, node in graph.nodes.items() if isinstance(node, Node)}
     values = {
@@ -321,3 +335,37 @@ def test_decode_refuses_foreign_graphs_and_values(portable, tmp_path):
         wrong[7, column] += value
         with pytest.raises(BackendError, match=message):
             decode(graph, wrong)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        Lif("y", "v", np.full(WIDTH, 4096), np.full(WIDTH, 1024), np.full(WIDTH, 3), np.zeros(WIDTH, np.int32)),
+        Conv2d(
+            "y",
+            "v",
+            np.ones((1, 1, 1, 1), np.int8),
+            np.zeros(1, np.int32),
+            np.zeros(1, np.uint8),
+            (1, 1, WIDTH),
+            (1, 1),
+            (0, 0),
+            (1, 1),
+            1,
+        ),
+    ],
+    ids=["Lif", "Conv2d"],
+)
+def test_an_operation_without_a_portable_form_is_refused_by_name(op: Op, tmp_path: Path) -> None:
+    kind = type(op).__name__
+    with pytest.raises(LossyConversionError, match=rf"^'y': the portable profile has no form of a {kind}; write the"):
+        to_portable(program(op, output="y"), tmp_path / "x.nir")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loop_closed_by_a_lif_is_refused_by_name(tmp_path: Path) -> None:
+    late = Delay("late", "y", np.ones(WIDTH, np.int32))
+    total = Sum("sum", ("v", "late"), np.zeros(WIDTH, np.int32))
+    y = Lif("y", "sum", np.full(WIDTH, 4096), np.full(WIDTH, 1024), np.full(WIDTH, 3), np.zeros(WIDTH, np.int32))
+    with pytest.raises(LossyConversionError, match=r"^'y': the portable profile has no form of a Lif"):
+        to_portable(program(late, total, y, output="y"), tmp_path / "x.nir")

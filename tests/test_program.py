@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsllm_nir.errors import GraphError, IntegerOverflowError, NsllmNirError
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, Widths, reference, width
+from nsllm_nir.program import (
+    Conv2d,
+    Count,
+    Delay,
+    Gate,
+    Input,
+    Integrate,
+    Lif,
+    Linear,
+    Op,
+    Program,
+    State,
+    Sum,
+    Widths,
+    reference,
+    width,
+)
+from nsllm_nir.program.operations.conv2d import per_neuron, synapses
 
 Build = Callable[..., Program]
 DEFAULT_WIDTHS = Widths()
@@ -75,7 +93,7 @@ def test_no_signal_ever_leaves_its_interval(
     if extreme:
         ops = tuple(replace(op, weight=extreme_weight(op)) if isinstance(op, Linear) else op for op in found.ops)
         found = Program(ops, found.outputs, Widths(40, 48))
-    state, rng = reference.State(), np.random.default_rng(seed)
+    state, rng = State(), np.random.default_rng(seed)
     for _ in range(40):
         values = reference.step(found, state, {"input": (rng.random(4) < rate).astype(np.int64)})
         for name, value in values.items():
@@ -93,7 +111,7 @@ def test_linear_interval_is_reached_and_not_wider() -> None:
 def test_integrator_interval_is_nearly_reached(j: int, sign: int) -> None:
     ops = (linear("x", "in", [[sign, 0]]), Integrate("s", "x", ints(256 - 2**j), 3))
     found = Program((Input("in", 2), *ops), ("s",))
-    state = reference.State()
+    state = State()
     for _ in range(4000):
         reached = int(reference.step(found, state, {"in": np.array([1, 0])})["s"][0])
     bound = int(found.signals["s"].high[0] if sign > 0 else found.signals["s"].low[0])
@@ -138,7 +156,8 @@ def test_width_refusal_names_op_neuron_and_interval() -> None:
     assert program(*ops, widths=Widths(potential=9)).signals["wide"].bits == 9
     with pytest.raises(
         IntegerOverflowError,
-        match=r"^Linear 'wide', neuron 1: the worst case \[-56, 200\] needs 9 bits, 8 are declared; use fewer weight bits",
+        match=r"^Linear 'wide', neuron 1: the worst case \[-56, 200\] needs 9 bits, 8 are declared; "
+        r"use fewer weight bits",
     ):
         program(*ops, widths=Widths(potential=8))
 
@@ -163,6 +182,84 @@ def test_worst_cases_beyond_64_bits_do_not_wrap(op: Op) -> None:
     assert Program(tuple(big), (), Widths(40)).signals["big"].high[0] == 2**33
     with pytest.raises(IntegerOverflowError, match=r"'x', neuron 0: the worst case \[0, \d{20,}\] needs"):
         Program((*big, op), (), Widths(40, 64))
+
+
+def exact_interval(op: Op, low: list[int], high: list[int]) -> tuple[list[int], list[int]]:
+    """Of an operation without memory, in Python integers, from the interval of its source."""
+    if isinstance(op, Sum):
+        parts = [len(op.sources)] * len(low)
+        return ([n * x + int(b) for n, x, b in zip(parts, end, op.bias, strict=True)] for end in (low, high))
+    if isinstance(op, Conv2d):
+        rows, columns, weights = (x.tolist() for x in synapses(op))
+        bias, shift = per_neuron(op, op.bias).tolist(), per_neuron(op, op.shift).tolist()
+        low, high = [min(x, 0) for x in low], [max(x, 0) for x in high]  # the padding
+    else:
+        assert isinstance(op, Linear)
+        at = np.nonzero(op.weight)
+        rows, columns, weights = at[0].tolist(), at[1].tolist(), op.weight[at].tolist()
+        bias, shift = op.bias.tolist(), op.shift.tolist()
+    ends = list(bias), list(bias)
+    for row, column, weight in zip(rows, columns, weights, strict=True):
+        products = weight * low[column], weight * high[column]
+        ends[0][row] += min(products)
+        ends[1][row] += max(products)
+    return tuple([x << s for x, s in zip(end, shift, strict=True)] for end in ends)
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_a_worst_case_of_any_size_is_exact_or_refused(data: st.DataObject) -> None:
+    """Large weights, shifts, sources and fan-ins in any order: the analysis never wraps, in any operation."""
+    widths = Widths(data.draw(st.sampled_from([24, 40])), 64)
+    weights = st.sampled_from([-128, -1, 0, 1, 64, 114, 127])
+    shifts = st.sampled_from([0, 1, 10, 16, 21, 30, 31])
+    biases = st.sampled_from([-(2**31), -1, 0, 3, 2**31 - 1])
+
+    def constant(strategy: st.SearchStrategy[int], size: int) -> np.ndarray:
+        return np.array(data.draw(st.lists(strategy, min_size=size, max_size=size)), np.int64)
+
+    levels = data.draw(st.sampled_from([1, 255, 2**20, 2**30]))
+    ops: list[Op] = [Input("op0", 4, levels)]
+    for i in range(1, 1 + data.draw(st.integers(1, 4))):
+        kind, name, source = data.draw(st.sampled_from([Linear, Conv2d, Sum])), f"op{i}", f"op{i - 1}"
+        if kind is Linear:
+            weight = constant(weights, 16).reshape(4, 4)
+            ops.append(Linear(name, source, weight, constant(biases, 4), constant(shifts, 4)))
+        elif kind is Sum:
+            ops.append(Sum(name, (source,) * data.draw(st.sampled_from([1, 2, 300])), constant(biases, 4)))
+        else:
+            kernel = constant(weights, 6).reshape(2, 1, 1, 3)
+            geometry = ((2, 1, 2), (1, 1), (0, 1), (1, 1), 2)
+            ops.append(Conv2d(name, source, kernel, constant(biases, 2), constant(shifts, 2), *geometry))
+    intervals = {"op0": ([0] * 4, [levels] * 4)}
+    for before, op in pairwise(ops):
+        intervals[op.name] = tuple(exact_interval(op, *intervals[before.name]))
+    limit = 1 << (widths.potential - 1)
+    fits = all(-limit <= min(low) and max(high) < limit for low, high in intervals.values())
+    if not fits:
+        with pytest.raises(IntegerOverflowError):
+            Program(tuple(ops), (), widths)
+        return
+    for name, signal in Program(tuple(ops), (), widths).signals.items():
+        assert (signal.low.tolist(), signal.high.tolist()) == tuple(intervals[name]), name
+        assert signal.low.dtype == signal.high.dtype == np.int64
+
+
+@pytest.mark.parametrize("decay", [0, 1, 4096])
+def test_a_lif_on_the_largest_source_is_refused(decay: int) -> None:
+    """2**39 << 6 << 12 leaves 64 bits twice over; the bound of the current must not come out small."""
+    big = (Input("in", 1, 2**30), linear("big", "in", [[1]], shift=8))
+    lif = Lif("x", "big", ints(decay), ints(decay), None, ints(0))
+    with pytest.raises(IntegerOverflowError, match=r"^Lif 'x', neuron 0: the synaptic current may leave 24 bits"):
+        Program((*big, lif), (), Widths(40, 64))
+
+
+def test_comparator_of_a_signed_count_holds_the_comparison_of_both_signs() -> None:
+    ops = (linear("v", "in", [[100, 0]]), Count("c", "v", ints(1000), 8, signed=True))
+    need = width(-1 - 2 * 100 - 15 * 1000, 200)
+    program(*ops, widths=Widths(comparator=need))
+    with pytest.raises(IntegerOverflowError, match=rf"the comparison needs {need} bits"):
+        program(*ops, widths=Widths(comparator=need - 1))
 
 
 POTENTIAL = linear("v", "in", [[1, 1], [1, 1]])
@@ -293,7 +390,7 @@ def test_any_constants_give_a_program_or_a_project_error(data: st.DataObject) ->
             found = program(op)
         except NsllmNirError:
             continue
-        values = reference.step(found, reference.State(), {"in": np.ones(2, np.int64)})
+        values = reference.step(found, State(), {"in": np.ones(2, np.int64)})
         assert (values["x"] <= found.signals["x"].high).all() and (values["x"] >= found.signals["x"].low).all()
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from nsllm_nir import exporters
 from nsllm_nir.errors import InputError
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum, reference
+from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, State, Sum, reference
+from nsllm_nir.program.operations.count import count
 
 Build = Callable[..., Program]
 
@@ -96,7 +97,7 @@ def test_count_is_its_definition(v: list[int], step: int, near: bool, levels: in
     """Brute force over exact fractions, also within one unit of a threshold."""
     values = [(2 * m - 1) * step // 2 + (x % 3 - 1) for x in v] if near else v
     expected = [sum(Fraction(x) > (k - Fraction(1, 2)) * step for k in range(1, levels + 1)) for x in values]
-    assert reference.count(np.array(values), np.array(step), levels).tolist() == expected
+    assert count(np.array(values), np.array(step), levels).tolist() == expected
 
 
 def test_gate_selects_without_a_product() -> None:
@@ -106,7 +107,8 @@ def test_gate_selects_without_a_product() -> None:
 
 
 def test_integrator_decays_with_floor_rounding() -> None:
-    # c = 192 is 3/4, no fraction. 10: 10, 7 (7.5), 5 (5.25), 3 (3.75), 2, 1, 0, 0; -10: -10, -8 (-7.5), -6, -5 (-4.5), -4 (-3.75), -3, -3: it stays.
+    # c = 192 is 3/4, no fraction. 10: 10, 7 (7.5), 5 (5.25), 3 (3.75), 2, 1, 0, 0;
+    # -10: -10, -8 (-7.5), -6, -5 (-4.5), -4 (-3.75), -3, -3: it stays.
     up = (potential("v", "in", 10), Integrate("x", "v", ints(192), 0))
     down = (potential("v", "in", -10), Integrate("x", "v", ints(192), 0))
     spikes = [[1]] + [[0]] * 7
@@ -125,6 +127,29 @@ def test_delay_per_neuron_starts_with_silence() -> None:
     assert outputs((Delay("x", "in", ints(0, 1, 3)),), spikes, levels=4) == [[1, 0, 0], [2, 1, 0], [3, 2, 0], [4, 3, 1]]
 
 
+@given(steps=st.lists(st.integers(0, 300), min_size=1, max_size=6), tokens=st.integers(1, 700), seed=st.integers(0, 99))
+def test_delays_of_any_length_are_their_definition(steps: list[int], tokens: int, seed: int) -> None:
+    spikes = np.random.default_rng(seed).integers(0, 8, (tokens, len(steps)))
+    program = Program((Input("in", len(steps), 7), Delay("x", "in", ints(*steps))), ("x",))
+    padded = np.concatenate([np.zeros((300, len(steps)), int), spikes])
+    expected = np.stack([padded[300 - d : 300 - d + tokens, i] for i, d in enumerate(steps)], axis=1)
+    assert np.array_equal(reference.run(program, spikes).values["x"], expected)
+
+
+def test_a_long_delay_takes_the_memory_of_the_run_only() -> None:
+    assert outputs((Delay("x", "in", ints(2**31 - 1, 1)),), [[1, 1], [0, 0]]) == [[0, 0], [0, 1]]
+
+
+def test_a_session_starts_silent_again_after_a_reset(random_program: Build, tokens: np.ndarray) -> None:
+    program = random_program(3, layers=2)
+    spikes = reference.one_hot(tokens, 16)
+    with exporters.load("reference").compile(program).open() as session:
+        first = [session.step(row) for row in spikes]
+        session.reset()
+        assert np.array_equal([session.step(row) for row in spikes], first)
+        assert not np.array_equal([session.step(row) for row in spikes], first), "the state matters here"
+
+
 def test_loop_through_a_delay() -> None:
     """A neuron that excites itself one token later: one input spike keeps it active."""
     ops: tuple[Op, ...] = (
@@ -138,7 +163,7 @@ def test_loop_through_a_delay() -> None:
 def test_run_from_silence_equals_stepping(random_program: Build, tokens: np.ndarray) -> None:
     program = random_program(3, layers=2)
     spikes = reference.one_hot(tokens, 16)
-    state = reference.State()
+    state = State()
     stepped = [reference.step(program, state, {"input": row}) for row in spikes]
     whole = reference.run(program, spikes)
     assert tuple(whole.values) == program.traced

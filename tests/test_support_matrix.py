@@ -126,7 +126,7 @@ def test_refusals_are_quoted_as_the_code_words_them(cell: str) -> None:
     source = "\n".join(
         path.read_text(encoding="utf-8")
         for folder in ("nsllm_nir", "exporters")
-        for path in (ROOT / folder).glob("*.py")
+        for path in (ROOT / folder).rglob("*.py")
     )
     for quoted in re.findall(r"`([^`]+)`", cell):
         assert re.search(r"[^\n]*".join(re.escape(part.strip()) for part in quoted.split("...")), source), quoted

@@ -49,7 +49,7 @@ def _stock(folder: Path, job: dict[str, Any], arrays: jobs.Arrays) -> Any:
             shape=(sizes["units"],), du=DECAY, dv=DECAY, vth=vth, reset_interval=1, reset_offset=0
         )
     if "lif" in sizes:
-        # Lava documents one du, dv and vth per Process; its fixed-point model computes with one per neuron just as well.
+        # Lava documents one du, dv and vth per Process; its fixed-point model computes with one per neuron, too.
         neurons["lif"] = LIF(shape=(sizes["lif"],), **{name: arrays[f"lif.{name}"] for name in LIF_REGISTERS})
     if "gates" in sizes:
         neurons["gates"] = ProdNeuron(shape=(sizes["gates"],), vth=0, exp=0)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.exporters.lava_worker.convolution import per_neuron, taps
 from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum
-from nsllm_nir.program.operations import LIF_LIMIT, convolve
+from nsllm_nir.program.constants import DECAY_BITS, LIF_DECAY_ONE, LIF_LIMIT, LIF_UNIT
+from nsllm_nir.program.operations.conv2d import channel_taps, convolve, per_neuron
 
 Int64 = NDArray[np.int64]
 Values = dict[str, Int64]
@@ -19,7 +19,7 @@ SPARSE_FRACTION = 8  # gather the weight rows of active neurons when fewer than 
 
 
 class Engine:
-    """State of one run. Same function as `reference.step`, vectorised over a block of tokens; every value is an exact integer."""
+    """State of one run. Same function as `reference.step`, vectorised over a block of tokens; every value is exact."""
 
     def __init__(self, program: Program) -> None:
         place = {op.name: i for i, op in enumerate(program.ops)}
@@ -29,7 +29,15 @@ class Engine:
         self._input = program.inputs[0].name
         self._lines = {op.name: _Line(op) for op in delays}
         self._feeds = [(self._lines[op.name], op.source) for op in delays]
-        self._steps = [(op.name, self._compile(program, op)) for op in program.ops if not isinstance(op, Input)]
+        self._states: list[NDArray[Any]] = []
+        self._steps = [(op.name, self._compile(program, op)) for op in program.ops]
+
+    def reset(self) -> None:
+        """A silent start: all states and delay lines are 0 again."""
+        for state in self._states:
+            state.fill(0)
+        for line in self._lines.values():
+            line.reset()
 
     def run(self, spikes: NDArray[np.integer]) -> NDArray[np.int32]:
         """Advance by input spikes (tokens, neurons): the values of all traced signals, side by side, (tokens, values).
@@ -47,12 +55,14 @@ class Engine:
 
     def _compile(self, program: Program, op: Op) -> Callable[[Values], Int64]:
         match op:
+            case Input():
+                return lambda x: x[op.name]
             case Linear():
                 return _linear(op, program)
             case Conv2d():
                 return _convolution(op, program)
             case Lif():
-                return _lif(op)
+                return _lif(op, self._silent(op.bias.size, np.float64), self._silent(op.bias.size, np.float64))
             case Sum():
                 bias = op.bias.astype(np.int64)
                 return lambda x: np.add.reduce([x[s] for s in op.sources]) + bias
@@ -61,11 +71,17 @@ class Engine:
             case Gate():
                 return lambda x: np.where(x[op.gate] == 1, x[op.source], 0)
             case Integrate():
-                return _integrate(op)
+                return _integrate(op, self._silent(op.decay.size, np.int64))
             case Delay():
                 line, source = self._lines[op.name], op.source
                 return lambda x: line.read(x.get(source))
-        raise TypeError(f"{type(op).__name__} {op.name!r} is not an operation of a program")
+            case _:
+                assert_never(op)
+
+    def _silent(self, size: int, kind: type[np.float64] | type[np.int64]) -> NDArray[Any]:
+        """A state that `reset` knows; it is changed in place."""
+        self._states.append(np.zeros(size, kind))
+        return self._states[-1]
 
 
 class _Line:
@@ -77,10 +93,13 @@ class _Line:
         self._memory = np.zeros((int(self._steps.max()), self._steps.size), np.int64)
 
     def read(self, now: Int64 | None) -> Int64:
-        """The delayed values of the block ``now`` (tokens, neurons); None: of one token, that no neuron reads undelayed."""
+        """The delayed values of the block ``now`` (tokens, neurons); None: a token that no neuron reads undelayed."""
         block = np.zeros((1, self._steps.size), np.int64) if now is None else now
         times = len(self._memory) + np.arange(len(block))[:, None] - self._steps
         return np.concatenate([self._memory, block])[times, self._columns]
+
+    def reset(self) -> None:
+        self._memory = np.zeros_like(self._memory)
 
     def push(self, now: Int64) -> None:
         self._memory = np.concatenate([self._memory, now])[len(now) :]
@@ -131,7 +150,7 @@ def _convolution(op: Conv2d, program: Program) -> Callable[[Values], Int64]:
     largest = _largest(program, op.source).astype(np.int64).reshape(op.input_shape)
     kind = _kind(float(convolve(op, np.abs(op.weight.astype(np.int64)), largest).max()))
     weight = op.weight.astype(kind).reshape(op.groups, op.weight.shape[0] // op.groups, -1)
-    windows = taps(op).reshape(op.groups, weight.shape[2], -1)
+    windows = channel_taps(op).reshape(op.groups, weight.shape[2], -1)
     silent = program.signals[op.source].size  # index of a neuron that never spikes: the padding
     windows[windows < 0] = silent
     padded = np.zeros(silent + 1, kind)
@@ -146,17 +165,19 @@ def _convolution(op: Conv2d, program: Program) -> Callable[[Values], Int64]:
     return lambda x: np.stack([convolved(image) for image in x[op.source]])
 
 
-def _lif(op: Lif) -> Callable[[Values], Int64]:
-    """In float64: a state of 24 bits times a decay of 12 bits, divided by 4096, is exact, and `trunc` rounds as Loihi does."""
-    keep_u, keep_v = ((4096 - decay.astype(np.float64)) / 4096 for decay in (op.current_decay, op.voltage_decay))
+def _lif(op: Lif, u: NDArray[np.float64], v: NDArray[np.float64]) -> Callable[[Values], Int64]:
+    """In float64: a state of 24 bits times a decay of 12 bits, over 4096, is exact; `trunc` rounds as Loihi does."""
+    keep_u, keep_v = (
+        (LIF_DECAY_ONE - decay.astype(np.float64)) / LIF_DECAY_ONE for decay in (op.current_decay, op.voltage_decay)
+    )
     bias = op.bias.astype(np.float64)
     memory, biased = bool(keep_u.any()), bool(bias.any())  # without memory, u is the input of this token alone
-    u, v, highest = np.zeros(bias.size), np.zeros(bias.size), np.full(bias.size, float(LIF_LIMIT))
+    highest = np.full(bias.size, float(LIF_LIMIT))
     lowest = -highest
-    fire = None if op.threshold is None else op.threshold.astype(np.float64) * 64
+    fire = None if op.threshold is None else op.threshold.astype(np.float64) * LIF_UNIT
 
     def run(x: Values) -> Int64:
-        potentials = x[op.source] * 64.0
+        potentials = x[op.source] * float(LIF_UNIT)
         for row in potentials:  # from the input of a token to v before its reset
             if memory:
                 np.trunc(np.multiply(u, keep_u, out=u), out=u)
@@ -190,13 +211,13 @@ def _count(op: Count) -> Callable[[Values], Int64]:
     return run
 
 
-def _integrate(op: Integrate) -> Callable[[Values], Int64]:
-    decay, state = op.decay.astype(np.int64), np.zeros(op.decay.size, np.int64)
+def _integrate(op: Integrate, state: Int64) -> Callable[[Values], Int64]:
+    decay = op.decay.astype(np.int64)
 
     def run(x: Values) -> Int64:
         out = x[op.source] << op.fraction_bits
         for row in out:
-            row += (state * decay) >> 8
+            row += (state * decay) >> DECAY_BITS
             state[:] = row
         return out
 

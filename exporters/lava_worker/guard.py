@@ -25,7 +25,7 @@ def terminate(message: str) -> NoReturn:
 
 
 def requests(folder: Path) -> SimpleQueue[bytes]:
-    """Bytes that the caller writes to stdin; its end (the caller is gone) removes the job ``folder`` and ends the worker."""
+    """Bytes that the caller writes to stdin; its end (the caller is gone) removes ``folder`` and ends the worker."""
     queue: SimpleQueue[bytes] = SimpleQueue()
 
     def read() -> None:

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir import program as ir
-from nsllm_nir.program import Op, Program, Widths, constants
+from nsllm_nir.program import OPERATIONS, Op, Program, Widths, constants
 
 Arrays = dict[str, NDArray[Any]]
-OPS: dict[str, type[Op]] = {
-    c.__name__: c for c in (ir.Input, ir.Linear, ir.Conv2d, ir.Sum, ir.Count, ir.Gate, ir.Integrate, ir.Lif, ir.Delay)
-}
+OPS: dict[str, type[Op]] = {kind.__name__: kind for kind in OPERATIONS}
 CHANNEL_SLOTS = 4  # messages that wait in a channel; Lava's default of 64 takes 16 times the shared memory
 NO_TOKEN = -1  # the spikes of an input row after the last token
+RESET = -2  # of the first input row: a silent start, and no token
 INPUT, OUTPUT = "input.npy", "output.npy"  # memory-mapped int32 (rows, neurons)
 
 

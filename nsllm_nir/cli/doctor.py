@@ -20,7 +20,7 @@ import numpy as np
 from nsllm_nir import exporters
 from nsllm_nir.errors import NsllmNirError, ToolNotFoundError
 from nsllm_nir.hw import synthesis
-from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Program, Sum
+from nsllm_nir.program.probe import probe_program
 from nsllm_nir.verification.verify import verify
 
 TOOLS = {"g++": "apt-get install g++", "make": "apt-get install make"}
@@ -35,40 +35,6 @@ class Check:
     runs: bool
     version: str
     message: str
-
-
-def probe_program() -> Program:
-    """A program of four inputs that uses every operation."""
-    zeros, shift = np.zeros(4, np.int32), np.zeros(4, np.uint8)
-    weight = np.array([[3, -2, 1, 0], [-1, 4, 0, 2], [2, 2, -3, 1], [0, 1, 2, -4]], np.int8)
-    ops = (
-        Input("input", 4),
-        Linear("embedding", "input", weight, zeros, shift),
-        Count("spikes", "embedding", np.full(4, 2, np.int32), 2, signed=True),
-        Delay("shift", "spikes", np.array([0, 1, 0, 1], np.int32)),
-        Linear("value", "shift", weight, zeros, shift),
-        Count("key_spikes", "value", np.full(4, 3, np.int32), 1),
-        Count("value_spikes", "value", np.full(4, 2, np.int32), 4),
-        Gate("key_value", "key_spikes", "value_spikes"),
-        Integrate("state", "key_value", np.array([128, 192, 224, 240], np.int32), 4),
-        Sum("read_step", ("key_spikes",), np.full(4, 8, np.int32)),
-        Count("read_spikes", "state", "read_step", 4),
-        Conv2d(
-            "line",
-            "read_spikes",
-            np.array([[[[2, 3, -1]]]], np.int8),
-            zeros[:1],
-            shift[:1],
-            (1, 1, 4),
-            (1, 1),
-            (0, 1),
-            (1, 1),
-            1,
-        ),
-        Lif("lif_spikes", "line", np.full(4, 4096), np.full(4, 1024), np.full(4, 3), zeros),
-        Linear("output", "lif_spikes", weight, zeros, shift),
-    )
-    return Program(ops, ("output",))
 
 
 def check_backend(name: str, *, quick: bool) -> Check:
@@ -118,7 +84,7 @@ def check_tool(name: str, install: str) -> Check:
 
 
 def check_synthesis_tool(name: str) -> Check:
-    """A tool of `nsllm-nir build`: the package it comes from (its WebAssembly takes seconds to start: it does not run)."""
+    """A tool of `nsllm-nir build`: the package it comes from (it does not run: WebAssembly takes seconds to start)."""
     try:
         return Check(name, "tool", True, synthesis.version(name), "")
     except ToolNotFoundError as error:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nsllm_nir.errors import LossyConversionError
 from nsllm_nir.graph import DT, Graph, Node, chain
 from nsllm_nir.program import Count, Linear, Op
-from nsllm_nir.program.operations import MAX_SHIFT
+from nsllm_nir.program.constants import MAX_SHIFT
 
 Ints = NDArray[Any]
 Nodes = dict[str, Node | Graph]

@@ -20,8 +20,7 @@ from nsllm_nir.composites.registry import block_numbers, composite_op
 from nsllm_nir.errors import GraphError
 from nsllm_nir.graph import Graph, Node, as_graph, predecessors
 from nsllm_nir.lowering.node_rules import RULES, WEIGHT_LIMIT, Shape, depthwise, gain_shift, integers, linear
-from nsllm_nir.program import Conv2d, Delay, Input, Linear, Op, Program, Sum, Widths
-from nsllm_nir.program.operations import DEFAULT_WIDTHS
+from nsllm_nir.program import DEFAULT_WIDTHS, Conv2d, Delay, Input, Linear, Op, Program, Sum, Widths
 
 Ints = NDArray[Any]
 SPIKING = ("Threshold", "IF", "LIF", "CubaLIF")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nsllm_nir.errors import GraphError
 from nsllm_nir.graph import DT, Node
 from nsllm_nir.program import Conv2d, Count, Delay, Integrate, Lif, Linear, Op, Sum
-from nsllm_nir.program.operations import MAX_WEIGHT_BITS
+from nsllm_nir.program.constants import MAX_WEIGHT_BITS
 
 Ints = NDArray[Any]
 Floats = NDArray[np.float64]

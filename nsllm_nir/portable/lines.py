@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import LossyConversionError
-from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Program, Sum, is_recurrent
+from nsllm_nir.program import Count, Delay, Gate, Input, Integrate, Linear, Op, Program, Sum
+from nsllm_nir.program.constants import DECAY_BITS
 
 Ints = NDArray[Any]
 
@@ -118,7 +119,7 @@ class Lines:
         for op in self.program.ops:
             self.forms[op.name] = self._form(op).trim()
 
-    def _form(self, op: Any) -> Form:
+    def _form(self, op: Op) -> Form:
         match op:
             case Input():
                 self._allow(op.name, op.size, op.size, "the Input")
@@ -133,14 +134,18 @@ class Lines:
                 return self._gate(op)
             case Integrate():
                 return self._integrate(op)
-            case _:
+            case Delay():
                 return self._delay(op)
+            case _:  # a new operation, too, until it has a form here
+                raise _no_form(op)
 
     def _allow(self, op: str, lines: int, columns: int, cause: str) -> None:
         if lines * columns > self.max_weights:
             raise LossyConversionError(
-                f"{op!r}: {cause} needs {lines:,} spiking neurons with {columns:,} inputs each, {lines * columns:,} dense weights in the portable profile; "
-                f"the limit is {self.max_weights:,}. Use fewer neurons, levels or state fraction bits or a faster decay, or write the structured profile"
+                f"{op!r}: {cause} needs {lines:,} spiking neurons with {columns:,} inputs each, {lines * columns:,} "
+                "dense weights in the portable profile; "
+                f"the limit is {self.max_weights:,}. Use fewer neurons, levels or state fraction bits or a faster "
+                "decay, or write the structured profile"
             )
 
     def _add(self, op: str, form: Form, first: int | None = None) -> Ints:
@@ -187,7 +192,7 @@ class Lines:
         return total(gated, gate.scale(source.bias))
 
     def _integrate(self, op: Integrate) -> Form:
-        """Line l of a neuron is on where S >= l (for l < 0: S <= l). The decay is a function of S, hence linear in the lines."""
+        """Line l of a neuron is on where S >= l (for l < 0: S <= l). The decay is a function of S: linear in lines."""
         source, signal = self.forms[op.source], self.program.signals[op.source]
         low = -_fixed_point(op, -np.minimum(signal.low, 0), negative=True)
         high = _fixed_point(op, np.maximum(signal.high, 0), negative=False)
@@ -204,7 +209,7 @@ class Lines:
         own = np.zeros((high.size, level.size), np.int64)
         state, kept = own.copy(), own.copy()
         state[neuron, np.arange(level.size)] = sign
-        kept[neuron, np.arange(level.size)] = ((level * decay) >> 8) - (((level - sign) * decay) >> 8)
+        kept[neuron, np.arange(level.size)] = ((level * decay) >> DECAY_BITS) - (((level - sign) * decay) >> DECAY_BITS)
         lines = self.count + np.arange(level.size)
         new = total(
             Form(2 * lines + 1, kept, np.zeros(high.size, np.int64)),
@@ -215,9 +220,8 @@ class Lines:
 
     def _delay(self, op: Delay) -> Form:
         source = self.forms[op.source] if op.source in self.forms else self._reserve(op.source)
-        late = is_recurrent(
-            op
-        )  # its reader takes the lines of one step ago: a loop has no earlier stage that could remember them
+        # Its reader takes the lines of one step ago: a loop has no earlier stage that could remember them.
+        late = op.recurrent
         parts, rows = [], []
         for steps in np.unique(op.steps):
             rows.append(np.flatnonzero(op.steps == steps))
@@ -231,7 +235,8 @@ class Lines:
     def _reserve(self, name: str) -> Form:
         """The lines of a Count that is produced later in the program."""
         op = next(o for o in self.program.ops if o.name == name)
-        assert isinstance(op, Count)
+        if not isinstance(op, Count):
+            raise _no_form(op)
         size = self.program.signals[name].size
         lines = op.levels * size * (1 + op.signed)
         if name not in self.reserved:
@@ -271,6 +276,12 @@ class Lines:
         return total(Form(form.terms, form.weight, zero), Form(np.array([2 * self.one]), form.bias[:, None], zero))
 
 
+def _no_form(op: Op) -> LossyConversionError:
+    return LossyConversionError(
+        f"{op.name!r}: the portable profile has no form of a {type(op).__name__}; write the structured profile"
+    )
+
+
 def _thermometer(lines: Ints, size: int, levels: int) -> Form:
     """Counts (size,) of lines listed level by level; the second half of signed lines counts negative."""
     level = lines.size // size
@@ -282,7 +293,8 @@ def _fixed_point(op: Integrate, source: Ints, *, negative: bool) -> Ints:
     """Largest magnitude that the state reaches while the source stays at its extreme ``source`` >= 0 in magnitude."""
     state, decay = np.zeros_like(source), op.decay.astype(np.int64)
     while True:
-        kept = -((-state * decay) >> 8) if negative else (state * decay) >> 8  # the floor pulls negative states down
+        # The floor pulls negative states down.
+        kept = -((-state * decay) >> DECAY_BITS) if negative else (state * decay) >> DECAY_BITS
         if np.array_equal(following := kept + (source << op.fraction_bits), state):
             return state
         state = following

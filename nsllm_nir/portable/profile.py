@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nsllm_nir.errors import BackendError, GraphError, InputError, LossyConversionError
 from nsllm_nir.graph import DT, Graph, Node, as_graph, chain, read, write
 from nsllm_nir.portable.lines import Form, Group, Ints, Lines, constant, identity
-from nsllm_nir.program import Delay, Program, is_recurrent
+from nsllm_nir.program import Program, sources
 from nsllm_nir.program.trace import Trace
 
 VERSION = 1
@@ -47,7 +47,8 @@ def to_portable(program: Program, path: Path | str, *, max_weights: int = MAX_WE
     if len(program.inputs) != 1 or program.inputs[0].levels != 1:
         shown = ", ".join(f"{op.name!r} with levels {op.levels}" for op in program.inputs)
         raise LossyConversionError(
-            f"the portable profile holds one Input of binary spikes, the program has {shown}; join the inputs and give each level of a count its own neuron"
+            f"the portable profile holds one Input of binary spikes, the program has {shown}; join the inputs and "
+            "give each level of a count its own neuron"
         )
     lines = Lines(program, max_weights)
     readout = [_Readout.of(program, name, lines.with_one(lines.settled(name)).trim()) for name in program.traced]
@@ -124,7 +125,7 @@ class _Chain:
 
 
 def _rows(lines: Lines, group: Group) -> _Rows:
-    """``form >= 1`` as ``gain * form' > 3`` with even sums: divide by the common divisor, move the constant to line `one`."""
+    """``form >= 1`` as ``gain * form' > 3`` with even sums: over the common divisor, the constant on line `one`."""
     divisor = np.maximum(np.gcd.reduce(group.form.weight, axis=1, initial=0), 1)
     need = -((group.form.bias - 1) // divisor)  # on where weight // divisor @ x >= need
     gain = np.where(need == 1, 4, 2)
@@ -139,12 +140,13 @@ def _check_exact(op: str, form: Form, limit: int) -> None:
     largest = int(np.abs(form.weight).sum(axis=1).max(initial=0))
     if largest > limit:
         raise LossyConversionError(
-            f"{op!r}: weighted sums up to {largest:,} are not safe in the float32 of stock readers, the limit is {limit:,}; use fewer weight or fraction bits"
+            f"{op!r}: weighted sums up to {largest:,} are not safe in the float32 of stock readers, the limit is "
+            f"{limit:,}; use fewer weight or fraction bits"
         )
 
 
 def _schedule(lines: Lines, readout: list[_Readout], one_hot: bool) -> _Chain:
-    """The stage of each line: after all lines that it reads in the same step, not before those it reads one step late."""
+    """The stage of each line: after all lines it reads in the same step, not before those it reads one step late."""
     size = lines.one
     one = Group(
         "constant",
@@ -186,10 +188,11 @@ def _settle(birth: Ints, r: _Rows) -> bool:
 
 def _loop_error(lines: Lines, moved: list[Group]) -> LossyConversionError:
     names = {group.op for group in moved}
-    loops = [op.name for op in lines.program.ops if isinstance(op, Delay) and is_recurrent(op) and op.source in names]
+    loops = [op.name for op in lines.program.ops if op.recurrent and sources(op)[0] in names]
     delay = loops[0] if loops else moved[0].op
     return LossyConversionError(
-        f"{delay!r}: its loop passes more than one layer of neurons within a step, and stock readers disagree on such loops; "
+        f"{delay!r}: its loop passes more than one layer of neurons within a step, and stock readers disagree on such "
+        "loops; "
         "put a delay of one token behind every layer of the loop, or write the structured profile"
     )
 
@@ -217,7 +220,8 @@ def _check_size(stages: _Chain, readout: list[_Readout], max_weights: int) -> No
     if weights > max_weights:
         largest = max((r.group for r in stages.rows), key=lambda group: group.size)
         raise LossyConversionError(
-            f"the portable profile of this program needs {weights:,} dense weights in {stages.depth} stages of up to {max(sizes):,} neurons, the limit is "
+            f"the portable profile of this program needs {weights:,} dense weights in {stages.depth} stages of up to "
+            f"{max(sizes):,} neurons, the limit is "
             f"{max_weights:,}; {largest.op!r} alone needs {largest.size:,} neurons. "
             "Use fewer neurons, levels or state fraction bits, or write the structured profile"
         )
@@ -325,7 +329,8 @@ def decode(graph: Graph | nir.NIRGraph | Path | str, outputs: NDArray[Any]) -> T
         silent = np.flatnonzero(~values[str(entry["spiking_input"])].any(axis=1))
         if silent.size:
             raise InputError(
-                f"step {silent[0]} holds no input spike, but the file was written with one_hot=True; write it with one_hot=False"
+                f"step {silent[0]} holds no input spike, but the file was written with one_hot=True; write it with "
+                "one_hot=False"
             )
     return Trace(values)
 
@@ -336,5 +341,6 @@ def _check_values(name: str, found: NDArray[Any], neuron: Ints, *, binary: bool)
         step, column = (int(i) for i in np.argwhere(wrong)[0])
         kind = "a binary spike" if binary else "an integer"
         raise BackendError(
-            f"node {name!r}, step {step}, neuron {neuron[column]}: the reader returned {found[step, column]}, not {kind}"
+            f"node {name!r}, step {step}, neuron {neuron[column]}: the reader returned {found[step, column]}, not "
+            f"{kind}"
         )

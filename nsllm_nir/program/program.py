@@ -10,29 +10,14 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
 from nsllm_nir.program.intervals import analyse
-from nsllm_nir.program.operations import (
-    DEFAULT_WIDTHS,
-    Conv2d,
-    Count,
-    Gate,
-    Input,
-    Integrate,
-    Ints,
-    Lif,
-    Linear,
-    Op,
-    Signal,
-    Sum,
-    Widths,
-    constants,
-    sources,
-)
+from nsllm_nir.program.operations import Input, Op, constants, sources
+from nsllm_nir.program.signals import DEFAULT_WIDTHS, Ints, Signal, Widths
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +50,10 @@ class Program:
     def audit(self) -> dict[str, Counter[str]]:
         """Hardware operations per token of each op, every neuron spiking once (dense bound).
 
-        `_operations` states for each op class what implements it, as docs/semantics.md derives it; the tests
+        `Operation.hardware` states what implements an operation, as docs/semantics.md derives it; the tests
         scan the source of the spike engine for operators beyond those.
         """
-        return {op.name: _operations(op, self.signals) for op in self.ops}
+        return {op.name: op.hardware(self.signals[op.name]) for op in self.ops}
 
     def parameters(self) -> int:
         """Number of stored weights, biases, shifts, steps, decays and delays."""
@@ -76,28 +61,6 @@ class Program:
 
     def __str__(self) -> str:
         return format_program(self)
-
-
-# Hardware operations behind one element of each op; docs/semantics.md derives them.
-def _operations(op: Op, signals: Mapping[str, Signal]) -> Counter[str]:
-    n = signals[op.name].size
-    match op:
-        case Linear():
-            return Counter(add=int(op.weight.size) + n, shift=n)
-        case Conv2d():
-            return Counter(add=int(op.weight[0].size) * n + n, shift=n)
-        case Lif():  # a 12-bit decay constant is at most 12 shifted additions, for u and for v
-            return Counter(add=26 * n, shift=27 * n, compare=3 * n, select=n)
-        case Sum():
-            return Counter(add=n * len(op.sources))
-        case Count():
-            return Counter(compare=n * op.levels * (1 + op.signed), add=n * op.levels, shift=2 * n)
-        case Gate():
-            return Counter(select=n)
-        case Integrate():
-            return Counter(shift=3 * n, add=2 * n)
-        case _:
-            return Counter(move=n)
 
 
 def _constant_text(value: Ints) -> str:
@@ -111,14 +74,15 @@ def _constant_text(value: Ints) -> str:
 
 def _constants_text(op: Op) -> str:
     shown = []
-    for key, value in vars(op).items():
-        if key in ("name", "source", "sources", "gate"):
+    for field_ in fields(op):
+        value = getattr(op, field_.name)
+        if field_.type in ("str", "tuple[str, ...]"):  # the name, and what is always a signal: shown in front
             continue
         if isinstance(value, np.ndarray):
             shape = "x".join(map(str, value.shape)) if value.ndim > 1 else ""
-            shown.append(f"{key}={shape + ':' if shape else ''}{_constant_text(value)}")
+            shown.append(f"{field_.name}={shape + ':' if shape else ''}{_constant_text(value)}")
         else:
-            shown.append(f"{key}={'%' + value if isinstance(value, str) else value}")
+            shown.append(f"{field_.name}={'%' + value if isinstance(value, str) else value}")
     return " ".join(shown)
 
 
@@ -128,7 +92,7 @@ def format_program(program: Program) -> str:
     for op in program.ops:
         s = program.signals[op.name]
         kind = "spikes" if s.spikes else "potential"
-        read = ", ".join("%" + name for name in sources(op)[: 2 if isinstance(op, Gate) else None])
+        read = ", ".join("%" + name for name in sources(op))
         lines.append(
             f"%{op.name} = {type(op).__name__.lower()}({read}) {_constants_text(op)}".rstrip()
             + f" : {kind}[{s.size}] in [{s.low.min()}, {s.high.max()}] u{s.bits}".replace(

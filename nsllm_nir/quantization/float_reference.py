@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from nsllm_nir.composites.registry import composite_op
@@ -20,6 +19,7 @@ from nsllm_nir.graph import DT, Graph, Node, predecessors
 from nsllm_nir.lowering.lower import SPIKING, delayed_edges, execution_order
 from nsllm_nir.lowering.node_rules import RULES, Shape, rounded
 from nsllm_nir.program import Conv2d
+from nsllm_nir.program.operations import convolve
 from nsllm_nir.program.trace import Trace
 
 Floats = NDArray[np.float64]
@@ -186,19 +186,6 @@ def _convolution(node: Node, where: str, shape: Shape) -> Synapses:
     return Synapses(
         weight, bias, lambda w, x: convolve(op, w.reshape(op.weight.shape), x.reshape(op.input_shape)).reshape(out)
     )
-
-
-def convolve(op: Conv2d, weight: Floats, image: Floats) -> Floats:
-    """Float convolution with the geometry of ``op``: image (channels, height, width) to (outputs, height, width)."""
-    padded = np.pad(image, ((0, 0), *((p, p) for p in op.padding)))
-    reach = [gap * (kernel - 1) + 1 for gap, kernel in zip(op.dilation, weight.shape[2:], strict=True)]
-    windows = sliding_window_view(padded, reach, axis=(1, 2))[
-        :, :: op.stride[0], :: op.stride[1], :: op.dilation[0], :: op.dilation[1]
-    ]
-    groups = windows.reshape(op.groups, -1, *windows.shape[1:])
-    kernels = weight.reshape(op.groups, weight.shape[0] // op.groups, *weight.shape[1:])
-    out: Floats = np.einsum("gockl,gcyxkl->goyx", kernels, groups, optimize=True)
-    return out.reshape(-1, *out.shape[2:])
 
 
 def delay_steps(node: Node, where: str, shape: Shape) -> NDArray[np.int64]:

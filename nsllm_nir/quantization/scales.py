@@ -15,7 +15,7 @@ from nsllm_nir.errors import GraphError
 from nsllm_nir.graph import DT, Graph, Node
 from nsllm_nir.lowering.lower import SPIKING
 from nsllm_nir.lowering.node_rules import LIF_BIAS, MAX_GAIN, Shape, rounded
-from nsllm_nir.program.operations import LIF_LIMIT
+from nsllm_nir.program.constants import LIF_LIMIT
 from nsllm_nir.quantization.float_reference import Floats, Neuron, Synapses, cell, flatten, neuron, synapses
 from nsllm_nir.quantization.folding import INTEGRATORS, NEURONS, shaped, tie
 from nsllm_nir.quantization.loihi_formats import Formats

@@ -19,7 +19,7 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from nsllm_nir.exporters.lava_worker.engine import Engine
-from nsllm_nir.exporters.lava_worker.job import NO_TOKEN
+from nsllm_nir.exporters.lava_worker.job import RESET
 from nsllm_nir.program import Program
 
 
@@ -36,7 +36,7 @@ class FileSource(AbstractProcess):
 
 
 class FileSink(AbstractProcess):
-    """Writes ``a_in[..., indices]`` to the next rows of a memory-mapped int32 array (rows, len(indices)), round and round.
+    """Writes ``a_in[..., indices]`` to the next rows of a memory-mapped int32 array (rows, len(indices)), in turn.
 
     shape: (neurons,) for one row per Lava step, or (rows per step, neurons).
     Instrumentation: it replaces Monitor and RingBuffer, whose `Var.get` moves one element at a time.
@@ -48,9 +48,10 @@ class FileSink(AbstractProcess):
 
 
 class FusedProgram(AbstractProcess):
-    """A whole `Program`: input spikes (block, neurons) of the next tokens in, values of every traced signal out, in the same step.
+    """A whole `Program`: input spikes (block, neurons) of the next tokens in, all traced signals out, in the same step.
 
-    The first row of ``NO_TOKEN`` ends the block; the values beyond are 0.
+    The first row of ``NO_TOKEN`` ends the block; the values beyond are 0. A first row of ``RESET`` makes the state
+    silent.
     """
 
     def __init__(self, *, program: Program, block: int) -> None:
@@ -110,6 +111,8 @@ class PyFusedProgram(PyLoihiProcessModel):
 
     def run_spk(self) -> None:
         block = self.s_in.recv()
-        tokens = int(np.count_nonzero(block[:, 0] != NO_TOKEN))
+        if block[0, 0] == RESET:
+            self._engine.reset()
+        tokens = int(np.count_nonzero(block[:, 0] >= 0))
         values = self._engine.run(block[:tokens]) if tokens else np.zeros((0, self.s_out.shape[1]), np.int32)
         self.s_out.send(np.pad(values, ((0, len(block) - tokens), (0, 0))) if tokens < len(block) else values)
