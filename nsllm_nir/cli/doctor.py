@@ -28,7 +28,7 @@ TOOLS = {"g++": "apt-get install g++", "make": "apt-get install make"}
 
 @dataclass(frozen=True)
 class Check:
-    """kind: ``backend``, ``tool`` or ``versions``; message: what is wrong, with the command that helps ("" if it runs)."""
+    """kind: ``backend``, ``tool`` or ``versions``; message: what is wrong, and what helps ("" if it runs)."""
 
     name: str
     kind: str

@@ -89,8 +89,7 @@ class NSLLMConfig(PretrainedConfig):
         ):
             if value not in allowed:
                 raise InputError(f"NSLLMConfig.{name} must be one of {allowed}, got {value!r}")
-        if not self.blocks or len(set(self.blocks)) != len(self.blocks) or not set(self.blocks) <= set(BLOCKS):
-            raise InputError(f"NSLLMConfig.blocks must name some of {tuple(BLOCKS)}, each once, got {self.blocks}")
+        self._check_blocks()
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise InputError(f"NSLLMConfig.{name} must be at least 1, got {getattr(self, name)}")
@@ -108,6 +107,10 @@ class NSLLMConfig(PretrainedConfig):
             )
         if isinstance(self.levels, list) and len(self.levels) != self.num_hidden_layers:
             raise InputError(f"NSLLMConfig.levels has {len(self.levels)} entries for {self.num_hidden_layers} layers")
+
+    def _check_blocks(self) -> None:
+        if not self.blocks or len(set(self.blocks)) != len(self.blocks) or not set(self.blocks) <= set(BLOCKS):
+            raise InputError(f"NSLLMConfig.blocks must name some of {tuple(BLOCKS)}, each once, got {self.blocks}")
 
     def layer_levels(self, layer: int) -> int:
         """D of one layer."""
