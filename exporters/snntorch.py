@@ -19,7 +19,8 @@ from nsllm_nir.program.reference import check_inputs
 from nsllm_nir.program.trace import Trace
 
 if TYPE_CHECKING:
-    from nsllm_nir.language_model.modeling import NSLLMCache, NSLLMForCausalLM
+    from nsllm_nir.language_model.cache import NSLLMCache
+    from nsllm_nir.language_model.modeling import NSLLMForCausalLM
 
 INSTALL = "pip install 'nsllm-nir[torch]'"
 
@@ -74,7 +75,7 @@ def _integer_logits(model: NSLLMForCausalLM, logits: Any) -> NDArray[np.int64]:
 class _Session:
     model: NSLLMForCausalLM
     program: Program
-    cache: NSLLMCache | None = None
+    cache: NSLLMCache
 
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
         import torch
@@ -82,14 +83,12 @@ class _Session:
         with torch.no_grad():
             out = self.model(
                 torch.from_numpy(_tokens(self.program, np.asarray(spikes)[None]))[None],
-                past_key_values=self.cache,
-                use_cache=True,
+                cache=self.cache,
             )
-        self.cache = out.past_key_values
         return _integer_logits(self.model, out.logits[0, -1])
 
     def reset(self) -> None:
-        self.cache = None
+        self.cache.reset()
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,9 @@ class _Executable:
 
     @contextmanager
     def open(self) -> Iterator[_Session]:
-        yield _Session(self.model, self.program)
+        from nsllm_nir.language_model.cache import NSLLMCache
+
+        yield _Session(self.model, self.program, NSLLMCache(len(self.model.layers)))
 
 
 @dataclass(frozen=True)

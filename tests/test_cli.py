@@ -468,7 +468,7 @@ def test_doctor_runs_backends(tmp_path: Path) -> None:
     )
     assert status == 0, out + err
     checks = {check["name"]: check for check in json.loads((tmp_path / "d.json").read_text())}
-    assert set(checks) == {"python", "g++", "make", *PACKAGES, "hls", "lava", "snntorch"}
+    assert set(checks) == {"python", "g++", "make", "packages", *PACKAGES, "hls", "lava", "snntorch"}
     assert all(check["runs"] and check["version"] for name, check in checks.items() if name not in PACKAGES)
     missing = [check["message"] for name, check in checks.items() if name in PACKAGES and not check["runs"]]
     assert all("install it with: pip install" in message for message in missing)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +30,7 @@ TOOLS = {"g++": "apt-get install g++", "make": "apt-get install make"}
 
 @dataclass(frozen=True)
 class Check:
-    """kind: ``backend`` or ``tool``; message: why it does not run, with the command that helps ("" if it runs).
+    """kind: ``backend``, ``tool`` or ``versions``; message: what is wrong, and what helps ("" if it runs).
 
     about: of a backend, what runs.
     """
@@ -93,12 +97,38 @@ def check_synthesis_tool(name: str) -> Check:
         return Check(name, "tool", False, "missing", str(error))
 
 
+def tested_versions() -> dict[str, set[str]]:
+    """Versions of each package that the project is tested with: those of the files in ``nsllm_nir/constraints``."""
+    versions: dict[str, set[str]] = {}
+    for name in ("tested.txt", "oldest.txt"):
+        text = (files("nsllm_nir") / "constraints" / name).read_text(encoding="utf-8")
+        for package, version in re.findall(r"^([a-z0-9-]+)==(\S+)$", text, re.MULTILINE):
+            versions.setdefault(package, set()).add(version)
+    return versions
+
+
+def check_versions() -> Check:
+    """Name the installed packages whose versions were not tested; a build's own mark (``+cpu``) does not count."""
+    tested, untested = tested_versions(), []
+    for package, versions in sorted(tested.items()):
+        with suppress(metadata.PackageNotFoundError):
+            version = metadata.version(package).split("+")[0]
+            if version not in versions:
+                untested.append(f"{package} {version} ({' or '.join(sorted(versions))})")
+    command = f"pip install --constraint {files('nsllm_nir') / 'constraints' / 'tested.txt'} PACKAGE ..."
+    message = (
+        f"these versions were not tested (tested ones in brackets): {', '.join(untested)}; install with: {command}"
+    )
+    return Check("packages", "versions", not untested, f"{len(untested)} untested", message if untested else "")
+
+
 def check_all(
     backends: Iterable[str], *, quick: bool = False, progress: Callable[[str], None] = lambda message: None
 ) -> list[Check]:
-    """Python, the build tools, those of synthesis, then each backend."""
+    """Python, the build tools, the packages' versions, the tools of synthesis, then each backend."""
     checks = [Check("python", "tool", sys.version_info >= (3, 11), platform.python_version(), "")]
     checks += [check_tool(name, install) for name, install in TOOLS.items()]
+    checks.append(check_versions())
     checks += [check_synthesis_tool(name) for name in synthesis.PACKAGES]
     for name in backends:
         progress(name)

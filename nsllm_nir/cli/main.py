@@ -40,7 +40,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in TORCH_PACKAGES:
             raise
-        _stop(f"this command needs the package {error.name!r}; install it with: pip install 'nsllm-nir[torch]'")
+        extra = "datasets" if (error.name or "").startswith("datasets") else "torch"
+        _stop(f"this command needs the package {error.name!r}; install it with: pip install 'nsllm-nir[{extra}]'")
     except (NsllmNirError, OSError) as error:
         _stop(str(error))
 

@@ -39,12 +39,13 @@ def dataset_text(name: str, column: str = "text") -> str:
 
 
 class RandomWindows(Dataset):
-    """``length`` windows of ``size`` tokens at positions drawn from ``seed``: resumable, since window i never changes."""
+    """``length`` windows of ``size`` tokens at positions drawn from ``seed``: resumable, as window i never changes."""
 
     def __init__(self, tokens: NDArray[np.int64], size: int, length: int, seed: int) -> None:
         if len(tokens) <= size:
             raise InputError(
-                f"the text has {len(tokens)} training tokens, a window needs more than {size}; give a longer text or a smaller --context"
+                f"the text has {len(tokens)} training tokens, a window needs more than {size}; "
+                "give a longer text or a smaller --context"
             )
         self.tokens, self.size = torch.from_numpy(tokens.astype(np.int64)), size
         self.starts = np.random.default_rng(seed).integers(0, len(tokens) - size, length)

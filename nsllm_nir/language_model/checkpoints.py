@@ -25,7 +25,7 @@ def shipped_checkpoint() -> Path:
 
 
 def load_model(checkpoint: Path) -> NSLLMForCausalLM:
-    """A saved NSLLM model in evaluation mode, from a folder or, where there is none of that name, from the Hugging Face hub.
+    """A saved NSLLM model in evaluation mode, from a folder or, without one of that name, from the Hugging Face hub.
 
     Raises:
         InputError: neither holds an NSLLM checkpoint.
@@ -41,7 +41,8 @@ def load_model(checkpoint: Path) -> NSLLMForCausalLM:
     hub_name = not checkpoint.is_absolute() and len(checkpoint.parts) <= 2 and not checkpoint.exists()
     if not hub_name and not (checkpoint / "config.json").is_file():
         raise InputError(
-            f"{checkpoint} holds no checkpoint (there is no config.json); give a folder that `nsllm-nir train` or save_pretrained wrote"
+            f"{checkpoint} holds no checkpoint (there is no config.json); "
+            "give a folder that `nsllm-nir train` or save_pretrained wrote"
         )
     try:
         kind = PretrainedConfig.get_config_dict(str(checkpoint))[0].get("model_type")

@@ -149,7 +149,7 @@ class TokenShift(nn.Module):
         self.delayed = channels // 2
 
     def forward(self, spikes: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
-        """spikes: (T, B, N, C); previous: (T, B, 1, C/2) of the token before; returns shifted spikes and the next state."""
+        """spikes: (T, B, N, C); previous: (T, B, 1, C/2), token before; returns shifted spikes and the next state."""
         late = spikes[..., : self.delayed]
         if previous is None:
             previous = torch.zeros_like(late[..., :1, :])
@@ -209,7 +209,7 @@ class LeakyIntegrator(nn.Module):
         return round_straight_through(self.shift.clamp(self.MIN_SHIFT, self.MAX_SHIFT))
 
     def forward(self, x: Tensor, state: Tensor | None) -> Tensor:
-        """x: (B, N, k, C) integers with k groups that share the decays; state: (B, k, C); returns (B, N, k, C) integers."""
+        """x: (B, N, k, C) integers, k groups that share the decays; state: (B, k, C); returns (B, N, k, C) integers."""
         if state is None:
             state = torch.zeros_like(x[:, 0])
         return _LeakyIntegrate.apply(x, self.integer_shift().expand_as(x[0, 0]), state, self.fraction_bits)

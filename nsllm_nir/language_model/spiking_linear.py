@@ -18,7 +18,7 @@ LOWEST_EXPONENT = -14
 
 @dataclass(frozen=True, eq=False)
 class IntegerLinear:
-    """What hardware stores: weight (out, in) int8, bias (out,) int32, exponent (out,) int8 with value = int * 2**exponent."""
+    """What hardware stores: weight (out, in) int8, bias (out,) int32, exponent (out,) int8: int * 2**exponent."""
 
     weight: NDArray[np.int8]
     bias: NDArray[np.int32]

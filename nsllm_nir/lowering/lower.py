@@ -13,7 +13,7 @@ from pathlib import Path
 import nir
 import numpy as np
 
-from nsllm_nir.composites.nir_blocks import block_numbers
+from nsllm_nir.composites.registry import block_numbers
 from nsllm_nir.errors import GraphError
 from nsllm_nir.graph import NODE_KINDS, Graph, Node, Shape, as_graph
 from nsllm_nir.graph.node_kinds import spike_shape

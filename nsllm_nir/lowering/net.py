@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nsllm_nir.composites.nir_blocks import composite_op
+from nsllm_nir.composites.registry import composite_op
 from nsllm_nir.errors import GraphError
 from nsllm_nir.graph import NODE_KINDS, Graph, Node, Shape
 from nsllm_nir.graph.node_kinds import spike_shape, spikes
