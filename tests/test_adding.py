@@ -1,6 +1,8 @@
-"""docs/adding.md is true: each of its walk-throughs is done in a copy of the project, and no listed file can be forgotten.
+"""docs/adding.md is true: each of its walk-throughs is done in a copy of the project, and no listed file can be
+forgotten.
 
-``tests/adding/KIND.patch`` holds the change of a walk-through, with a test of its own under ``tests/``. Files under ``tests/``
+``tests/adding/KIND.patch`` holds the change of a walk-through, with a test of its own under ``tests/``. Files under
+``tests/``
 and ``docs/`` are not counted as places that a change touches; all others are, generated ones too.
 """
 
@@ -52,7 +54,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name and (source.exists() or source.is_symlink()):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, folder / name, follow_symlinks=False)
-    assert run(folder, "-m", "mypy").returncode == 0
+    assert run(folder, "-m", "mypy", "nsllm_nir").returncode == 0
     return folder
 
 
@@ -77,7 +79,7 @@ def test_the_walk_through_works_and_touches_the_listed_files_only(kind: str, ori
     assert sorted(changed(kind)) == sorted(listed(kind))
     assert len(listed(kind)) <= MOST[kind]
     copy = copy_with(original, tmp_path / "copy", kind)
-    types = run(copy, "-m", "mypy")
+    types = run(copy, "-m", "mypy", "nsllm_nir")
     assert types.returncode == 0, types.stdout
     assert new_tests(kind), "the patch brings no test"
     done = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS, *new_tests(kind))
@@ -88,6 +90,6 @@ def test_the_walk_through_works_and_touches_the_listed_files_only(kind: str, ori
 def test_a_forgotten_file_is_reported(kind: str, name: str, original: Path, tmp_path: Path) -> None:
     """By the type checker, or by a test of the registries, which knows nothing of the new thing."""
     copy = copy_with(original, tmp_path / "copy", kind, forgotten=name)
-    if run(copy, "-m", "mypy").returncode == 0:
+    if run(copy, "-m", "mypy", "nsllm_nir").returncode == 0:
         done = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS)
         assert done.returncode == 1, f"nobody reports that {name} was forgotten\n{done.stdout}"
