@@ -7,7 +7,7 @@ TESTED := nsllm_nir/constraints/tested.txt
 DEMO := $(VENV)/.demo
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check setup upgrade
+.PHONY: demo test check docs setup upgrade
 demo: $(DEMO)
 	$(BIN)/nsllm-nir demo --out out/demo
 
@@ -18,6 +18,11 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, out/site/docs/index.html; a broken link or an undocumented name is an error.
+docs: $(STAMP)
+	$(BIN)/pip install --quiet -c $(TESTED) -e '.[docs]'
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -d out/doctrees . out/site
 
 setup: $(STAMP)
 

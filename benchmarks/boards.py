@@ -71,6 +71,8 @@ def main(names: list[str]) -> None:
         rows[board.title] = build(board)
         print(rows[board.title], flush=True)
     lines = [
+        "# Boards: area and clock",
+        "",
         (
             f"Synthesised (cells: after yosys; Fmax: after place and route by nextpnr, placement seed {SEED}) by "
             "`python benchmarks/boards.py`. The whole"

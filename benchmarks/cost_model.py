@@ -23,7 +23,7 @@ from scipy.optimize import least_squares
 
 from nsllm_nir.hw import cost_model, toolchain
 from nsllm_nir.hw.cost_model import Setting, Units
-from nsllm_nir.hw.work import Work, profile
+from nsllm_nir.hw.token_work import Work, profile
 
 LIMIT = 0.05
 # Groups of constants by the kinds of op that they are fitted to; ("queue", "round") goes with the synapses.
@@ -177,6 +177,8 @@ def main() -> None:
         print(lines[-1], flush=True)
     within = sum(abs(error) <= LIMIT for error in errors)
     head = [
+        "# Errors of the cost model",
+        "",
         (
             "Written by `python benchmarks/cost_model.py`. Cycles per token, the answer with all signals as in a run "
             "of the backend: *simulated* clock by"

@@ -18,7 +18,7 @@ from nsllm_nir.exporters.lava_network import WEIGHT_BITS
 from nsllm_nir.hw import boards, toolchain
 from nsllm_nir.hw.estimate import Estimate, estimate, setting
 from nsllm_nir.hw.simulated_bus import Surroundings
-from nsllm_nir.hw.work import profile
+from nsllm_nir.hw.token_work import profile
 from nsllm_nir.program import Linear, Program
 
 TOKENS = 32

@@ -29,7 +29,7 @@ from verilog_bench import execute, run_bench
 from nsllm_nir.errors import BackendError, ToolNotFoundError
 from nsllm_nir.exporters import load
 from nsllm_nir.hw import toolchain
-from nsllm_nir.hw.synthesis import Area, Placement, find, place_ecp5, synthesise
+from nsllm_nir.hw.synthesis import Area, Placement, find, place, synthesise
 from nsllm_nir.program import Input, Linear, Program
 
 HERE = Path(__file__).parent
@@ -201,7 +201,7 @@ def main() -> None:
         }
         placed = "no netlist"
         if isinstance(steps["ecp5"], Area):
-            placed = attempt(f"{who}, nextpnr", lambda: place_ecp5(folder, top, DEVICE, 100, timeout=TIMEOUT))
+            placed = attempt(f"{who}, nextpnr", lambda: place("ecp5", folder, top, DEVICE, 100, timeout=TIMEOUT))
         built[who] = (steps["ecp5"], placed)
         areas.append(
             f"| {who} | ECP5 | {cells(steps['ecp5'])} "

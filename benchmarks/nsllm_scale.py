@@ -15,7 +15,7 @@ from nsllm_nir.hw import boards, cost_model
 from nsllm_nir.hw.boards import Board
 from nsllm_nir.hw.cost_model import Setting
 from nsllm_nir.hw.estimate import joules, mean_work, setting
-from nsllm_nir.hw.work import Pass, Work, profile
+from nsllm_nir.hw.token_work import Pass, Work, profile
 
 TOKENS = 64  # of held-out text, for the firing statistics
 LAYERS, WIDTH, FFN, VOCABULARY, BITS = 24, 2048, 8192, 50277, 2

@@ -28,8 +28,9 @@ from peer_graphs import RATE, STEPS, Case, Floats, cases
 from quantization import network
 
 from nsllm_nir.graph import DT, Graph, Node, as_graph
-from nsllm_nir.lowering.lower import SPIKING
-from nsllm_nir.quantization.float_reference import Flat, Read, flatten, signals
+from nsllm_nir.graph.node_kinds import spikes as is_spiking
+from nsllm_nir.lowering.net import Net, Read, inline
+from nsllm_nir.quantization.float_reference import signals
 
 Rasters = dict[str, Floats]
 Edit = Callable[[dict[str, Any]], dict[str, Any]]
@@ -62,15 +63,15 @@ PEERS: dict[str, Callable[..., Any]] = {
 # --------------------------------------------------------------------------------------- what a reader computes
 
 
-def edited(edit: Edit, *types: str) -> Callable[[Graph], Flat]:
+def edited(edit: Edit, *types: str) -> Callable[[Graph], Net]:
     """The graph with other parameters of the nodes of ``types``."""
 
-    def meant(graph: Graph) -> Flat:
+    def meant(graph: Graph) -> Net:
         nodes = {
             name: replace(n, parameters=edit(n.parameters)) if isinstance(n, Node) and n.type in types else n
             for name, n in graph.nodes.items()
         }
-        return flatten(replace(graph, nodes=nodes))
+        return inline(replace(graph, nodes=nodes))
 
     return meant
 
@@ -85,10 +86,10 @@ def shifted(p: dict[str, Any], target: Floats) -> dict[str, Any]:
     }
 
 
-def late_branch(graph: Graph) -> Flat:
+def late_branch(graph: Graph) -> Net:
     """The second branch one step late."""
     nodes = {**graph.nodes, "late": Node("Delay", {"delay": np.full(12, DT)})}
-    return flatten(
+    return inline(
         replace(
             graph,
             nodes=nodes,
@@ -97,23 +98,23 @@ def late_branch(graph: Graph) -> Flat:
     )
 
 
-def input_through_loop(graph: Graph) -> Flat:
+def input_through_loop(graph: Graph) -> Net:
     """The input in front of the recurrent matrix instead of the neurons."""
-    return flatten(
+    return inline(
         replace(
             graph, edges=tuple(("b_weights", "c_loop_1") if e == ("b_weights", "c_lif") else e for e in graph.edges)
         )
     )
 
 
-def one_delay(graph: Graph) -> Flat:
+def one_delay(graph: Graph) -> Net:
     """A loop through two populations with one step of delay, at the edge that closes it in alphabetical order."""
-    flat = flatten(graph)
+    flat = inline(graph)
     order = ("a_input", "b_in", "e_linear", "b_lif", "c_linear", "d_lif", "z_output")
-    return Flat({name: flat.nodes[name] for name in order}, {**flat.reads, "c_linear": (Read("b_lif", False),)})
+    return Net({name: flat.nodes[name] for name in order}, {**flat.reads, "c_linear": (Read("b_lif", False),)})
 
 
-def leaky_if(graph: Graph) -> Flat:
+def leaky_if(graph: Graph) -> Net:
     """The IF nodes as `snntorch.Leaky(beta=0.9, threshold=v_threshold, reset_delay=False)`."""
     neurons = graph.nodes["c_lif"]
     assert isinstance(neurons, Node)
@@ -129,7 +130,7 @@ def leaky_if(graph: Graph) -> Flat:
         ("c_lif", "c_scale"),
         ("c_scale", "c_li"),
     ]
-    return flatten(replace(graph, nodes=nodes, edges=tuple(edges)))
+    return inline(replace(graph, nodes=nodes, edges=tuple(edges)))
 
 
 def off_the_grid(graph: nir.NIRGraph) -> nir.NIRGraph:
@@ -149,7 +150,7 @@ class Cause:
 
     text: str
     experiment: str = ""
-    meant: Callable[[Graph], Flat] = flatten
+    meant: Callable[[Graph], Net] = inline
     changed: Callable[[nir.NIRGraph], nir.NIRGraph] = lambda graph: graph
     output: str = ""
 
@@ -243,12 +244,10 @@ def _row(result: Any) -> Floats:
     return result.detach().numpy().reshape(-1).astype(np.float64)
 
 
-def run_reference(flat: Flat, spikes: NDArray[np.int64], output: str = "") -> Rasters:
+def run_reference(flat: Net, spikes: NDArray[np.int64], output: str = "") -> Rasters:
     """Spikes of every spiking node, and the Output (or what ``output`` names instead) as ``z_output``."""
     steps = signals(flat, spikes)
-    found = {name: name for name, node in flat.nodes.items() if node.type in SPIKING} | {
-        "z_output": output or "z_output"
-    }
+    found = {name: name for name, node in flat.nodes.items() if is_spiking(node)} | {"z_output": output or "z_output"}
     return {name: np.array([step[source].reshape(-1) for step in steps]) for name, source in found.items()}
 
 
@@ -261,7 +260,7 @@ def compare(case: Case, peer: str) -> dict[str, int] | str:
     """Differing cells per node, or the error of the reader."""
     try:
         return differing(
-            run_reference(flatten(as_graph(case.graph)), case.spikes), run_peer(peer, case.graph, case.spikes)
+            run_reference(inline(as_graph(case.graph)), case.spikes), run_peer(peer, case.graph, case.spikes)
         )
     except Exception as error:  # readers refuse with exceptions of all kinds
         return f"{type(error).__name__}: {error}".splitlines()[0]
@@ -301,9 +300,9 @@ def default_neuron() -> list[str]:
             reread.append(_row(result))
     found = {
         "LI, Threshold and Scale of docs/semantics.md": run_reference(
-            flatten(network([weights], (0.75,), "subtract")), spikes, "output"
+            inline(network([weights], (0.75,), "subtract")), spikes, "output"
         )["z_output"],
-        "`snntorch.export_nir`, in `float_reference`": run_reference(flatten(as_graph(exported)), spikes, "output")[
+        "`snntorch.export_nir`, in `float_reference`": run_reference(inline(as_graph(exported)), spikes, "output")[
             "z_output"
         ],
         "`snntorch.export_nir`, read by snnTorch": np.array(reread),
@@ -331,7 +330,7 @@ def main() -> None:
         "|---|---|---|---|---|---|---|",
     ]
     for case in cases():
-        want = run_reference(flatten(as_graph(case.graph)), case.spikes)
+        want = run_reference(inline(as_graph(case.graph)), case.spikes)
         found = {peer: compare(case, peer) for peer in case.peers}
         kind = "dyadic" if case.dyadic else "float"
         for node, values in want.items():

@@ -62,6 +62,8 @@ def measure(sources: int, outputs: int, bits: int, rate: float) -> tuple[int, in
 def main() -> None:
     sizes = toolchain.RTL_BUILD
     lines = [
+        "# Cycles of the engine",
+        "",
         f"Simulated by `python benchmarks/rtl_cycles.py`: {sizes.lanes} lanes, beats of {32 * sizes.beat_words} "
         f"bits, {TOKENS} tokens, "
         f"image format {images.VERSION}.",

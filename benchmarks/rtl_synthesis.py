@@ -54,7 +54,7 @@ def clocks(folder: Path, lanes: int, seeds: int, timeout: float, progress: Steps
     reached = []
     for seed in range(1, seeds + 1):
         progress(f"place {lanes} lanes, seed {seed}")
-        placed = synthesis.place_ecp5(folder, "spike_engine", DEVICE, CLOCK, seed, timeout)
+        placed = synthesis.place("ecp5", folder, "spike_engine", DEVICE, CLOCK, seed, timeout)
         reached.append(placed.fmax_mhz)
         used = " | ".join(f"{placed.used[kind][0]:,}" for kind in ("TRELLIS_COMB", "TRELLIS_FF"))
         lines.append(
@@ -81,6 +81,8 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for one run of a tool")
     options = parser.parse_args()
     lines = [
+        "# Area and clock of the engine",
+        "",
         (
             f"Written by `python {' '.join(['benchmarks/rtl_synthesis.py', *sys.argv[1:]])}` "
             f"({', '.join(map(synthesis.version, TOOLS))})."

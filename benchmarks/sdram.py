@@ -127,6 +127,8 @@ def main(line: bool) -> None:
     ]
     rate, mean, mean_modelled = 1e6 * board.clock_mhz, float(np.mean(cycles)), float(simple.cycles.total.mean())
     lines = [
+        "# The image in SDRAM",
+        "",
         (
             f"Written by `python benchmarks/sdram.py` ({toolchain.find_verilator().version}). Simulated; the tokens "
             "per second are modelled from them."

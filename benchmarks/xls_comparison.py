@@ -27,7 +27,7 @@ from verilog_bench import run_bench
 
 from nsllm_nir.errors import BackendError, ToolNotFoundError
 from nsllm_nir.hw import toolchain
-from nsllm_nir.hw.synthesis import Area, find, place_ecp5, synthesise
+from nsllm_nir.hw.synthesis import Area, find, place, synthesise
 
 HERE = Path(__file__).parent
 DSLX = HERE / "xls_comparison" / "count.x"
@@ -344,7 +344,7 @@ def measure(design: Design, lines: int, wrong: int, cycles: float, folder: Path)
         timeout=TIMEOUT,
     )
     synthesised = time.perf_counter() - started
-    fmax = sorted(place_ecp5(folder, design.top, DEVICE, 100, seed, TIMEOUT).fmax_mhz for seed in SEEDS)
+    fmax = sorted(place("ecp5", folder, design.top, DEVICE, 100, seed, TIMEOUT).fmax_mhz for seed in SEEDS)
     return Result(design, lines, wrong, cycles, area, fmax, (design.seconds, synthesised))
 
 

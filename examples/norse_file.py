@@ -1,11 +1,10 @@
 """A network trained in norse, written to a NIR file by norse itself, and run from that file on Lava and HLS.
 
-python examples/norse_file.py
+python examples/norse_file.py    # leaves the file, and the spikes of one test sample per digit, in out/norse
 """
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import nir
@@ -81,17 +80,19 @@ for _ in range(EPOCHS):
 test = encoded(pixels[held])
 with torch.no_grad():
     hidden, out = run(net, test)
-with tempfile.TemporaryDirectory() as folder:
-    path = Path(folder) / "norse.nir"
-    # norse 1.1.0 multiplies time constants by the dt of this call: with dt=1 they stay seconds.
-    nir.write(path, norse.to_nir(net, torch.zeros(64), dt=1))
-    exact = compare(
-        at_time_step(path, DT),
-        test.numpy().astype(np.int64),
-        digits.target[held],
-        calibration=encoded(train_pixels[:40]).numpy().astype(np.int64),
-        framework="norse",
-        rasters={"1": hidden.numpy().astype(bool), "3": out.numpy().astype(bool)},  # the names that norse gives
-        backends=["lava", "hls"],
-    )
+folder = Path("out/norse")
+folder.mkdir(parents=True, exist_ok=True)
+# norse 1.1.0 multiplies time constants by the dt of this call: with dt=1 they stay seconds.
+nir.write(folder / "digits_norse.nir", norse.to_nir(net, torch.zeros(64), dt=1))
+_, one_of_each = np.unique(digits.target[held], return_index=True)
+np.savez_compressed(folder / "digits_spikes.npz", spikes=test[one_of_each].numpy().astype(np.uint8).reshape(-1, 64))
+exact = compare(
+    at_time_step(folder / "digits_norse.nir", DT),
+    test.numpy().astype(np.int64),
+    digits.target[held],
+    calibration=encoded(train_pixels[:40]).numpy().astype(np.int64),
+    framework="norse",
+    rasters={"1": hidden.numpy().astype(bool), "3": out.numpy().astype(bool)},  # the names that norse gives
+    backends=["lava", "hls"],
+)
 raise SystemExit(0 if exact else 1)

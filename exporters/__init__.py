@@ -6,9 +6,11 @@ entry-point group ``nsllm_nir.backends``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +46,39 @@ class Executable(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class About:
+    """What a backend says of itself, in the words of a table.
+
+    Attributes:
+        runs: what runs.
+        holds: which programs it holds.
+        needs: what has to be installed.
+        generates: it steps token by token (`Executable.open`).
+        slow: it is left out where a demonstration generates text.
+        models_only: it holds only language models, read from a file that `to_nir` wrote.
+    """
+
+    runs: str
+    holds: str
+    needs: str
+    generates: bool
+    slow: bool = False
+    models_only: bool = False
+
+
 class Backend(Protocol):
     """One way to execute programs."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is registered as."""
+        ...
+
+    @property
+    def about(self) -> About:
+        """What it is."""
+        ...
 
     def version(self) -> str:
         """Version of the tool behind it.
@@ -67,6 +98,15 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Buildable(Protocol):
+    """A backend that has something built before it runs."""
+
+    def tiny(self) -> Backend:
+        """The same backend with what is built fastest and still holds a tiny program."""
+        ...
+
+
 def names() -> list[str]:
     """Names of the registered backends, sorted."""
     return sorted({entry.name for entry in entry_points(group=GROUP)})
@@ -83,3 +123,13 @@ def load(name: str) -> Backend:
             found: Backend = entry.load()
             return found
     raise BackendError(f"no backend is named {name!r}; registered are {', '.join(names())}")
+
+
+def table(backends: Iterable[Backend]) -> str:
+    """What backends say of themselves, as a table in Markdown."""
+    lines = ["| name | what runs | holds | generates | needs |", "|---|---|---|---|---|"]
+    for backend in backends:
+        about = backend.about
+        generates = "yes" if about.generates else "no"
+        lines.append(f"| `{backend.name}` | {about.runs} | {about.holds} | {generates} | {about.needs} |")
+    return "\n".join(lines)

@@ -1,26 +1,25 @@
-"""Backend ``hls``: the C simulation of the spike engine; `build_vitis` writes the same engine as a Vitis HLS project."""
+"""Backend ``hls``: the C simulation of the spike engine. `build_vitis` writes it as a Vitis HLS project."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.errors import InputError
+from nsllm_nir.exporters import About
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession, SynapticEvents
+from nsllm_nir.files import check_new_folder, new_folder
 from nsllm_nir.hw import toolchain
 from nsllm_nir.hw.simulation import EngineProcess
 from nsllm_nir.program import Program, reference
 from nsllm_nir.program.trace import Trace
+from nsllm_nir.templates import render
 
 
 @dataclass
@@ -60,6 +59,13 @@ class Executable:
 @dataclass(frozen=True)
 class _Hls:
     name: str = "hls"
+    about = About(
+        "C simulation of the spike engine: event-driven, weight rows are fetched only for neurons that spiked",
+        "programs that fit its memories",
+        "g++",
+        generates=True,
+    )
+    flags: tuple[str, ...] = ("-O3", "-march=native")
 
     def version(self) -> str:
         """The compiler behind the C simulation, and the version of the image format."""
@@ -74,7 +80,11 @@ class _Hls:
         """
         image = images.pack_image(program)
         images.needs(image).check(toolchain.SIMULATION)
-        return Executable(program, image, toolchain.build_engine())
+        return Executable(program, image, toolchain.build_engine(flags=self.flags))
+
+    def tiny(self) -> _Hls:
+        """The engine compiled in a fraction of the time."""
+        return replace(self, flags=toolchain.TINY_FLAGS)
 
 
 backend = _Hls()
@@ -117,40 +127,6 @@ def build_vitis(
     return target
 
 
-def check_new_folder(target: Path) -> None:
-    """
-    Raises:
-        InputError: ``target`` exists and is not an empty folder.
-    """
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"{target} exists and is not an empty folder; choose another or remove it first")
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill; it becomes ``target`` at the end, and vanishes after an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
-        project = Path(folder) / "project"
-        project.mkdir()
-        yield project
-        os.replace(project, target)
-
-
-def render(template: str, facts: dict[str, object]) -> str:
-    """A file of hw/templates with its blanks filled."""
-    loader = jinja2.FileSystemLoader(toolchain.TEMPLATES)
-    environment = jinja2.Environment(
-        loader=loader,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(facts)
-
-
 def _hardware_depths(need: images.Needs) -> toolchain.Depths:
     """The default build, with each memory that is too small for the program raised to the next power of two."""
     default = toolchain.Depths()
@@ -168,4 +144,4 @@ def _write_project(project: Path, image: bytes, vectors: bytes, facts: dict[str,
     (project / "image.bin").write_bytes(image)
     (project / "vectors.bin").write_bytes(vectors)
     for name in ("Makefile", "run_hls.tcl", "README.txt"):
-        (project / name).write_text(render(f"vitis/{name}.j2", facts), encoding="utf-8")
+        (project / name).write_text(render(toolchain.TEMPLATES / "vitis" / f"{name}.j2", facts), encoding="utf-8")

@@ -9,36 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import InputError, LossyConversionError
-from nsllm_nir.hw.image_check import (
+from nsllm_nir.hw.image_check import Words, read_header, seal
+from nsllm_nir.hw.instruction_set import (
     ALIGNMENT,
     GEOMETRY_LIMIT,
     HEADER_WORDS,
     IMMEDIATE,
     MAGIC,
+    OF_OP,
     OP_WORDS,
-    PORT_OUTPUT,
-    PORT_SPIKES,
     PORT_WORDS,
-    POTENTIAL,
     ROW_ALIGNMENTS,
-    SIGNAL_STEP,
-    SIGNED_COUNT,
     UNIT_WORDS,
     VECTORS_MAGIC,
     VERSION,
+    WEIGHT_BITS,
     Descriptor,
-    Kind,
-    Words,
+    Flag,
+    Layout,
+    PortFlag,
     padded,
-    read_header,
-    seal,
 )
 from nsllm_nir.hw.toolchain import Depths
 from nsllm_nir.program import (
     Conv2d,
     Count,
     Delay,
-    Gate,
     Input,
     Integrate,
     Lif,
@@ -49,13 +45,10 @@ from nsllm_nir.program import (
     reference,
     sources,
 )
+from nsllm_nir.program.constants import DECAY_BITS, DECAY_ONE, LIF_DECAY_ONE, LIF_STATE_BITS, MAX_SHIFT
 from nsllm_nir.program.trace import Trace
 
-KINDS: dict[type, Kind] = {
-    Input: Kind.INPUT, Linear: Kind.LINEAR, Sum: Kind.SUM, Count: Kind.COUNT, Gate: Kind.GATE, Integrate: Kind.INTEGRATE,
-    Delay: Kind.DELAY, Lif: Kind.LIF, Conv2d: Kind.CONV2D,
-}  # fmt: skip
-LIF_BIAS_LIMIT = 1 << 25  # beyond it v saturates whatever u and v are
+LIF_BIAS_LIMIT = 1 << LIF_STATE_BITS + 1  # beyond it v saturates whatever u and v are
 
 
 class _Section(int):
@@ -89,7 +82,9 @@ class _Packer:
         return _Section(at)
 
     def constants(self, *, bytewise: tuple[str, ...] = (), **arrays: NDArray[np.integer] | None) -> dict[str, int]:
-        """Descriptor fields of constant arrays: the value that all neurons share, or a section; and the flags that say which. Of an absent array: none."""
+        """Descriptor fields of constant arrays: the value that all neurons share, or a section; and the flags that say
+        which. Of an absent array: none.
+        """
         fields: dict[str, int] = {"flags": 0}
         for key, values in arrays.items():
             if values is None:
@@ -127,7 +122,8 @@ class Needs:
             have = getattr(depths, name)
             if need > have:
                 raise LossyConversionError(
-                    f"the program needs {name} = {need}, this build of the spike engine has {have}; use a build with larger {name}"
+                    f"the program needs {name} = {need}, this build of the spike engine has {have}; "
+                    f"use a build with larger {name}"
                 )
 
 
@@ -138,7 +134,8 @@ def pack_image(program: Program, row_alignment: int = UNIT_WORDS) -> bytes:
     if its memory beat is no longer.
 
     Raises:
-        LossyConversionError: the program does not have exactly one input, needs numbers of more than 32 bits or a larger geometry.
+        LossyConversionError: the program does not have exactly one input, needs numbers of more than 32 bits or a
+        larger geometry.
         InputError: another row alignment.
     """
     if row_alignment not in ROW_ALIGNMENTS:
@@ -196,13 +193,15 @@ def _check_program(program: Program) -> None:
             f"the spike engine computes with 32 bits, the program declares {widest}; lower its widths"
         )
     for op in program.ops:
-        if isinstance(op, Integrate) and op.fraction_bits > 31:
+        if isinstance(op, Integrate) and op.fraction_bits > MAX_SHIFT:
             raise LossyConversionError(
-                f"Integrate {op.name!r}: the spike engine shifts by at most 31 bits, fraction_bits is {op.fraction_bits}"
+                f"Integrate {op.name!r}: the spike engine shifts by at most {MAX_SHIFT} bits, "
+                f"fraction_bits is {op.fraction_bits}"
             )
         if isinstance(op, Conv2d) and (largest := max(*op.stride, *op.padding, *op.dilation)) > GEOMETRY_LIMIT:
             raise LossyConversionError(
-                f"Conv2d {op.name!r}: the spike engine takes strides, paddings and dilations of at most {GEOMETRY_LIMIT}, found {largest}"
+                f"Conv2d {op.name!r}: the spike engine takes strides, paddings and dilations of at most {GEOMETRY_LIMIT}, "
+                f"found {largest}"
             )
 
 
@@ -225,7 +224,7 @@ def _descriptor(packer: _Packer, op: Op) -> dict[str, int]:
     """Fields of one descriptor; section addresses are relative to the start of the sections until `_assemble`."""
     read = [packer.signals[name] for name in sources(op)]
     fields = {
-        "kind": KINDS[type(op)],
+        "kind": OF_OP[type(op)].kind,
         "size": packer.program.signals[op.name].size,
         "destination": packer.signals[op.name],
         "name": packer.names[op.name],
@@ -243,23 +242,19 @@ def _descriptor(packer: _Packer, op: Op) -> dict[str, int]:
             )
         case Count():
             step = (
-                {"second": read[1], "flags": SIGNAL_STEP}
+                {"second": read[1], "flags": Flag.SIGNAL_STEP}
                 if isinstance(op.step, str)
                 else packer.constants(constants=op.step)
             )
             return (
                 fields
                 | step
-                | {"source": read[0], "parameter": op.levels, "flags": step["flags"] | SIGNED_COUNT * op.signed}
+                | {"source": read[0], "parameter": op.levels, "flags": step["flags"] | Flag.SIGNED_COUNT * op.signed}
             )
-        case Gate():
-            return fields | {"second": read[0], "source": read[1]}
         case Integrate():
             # decay = 256 - 2**j is stored as the right shift 8 - j of the leak
-            leak_shift = 9 - np.array([(256 - int(d)).bit_length() for d in op.decay])
-            state = packer.state(op.decay.size)
-            shifts = packer.constants(bytewise=("constants",), constants=leak_shift)
-            return fields | shifts | {"source": read[0], "parameter": op.fraction_bits, "state": state}
+            leak_shift = DECAY_BITS + 1 - np.array([(DECAY_ONE - int(d)).bit_length() for d in op.decay])
+            return fields | _by_instruction(packer, dataclasses.replace(op, decay=leak_shift), read)
         case Lif():
             return fields | {"source": read[0]} | _lif(packer, op)
         case Conv2d():
@@ -268,6 +263,23 @@ def _descriptor(packer: _Packer, op: Op) -> dict[str, int]:
             slots = int(op.steps.max())
             state = packer.state(ALIGNMENT + slots * padded(op.steps.size)) if slots else 0
             return fields | packer.constants(constants=op.steps) | {"source": read[0], "stride": slots, "state": state}
+        case _:
+            return fields | _by_instruction(packer, op, read)
+
+
+def _by_instruction(packer: _Packer, op: Op, read: list[int]) -> dict[str, int]:
+    """Descriptor fields of an op that stands in the image as its `Instruction` says: signals, constants, parameter,
+    states.
+    """
+    instruction = OF_OP[type(op)]
+    constants = {constant.field: getattr(op, constant.name) for constant in instruction.constants}
+    bytewise = tuple(constant.field for constant in instruction.constants if constant.layout is Layout.BYTES)
+    fields = packer.constants(bytewise=bytewise, **constants) | dict(zip(instruction.signals, read, strict=True))
+    if instruction.parameter:
+        fields["parameter"] = getattr(op, instruction.parameter)
+    if instruction.states:
+        fields["state"] = packer.state(instruction.states * padded(packer.program.signals[op.name].size))
+    return fields
 
 
 def _linear(packer: _Packer, op: Linear) -> dict[str, int]:
@@ -285,11 +297,13 @@ def _linear(packer: _Packer, op: Linear) -> dict[str, int]:
 
 
 def _lif(packer: _Packer, op: Lif) -> dict[str, int]:
-    factors = (4096 - op.current_decay.astype(np.int64)) | (4096 - op.voltage_decay.astype(np.int64)) << 16
+    factors = (LIF_DECAY_ONE - op.current_decay.astype(np.int64)) | (
+        LIF_DECAY_ONE - op.voltage_decay.astype(np.int64)
+    ) << 16
     bias = np.clip(op.bias.astype(np.int64), -LIF_BIAS_LIMIT, LIF_BIAS_LIMIT)
     fields = packer.constants(constants=bias, more=op.threshold, weights=factors)
     return fields | {
-        "flags": fields["flags"] | POTENTIAL * (op.threshold is None),
+        "flags": fields["flags"] | Flag.POTENTIAL * (op.threshold is None),
         "state": packer.state(2 * padded(op.bias.size)),
     }
 
@@ -324,7 +338,7 @@ def _weight_bits(weight: NDArray[np.integer]) -> int:
     """2, 4 or 8: the narrowest two's complement number that holds every weight."""
     blocks = [np.asarray(weight[i : i + 256]) for i in range(0, weight.shape[0], 256)]
     low, high = min(int(b.min()) for b in blocks), max(int(b.max()) for b in blocks)
-    return next(b for b in (2, 4, 8) if -(1 << b - 1) <= low and high < 1 << b - 1)
+    return next(b for b in WEIGHT_BITS if -(1 << b - 1) <= low and high < 1 << b - 1)
 
 
 def _row_words(outputs: int, weight_bits: int, alignment: int) -> int:
@@ -356,9 +370,10 @@ def _assemble(packer: _Packer, descriptors: list[dict[str, int]], blob: Words) -
     ports = [_port(packer, name) for name in program.traced]
     node = program.inputs[0]
     header = [
-        MAGIC, VERSION, 0, 0, len(descriptors), HEADER_WORDS, len(ports), ports_start, start + packer.section_words, blob.size,
+        MAGIC, VERSION, 0, 0, len(descriptors), HEADER_WORDS, len(ports), ports_start,
+        start + packer.section_words, blob.size,
         packer.signal_words, packer.state_words, packer.row_words, packer.accumulators, node.size, node.levels,
-        sum(p[1] for p in ports), sum(p[1] for p in ports if p[2] & PORT_OUTPUT),
+        sum(p[1] for p in ports), sum(p[1] for p in ports if p[2] & PortFlag.OUTPUT),
         packer.row_alignment, program.widths.potential, program.widths.comparator,
     ]  # fmt: skip
     words = np.zeros(start + packer.section_words + blob.size, "<u4")
@@ -376,7 +391,7 @@ def _assemble(packer: _Packer, descriptors: list[dict[str, int]], blob: Words) -
 
 def _port(packer: _Packer, name: str) -> tuple[int, int, int, int]:
     signal = packer.program.signals[name]
-    flags = PORT_OUTPUT * (name in packer.program.outputs) | PORT_SPIKES * signal.spikes
+    flags = PortFlag.OUTPUT * (name in packer.program.outputs) | PortFlag.SPIKES * signal.spikes
     return packer.signals[name], signal.size, flags, packer.names[name]
 
 

@@ -1,4 +1,4 @@
-"""Backends ``lava`` (the whole program in one Lava Process) and ``lava-stock`` (stock Loihi 2 Processes only).
+"""Backends ``lava`` (fused: the whole program in one Lava Process) and ``lava-stock`` (stock Loihi 2 Processes only).
 
 Both run in Lava's multi-process runtime with its fixed-point models, in a worker process of their own.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import BackendError, InputError, LossyConversionError
-from nsllm_nir.exporters import lava_client, lava_constraints, lava_network, lava_stock
+from nsllm_nir.exporters import About, lava_client, lava_constraints, lava_network, lava_stock
 from nsllm_nir.exporters.lava_worker import job as jobs
 from nsllm_nir.program import Program
 from nsllm_nir.program.reference import check_inputs
@@ -49,7 +49,8 @@ class _Session:
 
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
         """Advance one token; raises as `run`."""
-        return self.run(np.asarray(spikes)[None])[self.program.outputs[0]][0]
+        values: NDArray[np.int64] = self.run(np.asarray(spikes)[None])[self.program.outputs[0]][0]
+        return values
 
     def reset(self) -> None:
         """A silent start again; raises BackendError as `run`."""
@@ -110,6 +111,12 @@ class _FusedBackend:
     """timeout_seconds: longest wait for the start of the worker, and for one run or session step."""
 
     name: str = "lava"
+    about = About(
+        "fused: the whole program in one Lava process",
+        "every program",
+        "lava-nc, scipy, networkx, asteval",
+        generates=True,
+    )
     timeout_seconds: float = 600.0
 
     def version(self) -> str:
@@ -160,6 +167,13 @@ class _StockBackend:
     """timeout_seconds: longest wait for the start of the worker, and for one run."""
 
     name: str = "lava-stock"
+    about = About(
+        "only Lava's own Loihi 2 processes (Sparse, LIF, GradedVec, ProdNeuron, ...) in a pipeline, with a "
+        "constraint report",
+        "programs within Loihi 2's documented limits; loops of one step through one neuron population",
+        "lava-nc, scipy, networkx, asteval",
+        generates=False,
+    )
     timeout_seconds: float = 600.0
 
     def version(self) -> str:

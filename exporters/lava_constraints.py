@@ -39,8 +39,8 @@ class Constraint:
     node: node of the program ("" for the constant lanes); role, process: as `lava_network.Population`, or "synapses"
     of a node whose synapses end at the neuron that reads it, with the Lava Process class; weights are as stored
     (mixed-sign weights doubled, with the exponent one less); state: worst case of the neuron's input sum; threshold:
-    ``|v| > threshold`` or ``v > threshold`` sends (the largest of the row); registers: {name: (lowest, highest, lowest and highest that
-    Loihi holds)} of a LIF; delay: tokens that a `Delay` re-reads, in steps; lag: Lava steps after
+    ``|v| > threshold`` or ``v > threshold`` sends (the largest of the row); registers: {name: (lowest, highest, lowest
+    and highest that Loihi holds)} of a LIF; delay: tokens that a `Delay` re-reads, in steps; lag: Lava steps after
     the token's entry, of the last copy (None where a loop has no place in the pipeline); cores: share of a core,
     estimated; status: "ok" or "error" with its reason.
     """

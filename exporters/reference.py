@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nsllm_nir.exporters import About
 from nsllm_nir.program import Program, State, reference
 from nsllm_nir.program.trace import Trace
 
@@ -41,6 +42,7 @@ class _Executable:
 @dataclass(frozen=True)
 class _Reference:
     name: str = "reference"
+    about = About("plain numpy loops, int64", "every program", "nothing else", generates=True)
 
     def version(self) -> str:
         return f"numpy {np.__version__}"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import LossyConversionError
+from nsllm_nir.exporters import About
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession, SynapticEvents
 from nsllm_nir.hw import toolchain
@@ -24,7 +25,10 @@ from nsllm_nir.program.trace import Trace
 
 @dataclass(frozen=True)
 class Cycles:
-    """Clock cycles of a run. total: (tokens,); ops: {op: (tokens,)}, cycles in which it was busy; beats: (tokens,) read from memory."""
+    """Clock cycles of a run.
+
+    total: (tokens,); ops: {op: (tokens,)}, cycles in which it was busy; beats: (tokens,) read from memory.
+    """
 
     total: NDArray[np.int64]
     ops: dict[str, NDArray[np.int64]]
@@ -74,7 +78,9 @@ class Executable:
             yield EngineSession(self.program, _Driver(bus, self.program, self.image))
 
     def run(self, inputs: NDArray[np.integer], traced: bool = True) -> Trace:
-        """Spikes (tokens, neurons) to the trace; fills ``counters`` and ``cycles``. Not traced: the engine sends only the outputs, as in use.
+        """Spikes (tokens, neurons) to the trace; fills ``counters`` and ``cycles``.
+
+        Not traced: the engine sends only the outputs, as in use.
 
         Raises:
             InputError: the inputs do not fit the program.
@@ -87,8 +93,10 @@ class Executable:
         return Trace(values)
 
 
-def executable(program: Program, sizes: RtlSizes, surroundings: Surroundings) -> Executable:
+def executable(program: Program, sizes: RtlSizes, surroundings: Surroundings, binary: Path | None = None) -> Executable:
     """Pack the program for an engine of these sizes; the simulation is built only if the cache does not hold it.
+
+    binary: a simulation of these sizes that is there already.
 
     Raises:
         LossyConversionError: the program does not fit the engine (names the limit or op).
@@ -97,20 +105,41 @@ def executable(program: Program, sizes: RtlSizes, surroundings: Surroundings) ->
     image = images.pack_image(program, sizes.beat_words)
     if refusal := check_image(image, sizes):
         raise LossyConversionError(f"the program does not fit the simulated spike engine: {refusal.text}")
-    return Executable(program, image, toolchain.build_rtl(sizes), surroundings)
+    return Executable(program, image, binary or toolchain.build_rtl(sizes), surroundings)
 
 
 @dataclass(frozen=True)
 class _Rtl:
     name: str = "rtl"
+    about = About(
+        "the spike engine in SystemVerilog, simulated clock by clock behind its host driver and its AXI ports; "
+        "counts cycles",
+        "programs that fit its memories",
+        "Verilator, g++",
+        generates=True,
+        slow=True,
+    )
 
     def version(self) -> str:
         """The simulator, the compiler behind it, and the version of the image format."""
-        return f"{toolchain.find_verilator().version}, {toolchain.compiler_version(toolchain.find_compiler())}, image format {images.VERSION}"
+        compiler = toolchain.compiler_version(toolchain.find_compiler())
+        return f"{toolchain.find_verilator().version}, {compiler}, image format {images.VERSION}"
 
     def compile(self, program: Program) -> Executable:
         """The program on the largest build; raises as `executable`."""
         return executable(program, toolchain.RTL_BUILD, Surroundings())
+
+    def tiny(self) -> _Tiny:
+        """A small engine, compiled in a fraction of the time."""
+        return _Tiny()
+
+
+class _Tiny(_Rtl):
+    def compile(self, program: Program) -> Executable:
+        """The program on the small build; raises as `executable`."""
+        sizes = toolchain.TINY_RTL_BUILD
+        binary = toolchain.build_rtl(sizes, toolchain.TINY_FLAGS, shared_runtime=False)
+        return executable(program, sizes, Surroundings(), binary)
 
 
 backend = _Rtl()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import InputError, LossyConversionError, ToolNotFoundError
+from nsllm_nir.exporters import About
 from nsllm_nir.program import Program
 from nsllm_nir.program.reference import check_inputs
 from nsllm_nir.program.trace import Trace
@@ -36,7 +37,8 @@ def _tokens(program: Program, inputs: NDArray[np.integer]) -> NDArray[np.int64]:
             "a language model reads exactly one token spike per step; "
             "use the reference, lava or hls backend for other inputs"
         )
-    return spikes.argmax(1)
+    ids: NDArray[np.int64] = spikes.argmax(1)
+    return ids
 
 
 def trace_model(model: NSLLMForCausalLM, program: Program, inputs: NDArray[np.integer]) -> Trace:
@@ -107,6 +109,13 @@ class _Executable:
 @dataclass(frozen=True)
 class _SnnTorch:
     name: str = "snntorch"
+    about = About(
+        "the torch model rebuilt from the NIR file, timesteps unrolled",
+        "NSLLM models that `to_nir` wrote",
+        "torch, snnTorch",
+        generates=True,
+        models_only=True,
+    )
 
     def version(self) -> str:
         try:

@@ -67,7 +67,8 @@ class EngineSession(Generic[E]):
         return {n: part.astype(np.int64) for n, part in zip(names, np.split(values, ends[:-1], axis=1), strict=True)}
 
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
-        return self.run(np.asarray(spikes)[None], traced=False)[self.program.outputs[0]][0]
+        values: NDArray[np.int64] = self.run(np.asarray(spikes)[None], traced=False)[self.program.outputs[0]][0]
+        return values
 
     def reset(self) -> None:
         """A silent start again; the counters stay. Raises BackendError as `run`."""

@@ -1,7 +1,7 @@
 """Cycles and bytes of the SystemVerilog engine, modelled from the work of each op (docs/cost_model.md).
 
-The structure follows docs/rtl_engine.md; the constants in ``unit_costs.json`` are fitted to clock-accurate simulations by
-`python benchmarks/cost_model.py --calibrate`.
+The structure follows docs/rtl_engine.md; the constants in ``unit_costs.json`` are fitted to clock-accurate simulations
+by `python benchmarks/cost_model.py --calibrate`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from nsllm_nir.hw.token_work import Work
 from nsllm_nir.hw.toolchain import RtlSizes
-from nsllm_nir.hw.work import Work
 from nsllm_nir.program import Program
 
 UNIT_COSTS = Path(__file__).parent / "unit_costs.json"
@@ -50,7 +50,9 @@ class Setting:
 
 @cache
 def unit_costs() -> Units:
-    """The fitted constants by kind of op, in clock cycles; ``queue``: depths of the response queues and the engine's part of a read."""
+    """The fitted constants by kind of op, in clock cycles; ``queue``: depths of the response queues and the engine's
+    part of a read.
+    """
     content = json.loads(UNIT_COSTS.read_text(encoding="utf-8"))
     return {kind: dict(values) for kind, values in content["units"].items()}
 
@@ -64,7 +66,9 @@ def op_cycles(works: Sequence[Work], setting: Setting, units: Units) -> list[flo
 
 
 def lead(before: Work, took: float, setting: Setting, units: Units) -> float:
-    """Cycles before an op starts from which its constants are requested: those of the op ``before``, which ``took`` so many cycles, are then all asked for."""
+    """Cycles before an op starts from which its constants are requested: those of the op ``before``, which ``took`` so
+    many cycles, are then all asked for.
+    """
     if before.kind == "Conv2d":
         return 0.0
     if before.kind == "Sum" and before.steps > 2:
@@ -106,7 +110,9 @@ def cycles(work: Work, setting: Setting, units: Units, lead: float = 0.0) -> flo
 
 
 def token_cycles(program: Program, works: Sequence[Work], units: Units, traced: bool = False) -> float:
-    """Clock cycles of a token beside its ops: descriptors and the answer, which if ``traced`` holds every traced signal, not only the outputs."""
+    """Clock cycles of a token beside its ops: descriptors and the answer, which if ``traced`` holds every traced
+    signal, not only the outputs.
+    """
     words = sum(program.signals[name].size for name in (program.traced if traced else program.outputs))
     return answer_cycles(works, units, len(program.traced), words)
 
@@ -142,7 +148,7 @@ def beats(work: Work, setting: Setting) -> float:
 
 
 def _window_constants(work: Work, setting: Setting, first: int, tile: int) -> int:
-    """Beats of the constants of one window of a Conv2d: each tile asks anew, the last job of several planes asks once."""
+    """Beats of the constants of one window of a Conv2d: each tile asks anew, the last job of several planes once."""
     return sum(
         setting.constant_beats(work, min(tile, work.outputs - at), first + at) for at in range(0, work.outputs, tile)
     )
@@ -156,7 +162,9 @@ def _arrival(beats: float, setting: Setting, units: Units, depth: str) -> float:
 
 
 def _streamed(items: float, beats: float, ahead: float, setting: Setting, units: Units) -> float:
-    """Cycles of so many items, whose constants come in so many beats, from the first of them on; ``ahead``: those that are there by then."""
+    """Cycles of so many items, whose constants come in so many beats, from the first of them on; ``ahead``: those that
+    are there by then.
+    """
     return max(items, _arrival(beats - ahead, setting, units, "constant") + items / beats) if beats else items
 
 
@@ -175,9 +183,9 @@ def _job(work: Work, setting: Setting, units: Units, lead: float, items: float) 
 def _synapses(work: Work, setting: Setting, units: Units, lead: float) -> float:
     """The passes of a Linear or Conv2d, tile by tile.
 
-    The fetch requests the beats of a tile as the scan finds its events; the lanes add them as they come; the tile is copied when the one
-    before is drained; its job takes the constants and writes the outputs, while the fetch and the lanes go on. The constants of a
-    Linear are asked for before its weights.
+    The fetch requests the beats of a tile as the scan finds its events; the lanes add them as they come; the tile is
+    copied when the one before is drained; its job takes the constants and writes the outputs, while the fetch and the
+    lanes go on. The constants of a Linear are asked for before its weights.
     """
     unit, queue, lanes = units["synapses"] | units[work.kind], units["queue"], setting.sizes.lanes
     conv = work.kind == "Conv2d"

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import BackendError
-from nsllm_nir.hw.image_check import VERSION, check_image, read_header
+from nsllm_nir.hw.image_check import check_image, read_header
+from nsllm_nir.hw.instruction_set import VERSION
 from nsllm_nir.hw.registers import IDENTIFICATION, LOAD, OFFSETS, RESET, STEP, STEP_TRACED, status_text
 from nsllm_nir.hw.toolchain import RtlSizes
 
@@ -56,11 +57,13 @@ class Driver:
         self._ops = 0
         if (found := self._read("identification")) != IDENTIFICATION:
             raise BackendError(
-                f"no spike engine answers: its identification register reads 0x{found:08X}, expected 0x{IDENTIFICATION:08X}"
+                f"no spike engine answers: its identification register reads 0x{found:08X}, "
+                f"expected 0x{IDENTIFICATION:08X}"
             )
         if (version := self._read("image_version")) != VERSION:
             raise BackendError(
-                f"the spike engine reads image format {version}, this driver writes format {VERSION}; use a build of the same release"
+                f"the spike engine reads image format {version}, this driver writes format {VERSION}; "
+                "use a build of the same release"
             )
         self.sizes = RtlSizes(**{field.name: self._read(field.name) for field in fields(RtlSizes)})
         for name in ("interrupt_enable", "interrupt_mask"):

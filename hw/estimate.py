@@ -14,11 +14,11 @@ from nsllm_nir.hw import cost_model
 from nsllm_nir.hw.boards import Board, Power, require_fit
 from nsllm_nir.hw.cost_model import Setting
 from nsllm_nir.hw.image_check import read_header
-from nsllm_nir.hw.work import Work, profile
+from nsllm_nir.hw.instruction_set import OF_NAME
+from nsllm_nir.hw.token_work import Work, profile
 from nsllm_nir.program import Program
 
 QUEUE_ENTRY_BYTES = 5  # address of a row, sign and digit
-LIF_ADDITIONS = 26  # two serial products and their sums, as in `Program.audit`
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class OpCost:
 class Estimate:
     """Mean per token; all figures are modelled.
 
-    cycles, bytes: of the whole token; memory: {memory of the build: (words used, words there)}; image_bytes: in external memory;
-    work: {unit of work: number}; dynamic: joules by unit of work, None without figures of the board; static: joules, likewise.
+    cycles, bytes: of the whole token; memory: {memory of the build: (words used, words there)}; image_bytes: in
+    external memory; work: {unit of work: number}; dynamic: joules by unit of work, None without figures of the board;
+    static: joules, likewise.
     """
 
     board: str
@@ -71,7 +72,8 @@ class Estimate:
             else {"dynamic": sum(self.dynamic.values()), "static": self.static},
             "tier": "modelled",
             "rests_on": {
-                "cycles": "simulated (unit costs of clock-accurate runs; benchmarks/cost_model.md) and spikes of the integer reference",
+                "cycles": "simulated (unit costs of clock-accurate runs; benchmarks/cost_model.md) and spikes of "
+                "the integer reference",
                 "bytes": "simulated (equal to the beats of the simulation in every fit case)",
                 "clock": "of the board file; no place and route of this device",
                 "energy": "published figures per unit of work; no power was measured",
@@ -90,16 +92,10 @@ def configured(
         InputError: lanes or ports that the engine cannot have, or a clock that is not positive.
     """
     sizes = replace(board.engine, lanes=lanes or board.engine.lanes, ports=ports or board.engine.ports)
-    if sizes.lanes not in (64, 128, 256):
-        raise InputError(f"--lanes must be 64, 128 or 256, got {sizes.lanes}")
-    if sizes.ports not in (4, 8, 16) or sizes.ports > sizes.lanes // 16:
-        raise InputError(
-            f"--ports must be 4, 8 or 16 and at most lanes / 16, got {sizes.ports} with {sizes.lanes} lanes"
-        )
     if clock_mhz is None:
         return replace(board, engine=sizes)
     if not clock_mhz > 0:
-        raise InputError(f"--clock must be a frequency in MHz above 0, got {clock_mhz:g}")
+        raise InputError(f"the clock must be a frequency in MHz above 0, got {clock_mhz:g}")
     memory, faster = board.memory, clock_mhz / board.clock_mhz
     changed = (
         {"latency": round(memory.latency * faster)}
@@ -144,7 +140,8 @@ def estimate(program: Program, image: bytes, spikes: NDArray[np.integer], board:
     seconds = total / (board.clock_mhz * 1e6)
     static = None if board.power is None or board.power.static is None else board.power.static * seconds
     return Estimate(
-        board.name, board.engine.lanes, board.engine.ports, board.clock_mhz, where.latency, where.interval, len(tokens), total, ops,
+        board.name, board.engine.lanes, board.engine.ports, board.clock_mhz, where.latency, where.interval, len(tokens),
+        total, ops,
         sum(op.bytes for op in ops), memory, len(image), work, joules(work, board.power), static,
     )  # fmt: skip
 
@@ -156,7 +153,7 @@ def _op(works: Sequence[Work], where: Setting, cycles: float, total: float) -> O
 
 
 def mean_work(tokens: Sequence[Sequence[Work]], where: Setting) -> dict[str, float]:
-    """Units of work per token, by the names of `boards.Power`: additions, bytes of external memory and of memories on chip."""
+    """Units of work per token, by the names of `boards.Power`: additions, bytes of the memories."""
     sums = np.mean(
         [
             [sum(column) for column in zip(*(_units_of_work(work, where) for work in works), strict=True)]
@@ -189,7 +186,7 @@ def _units_of_work(work: Work, where: Setting) -> tuple[float, float, float]:
     value = sizes.potential_bits / 8
     beats = cost_model.beats(work, where)
     fetched = 4 * sizes.beat_words * beats
-    additions, words = 0.0, 2.0 * n  # most ops read a signal and write one
+    additions = 0.0
     match work.kind:
         case "Input":
             words = n + work.steps
@@ -199,14 +196,11 @@ def _units_of_work(work: Work, where: Setting) -> tuple[float, float, float]:
             additions, words = n * work.steps, n * (2 * work.steps - 1 if work.steps > 1 else 2)
         case "Count":
             additions, words = work.steps * sizes.ports, n * (work.operands + 1)
-        case "Gate":
-            words = 3.0 * n
-        case "Integrate":
-            additions, words = 2.0 * n, 4.0 * n
-        case "Lif":
-            additions, words = LIF_ADDITIONS * n, 6.0 * n
-        case _:
+        case "Delay":
             words = n * (2 + work.steps + 2 * bool(work.steps))
+        case _:  # reads its signals, writes one, reads and writes its states
+            instruction = OF_NAME[work.kind]
+            additions, words = float(instruction.additions * n), float(n * (work.operands + 1 + 2 * instruction.states))
     return additions, fetched, words * value + 2 * fetched
 
 

@@ -1,96 +1,46 @@
-"""The full check of a program image (docs/image_format.md, section 2.5), and the numbers of the format."""
+"""The full check of a program image (docs/image_format.md, section 2.5)."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nsllm_nir.hw.instruction_set import (
+    ALIGNMENT,
+    GEOMETRY_LIMIT,
+    GEOMETRY_WORDS,
+    HEADER_WORDS,
+    IMMEDIATE,
+    MAGIC,
+    OF_KIND,
+    OP_WORDS,
+    PORT_WORDS,
+    ROW_ALIGNMENTS,
+    UNIT_WORDS,
+    VERSION,
+    WEIGHT_BITS,
+    Constant,
+    Descriptor,
+    Flag,
+    Header,
+    Instruction,
+    Kind,
+    Layout,
+    PortFlag,
+    padded,
+)
 from nsllm_nir.hw.registers import status_code, status_text
 from nsllm_nir.hw.toolchain import RtlSizes
 
-MAGIC, VECTORS_MAGIC, VERSION = 0x494C534E, 0x564C534E, 3
-HEADER_WORDS, OP_WORDS, PORT_WORDS, GEOMETRY_WORDS, VECTORS_HEADER = 32, 16, 4, 16, 8
-ALIGNMENT = 64  # words
-UNIT_WORDS = 4  # of packed weights
-ROW_ALIGNMENTS = (4, 8, 16, 32)  # words
-CRC_WORD, FIRST_RESERVED = 3, 21
-SIGNED_COUNT, SIGNAL_STEP, POTENTIAL, PORT_OUTPUT, PORT_SPIKES = 1, 2, 4, 1, 2
-IMMEDIATE = {"constants": 8, "more": 16, "weights": 32}
-GEOMETRY_LIMIT = 1 << 24
-
 Words = NDArray[np.uint32]
-
-
-class Kind(IntEnum):
-    """Word 0 of an op descriptor."""
-
-    INPUT = 1
-    LINEAR = 2
-    SUM = 3
-    COUNT = 4
-    GATE = 5
-    INTEGRATE = 6
-    DELAY = 7
-    LIF = 8
-    CONV2D = 9
-
-
-_FLAGS: dict[int, int] = {  # the flags that a kind may have
-    Kind.LINEAR: 24, Kind.SUM: 8, Kind.COUNT: 11, Kind.INTEGRATE: 8, Kind.DELAY: 8, Kind.LIF: 60, Kind.CONV2D: 24,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Header:
-    """The header words by name, in their order."""
-
-    magic: int
-    version: int
-    image_words: int
-    crc: int
-    ops: int
-    ops_start: int
-    ports: int
-    ports_start: int
-    names_start: int
-    names_words: int
-    signal_words: int
-    state_words: int
-    row_words: int
-    accumulators: int
-    input_size: int
-    input_levels: int
-    trace_words: int
-    output_words: int
-    row_words_aligned: int
-    potential_bits: int
-    comparator_bits: int
-
-
-@dataclass(frozen=True)
-class Descriptor:
-    """The words of one op descriptor by name, in their order."""
-
-    kind: int
-    flags: int
-    size: int
-    destination: int
-    source: int
-    second: int
-    source_size: int
-    constants: int
-    more: int
-    weights: int
-    stride: int
-    parameter: int
-    state: int
-    name: int
+CRC_WORD = 3
+FIRST_RESERVED = len(fields(Header))
+DESCRIPTOR_WORDS = len(fields(Descriptor))  # behind them: reserved
 
 
 @dataclass(frozen=True)
@@ -104,11 +54,6 @@ class Refusal:
 def read_header(image: bytes) -> Header:
     """The header of an image that holds one."""
     return Header(*np.frombuffer(image[: 4 * FIRST_RESERVED], "<u4").tolist())
-
-
-def padded(words: int) -> int:
-    """``words`` rounded up to the alignment."""
-    return -(-words // ALIGNMENT) * ALIGNMENT
 
 
 def seal(words: Words) -> bytes:
@@ -191,7 +136,7 @@ def _check_ports(words: Words, header: Header) -> Refusal | None:
         if not _signal(signal, size, header):
             return _refusal("BAD_LAYOUT", i)
         trace += size
-        outputs += size if flags & PORT_OUTPUT else 0
+        outputs += size if flags & PortFlag.OUTPUT else 0
     return None if (trace, outputs) == (header.trace_words, header.output_words) else _refusal("BAD_LAYOUT")
 
 
@@ -199,11 +144,11 @@ def _check_ops(words: Words, header: Header, sizes: RtlSizes | None) -> Refusal 
     if not _inside(header.ops_start, OP_WORDS * header.ops, words.size):
         return _refusal("BAD_LAYOUT")
     rows = words[header.ops_start : header.ops_start + OP_WORDS * header.ops].reshape(-1, OP_WORDS).tolist()
-    for i, (*fields, reserved0, reserved1) in enumerate(rows):
-        op = Descriptor(*fields)
-        if reserved0 or reserved1 or not _descriptor(words, header, op):
+    for i, row in enumerate(rows):
+        op, reserved = Descriptor(*row[:DESCRIPTOR_WORDS]), row[DESCRIPTOR_WORDS:]
+        if any(reserved) or not _descriptor(words, header, op):
             return _refusal("BAD_DESCRIPTOR", i)
-        if not all(_constants(words, header, op)):
+        if not all(_constants(words, op)):
             return _refusal("BAD_CONSTANT", i)
         if sizes and op.kind in (Kind.LINEAR, Kind.CONV2D) and op.source_size > sizes.queue_words:
             return _refusal("QUEUE_TOO_SMALL", i, f": it has {op.source_size}, the queue {sizes.queue_words}")
@@ -211,60 +156,58 @@ def _check_ops(words: Words, header: Header, sizes: RtlSizes | None) -> Refusal 
 
 
 def _descriptor(words: Words, header: Header, op: Descriptor) -> bool:
-    if not _signal(op.destination, op.size, header) or op.flags & ~_FLAGS.get(op.kind, 0):
+    instruction = OF_KIND.get(op.kind)
+    if instruction is None or not _signal(op.destination, op.size, header) or op.flags & ~int(instruction.known_flags):
         return False
-    same = _signal(op.source, op.size, header)  # a source of as many neurons
+    return _rules(words, header, op) and _references(words, header, op, instruction)
+
+
+def _rules(words: Words, header: Header, op: Descriptor) -> bool:
+    """What a kind asks for beyond its `Instruction`."""
     match op.kind:
         case Kind.INPUT:
             return op.size == header.input_size
         case Kind.LINEAR:
             return _linear(words, header, op)
         case Kind.SUM:
-            return op.source_size >= 1 and _sections(words, op, constants=op.size) and _sum_sources(words, header, op)
+            return op.source_size >= 1 and _sum_sources(words, header, op)
         case Kind.COUNT:
-            own = bool(op.flags & SIGNAL_STEP)
-            step = (
-                _signal(op.second, op.size, header) and not op.flags & IMMEDIATE["constants"]
-                if own
-                else _sections(words, op, constants=op.size)
-            )
-            return same and step and 1 <= op.parameter <= 255
-        case Kind.GATE:
-            return same and _signal(op.second, op.size, header)
-        case Kind.INTEGRATE:
-            return (
-                same
-                and op.parameter <= 31
-                and _sections(words, op, constants=_byte_words(op.size))
-                and _state(op, padded(op.size), header)
-            )
+            return not op.flags & Flag.SIGNAL_STEP or _signal(op.second, op.size, header)
         case Kind.DELAY:
-            lines = _state(op, ALIGNMENT + op.stride * padded(op.size), header) if op.stride else True
-            return same and lines and _sections(words, op, constants=op.size)
-        case Kind.LIF:
-            fires = not op.flags & POTENTIAL
-            thresholds = _sections(words, op, more=op.size) if fires else not op.flags & IMMEDIATE["more"]
-            return (
-                same
-                and thresholds
-                and _sections(words, op, constants=op.size, weights=op.size)
-                and _state(op, 2 * padded(op.size), header)
-            )
+            return not op.stride or _state(op, ALIGNMENT + op.stride * padded(op.size), header)
         case Kind.CONV2D:
             return _conv(words, header, op)
-    return False
+    return True
+
+
+def _references(words: Words, header: Header, op: Descriptor, instruction: Instruction) -> bool:
+    """Whether signals, constants and states lie in their memories, and the parameter in its range."""
+    low, high = instruction.parameter_range or (0, op.parameter)
+    return (
+        all(_signal(getattr(op, field), op.size, header) for field in instruction.signals)
+        and all(_placed(words, op, constant) for constant in instruction.constants)
+        and low <= op.parameter <= high
+        and (not instruction.states or _state(op, instruction.states * padded(op.size), header))
+    )
+
+
+def _neurons(words: Words, op: Descriptor) -> int:
+    """How many have a constant each: of a Conv2d, whose geometry is in its place, the output channels."""
+    return int(words[op.second + 1]) if op.kind == Kind.CONV2D else op.size
+
+
+def _placed(words: Words, op: Descriptor, constant: Constant) -> bool:
+    """Whether a constant is absent, an immediate, or a section inside the image."""
+    immediate = bool(op.flags & IMMEDIATE[constant.field])
+    if op.flags & constant.without:
+        return not immediate
+    neurons = _neurons(words, op)
+    length = _byte_words(neurons) if constant.layout is Layout.BYTES else neurons
+    return immediate or _inside(getattr(op, constant.field), padded(length), words.size)
 
 
 def _byte_words(values: int) -> int:
     return -(-values // 4)
-
-
-def _sections(words: Words, op: Descriptor, **lengths: int) -> bool:
-    """Those of the named sections that are not immediate values lie inside the image."""
-    return all(
-        op.flags & IMMEDIATE[key] or _inside(getattr(op, key), padded(length), words.size)
-        for key, length in lengths.items()
-    )
 
 
 def _state(op: Descriptor, size: int, header: Header) -> bool:
@@ -287,7 +230,7 @@ def _weights(words: Words, header: Header, op: Descriptor, rows: int) -> bool:
     return (
         aligned
         and op.stride <= header.row_words
-        and op.parameter in (2, 4, 8)
+        and op.parameter in WEIGHT_BITS
         and _inside(op.weights, rows * op.stride, words.size)
     )
 
@@ -299,9 +242,7 @@ def _linear(words: Words, header: Header, op: Descriptor) -> bool:
         or op.size > header.accumulators
     ):
         return False
-    return _row_words(op.size, op.parameter, header) <= op.stride and _sections(
-        words, op, constants=op.size, more=_byte_words(op.size)
-    )
+    return _row_words(op.size, op.parameter, header) <= op.stride
 
 
 def _conv(words: Words, header: Header, op: Descriptor) -> bool:
@@ -316,11 +257,12 @@ def _conv(words: Words, header: Header, op: Descriptor) -> bool:
         return False
     if channels * y[0] * x[0] != op.source_size or outputs * y[1] * x[1] != op.size:
         return False
-    lanes = -(-group_outputs * op.parameter // 128) * (128 // op.parameter)
+    unit = 32 * UNIT_WORDS
+    lanes = -(-group_outputs * op.parameter // unit) * (unit // op.parameter)
     if op.size > header.accumulators or op.size - group_outputs + lanes > header.accumulators:
         return False
     block = y[2] * x[2] * _row_words(group_outputs, op.parameter, header)
-    return block <= op.stride and _sections(words, op, constants=outputs, more=_byte_words(outputs))
+    return block <= op.stride
 
 
 def _axis(size: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> bool:
@@ -333,30 +275,24 @@ def _axis(size: int, outputs: int, kernel: int, stride: int, padding: int, dilat
     return span >= 0 and span // stride == outputs - 1
 
 
-def _constants(words: Words, header: Header, op: Descriptor) -> Iterator[bool]:
+def _constants(words: Words, op: Descriptor) -> Iterator[bool]:
     """Whether each constant of a checked descriptor is in its range."""
-    match op.kind:
-        case Kind.LINEAR:
-            yield _range(_values(words, op, "more", op.size, bytewise=True), 0, 31)
-        case Kind.CONV2D:
-            yield _range(_values(words, op, "more", int(words[op.second + 1]), bytewise=True), 0, 31)
-        case Kind.COUNT if not op.flags & SIGNAL_STEP:
-            yield _range(_values(words, op, "constants", op.size), 1, (1 << 31) - 1)
-        case Kind.INTEGRATE:
-            yield _range(_values(words, op, "constants", op.size, bytewise=True), 0, 8)
-        case Kind.DELAY:
-            yield _range(_values(words, op, "constants", op.size), 0, op.stride)
-        case Kind.LIF:
-            factors = _values(words, op, "weights", op.size)
-            yield _range(factors & 0xFFFF, 0, 4096) and _range(factors >> 16, 0, 4096)
-            yield bool(op.flags & POTENTIAL) or _range(_values(words, op, "more", op.size), 0, (1 << 17) - 1)
+    for constant in OF_KIND[op.kind].constants:
+        if not op.flags & constant.without:
+            values = _values(words, op, constant)
+            yield constant.high is None or _range(values, constant.low, constant.high)
+    if op.kind == Kind.DELAY:
+        yield _range(_values(words, op, OF_KIND[op.kind].constants[0]), 0, op.stride)
 
 
-def _values(words: Words, op: Descriptor, key: str, size: int, bytewise: bool = False) -> NDArray[Any]:
-    at = getattr(op, key)
-    if op.flags & IMMEDIATE[key]:
-        return np.array([at], np.uint32)
-    return words[at : at + _byte_words(size)].view(np.uint8)[:size] if bytewise else words[at : at + size]
+def _values(words: Words, op: Descriptor, constant: Constant) -> NDArray[Any]:
+    """Of an immediate: its one value. Of decay factors: those of u and of v."""
+    at, neurons = getattr(op, constant.field), _neurons(words, op)
+    immediate = op.flags & IMMEDIATE[constant.field]
+    if constant.layout is Layout.BYTES and not immediate:
+        return words[at : at + _byte_words(neurons)].view(np.uint8)[:neurons]
+    values = np.array([at], np.uint32) if immediate else words[at : at + neurons]
+    return np.concatenate([values & 0xFFFF, values >> 16]) if constant.layout is Layout.FACTORS else values
 
 
 def _range(values: NDArray[Any], low: int, high: int) -> bool:

@@ -1,16 +1,13 @@
 """The host interface of the spike engine, described once: registers, commands and statuses.
 
-``python -m nsllm_nir.hw.registers`` writes the files that follow from it: the SystemVerilog package, the C++ header and
-the tables of docs/image_format.md.
+`nsllm_nir.hw.generated_files` writes what follows from it: the SystemVerilog package, the C++ header and the tables of
+docs/image_format.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
 IDENTIFICATION = 0x454C534E  # the bytes "NSLE"
 
 
@@ -199,104 +196,3 @@ def status_text(status: int) -> str:
         return f"unknown status {status}"
     known = _BY_CODE[code]
     return f"{known.name}: " + (f"{known.index} {index}: " if known.index else "") + known.text
-
-
-def _system_verilog() -> str:
-    lines = [f"// {_ORIGIN}", "/* verilator lint_off UNUSEDPARAM */", "package registers;"]
-    lines += [f"    localparam logic [31:0] IDENTIFICATION = 32'h{IDENTIFICATION:08X};"]
-    lines += [f"    localparam logic [7:0] OFFSET_{r.name.upper()} = 8'h{r.offset:02X};" for r in REGISTERS]
-    lines += [f"    localparam logic [31:0] COMMAND_{c.name} = 32'd{c.code};" for c in COMMANDS]
-    lines += [f"    localparam logic [7:0] STATUS_{s.name} = 8'd{s.code};" for s in STATUSES]
-    return "\n".join([*lines, "endpackage", "/* verilator lint_on UNUSEDPARAM */", ""])
-
-
-def _cpp() -> str:
-    commands = ", ".join(f"{c.name} = {c.code}" for c in COMMANDS)
-    statuses = [f"    {s.name} = {s.code}," for s in STATUSES]
-    texts = [f"        case {s.name}: return {_cpp_text(s)};" for s in STATUSES]
-    return _CPP.format(origin=_ORIGIN, commands=commands, statuses="\n".join(statuses), texts="\n".join(texts))
-
-
-def _cpp_text(status: Status) -> str:
-    return f'"{status.index} " + at + ": {status.text}"' if status.index else f'"{status.text}"'
-
-
-_ORIGIN = "Written from hw/registers.py by: python -m nsllm_nir.hw.registers"
-_CPP = """// {origin}
-#pragma once
-
-#include "config.hpp"
-#if !defined(__SYNTHESIS__)
-#include <string>
-#endif
-
-namespace nsllm {{
-
-enum Command : Word {{ {commands} }};
-
-// A status carries the index of the offending descriptor, port or event in its upper 24 bits.
-enum Status : Word {{
-{statuses}
-}};
-
-#if !defined(__SYNTHESIS__)
-inline std::string status_text(Word status) {{
-    const std::string at = std::to_string(status >> 8);
-    switch (status & 0xFFU) {{
-{texts}
-        default: return "unknown status " + std::to_string(status);
-    }}
-}}
-#endif
-
-}}  // namespace nsllm
-"""
-
-
-def _table(head: str, rows: list[str]) -> str:
-    return "\n".join([head, "|---" * (head.count("|") - 1) + "|", *rows])
-
-
-def _registers_table() -> str:
-    return _table(
-        "| offset | register | access | meaning |",
-        [f"| 0x{r.offset:02X} | {r.name} | {r.access} | {r.meaning} |" for r in REGISTERS],
-    )
-
-
-def _commands_table() -> str:
-    return _table("| command | name | effect |", [f"| {c.code} | {c.name} | {c.effect} |" for c in COMMANDS])
-
-
-def _statuses_table() -> str:
-    return _table("| status | name | when |", [f"| {s.code} | {s.name} | {s.when} |" for s in STATUSES])
-
-
-PAGE = FOLDER.parent / "docs" / "image_format.md"
-_SECTIONS: dict[str, Callable[[], str]] = {
-    "statuses": _statuses_table,
-    "registers": _registers_table,
-    "commands": _commands_table,
-}
-
-
-def _page(text: str) -> str:
-    """The page with the text between ``<!-- name -->`` and ``<!-- end of name -->`` replaced."""
-    for name, table in _SECTIONS.items():
-        (before, rest), end = text.split(f"<!-- {name} -->"), f"<!-- end of {name} -->"
-        text = f"{before}<!-- {name} -->\n{table()}\n{end}{rest.split(end)[1]}"
-    return text
-
-
-def generated() -> dict[Path, str]:
-    """The files that follow from this description, and their text."""
-    return {
-        FOLDER / "rtl" / "registers.sv": _system_verilog(),
-        FOLDER / "hls" / "registers.hpp": _cpp(),
-        PAGE: _page(PAGE.read_text(encoding="utf-8")),
-    }
-
-
-if __name__ == "__main__":
-    for path, text in generated().items():
-        path.write_text(text, encoding="utf-8")

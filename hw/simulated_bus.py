@@ -44,7 +44,8 @@ class Accounts:
 class SimulatedBus(PipeProcess):
     """A simulated engine. binary: what `toolchain.build_rtl` returned; timeout: seconds that one request may take.
 
-    Every method raises BackendError where the engine breaks a rule of its buses (names cycle and channel), crashes or hangs.
+    Every method raises BackendError where the engine breaks a rule of its buses (names cycle and channel), crashes or
+    hangs.
     """
 
     def __init__(

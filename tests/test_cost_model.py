@@ -22,7 +22,7 @@ from nsllm_nir.hw.cost_model import Setting
 from nsllm_nir.hw.estimate import Estimate, configured, setting
 from nsllm_nir.hw.estimate import estimate as estimate_image
 from nsllm_nir.hw.simulated_bus import Surroundings
-from nsllm_nir.hw.work import Pass, Work, profile
+from nsllm_nir.hw.token_work import Pass, Work, profile
 from nsllm_nir.program import Conv2d, Count, Input, Lif, Linear, Program, Widths, reference
 
 VCK190 = boards.load("vck190")

@@ -622,11 +622,15 @@ def test_other_constants_in_the_image_are_caught_and_named(
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("neuron.hpp", "now > shift_left(threshold[k], LIF_FRACTION)", "now >= shift_left(threshold[k], LIF_FRACTION)"),
+        (
+            "neuron.hpp",
+            "now > shift_left(threshold[k], LIF_FRACTION_BITS)",
+            "now >= shift_left(threshold[k], LIF_FRACTION_BITS)",
+        ),
         ("neuron.hpp", "state[k] < 0 ? negate(scaled) : scaled", "scaled"),
         ("neuron.hpp", "v[k] = spike ? 0 : now", "v[k] = now"),
-        ("neuron.hpp", "bit < FACTOR_BITS", "bit < FACTOR_BITS - 1"),
-        ("neuron.hpp", "factor[k] >> FACTOR_BITS", "factor[k] >> (FACTOR_BITS + 1)"),
+        ("neuron.hpp", "bit < LIF_DECAY_BITS", "bit < LIF_DECAY_BITS - 1"),
+        ("neuron.hpp", "factor[k] >> LIF_DECAY_BITS", "factor[k] >> (LIF_DECAY_BITS + 1)"),
         (
             "conv.hpp",
             "return at.remainder == 0 && at.quotient < walk.axis.outputs",

@@ -223,7 +223,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "nir graph": (nir_graph, r"s\.nir is a NIR graph; write the spikes with nir\.write_data$"),
     "samples": (
         lambda folder: time_gridded(folder / "s.h5"),
-        r"node 'input', 'spikes' holds 3 samples; choose one, 0 to 2, with sample \(--sample\)$",
+        r"node 'input', 'spikes' holds 3 samples; choose one, 0 to 2, with `sample`$",
     ),
     "no sample": (
         lambda folder: time_gridded(folder / "s.h5", SPIKES[:0]),
@@ -231,7 +231,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "time step": (
         lambda folder: time_gridded(folder / "s.h5", SPIKES[:1], 1e-3),
-        r"has steps of 0\.001 s, the graph steps of 0\.0001 s; give dt = 0\.001 \(--dt\) if the graph is meant so, or sample the data again$",
+        r"has steps of 0\.001 s, the graph steps of 0\.0001 s; give `dt` = 0\.001 if the graph is meant so, or sample the data again$",
     ),
     "other node": (
         lambda folder: time_gridded(folder / "s.h5", node="lif"),
@@ -388,18 +388,18 @@ def test_corrupt_files_are_read_or_refused(kind: str, tmp_path: Path) -> None:
     [
         (
             {"prompt": "x", "random": 0.5},
-            r"^give only one of --prompt, --tokens-file, --text, --input and --random, got --prompt and --random$",
+            r"^give only one of `prompt`, `tokens_file`, `text`, `input` and `random`, got `prompt` and `random`$",
         ),
-        ({"steps": 3}, r"^--steps belongs to --random; give both or neither$"),
-        ({"seed": 3, "text": "pydoc"}, r"^--seed belongs to --random"),
-        ({"sample": 0, "random": 0.5}, r"^--sample belongs to --input"),
-        ({"tokens": 3, "random": 0.5}, r"^--tokens belongs to --text"),
-        ({"random": 0.5, "steps": 0}, r"^--steps must be at least 1, got 0$"),
-        ({"random": 1.5}, r"^--random takes a spike rate in \[0, 1\], got 1\.5$"),
-        ({"random": float("nan")}, r"^--random takes a spike rate"),
-        ({"random": 0.5, "seed": -1}, r"^--seed must not be negative, got -1$"),
+        ({"steps": 3}, r"^`steps` belongs to `random`; give both or neither$"),
+        ({"seed": 3, "text": "pydoc"}, r"^`seed` belongs to `random`"),
+        ({"sample": 0, "random": 0.5}, r"^`sample` belongs to `input`"),
+        ({"tokens": 3, "random": 0.5}, r"^`tokens` belongs to `text`"),
+        ({"random": 0.5, "steps": 0}, r"^`steps` must be at least 1, got 0$"),
+        ({"random": 1.5}, r"^`random` takes a spike rate in \[0, 1\], got 1\.5$"),
+        ({"random": float("nan")}, r"^`random` takes a spike rate"),
+        ({"random": 0.5, "seed": -1}, r"^`seed` must not be negative, got -1$"),
         ({"text": ""}, r"text needs a model with one input of 256 neurons"),
-        ({}, r"^text needs .* this one has \[6\]; other graphs read --input, --random or --tokens-file$"),
+        ({}, r"^text needs .* this one has \[6\]; other graphs read `input`, `random` or `tokens_file`$"),
     ],
 )
 def test_options_that_name_no_input(options: dict[str, Any], message: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsllm_nir import exporters
+from nsllm_nir import exporters, processes
 from nsllm_nir.errors import BackendError, InputError, LossyConversionError, ToolNotFoundError
 from nsllm_nir.exporters import lava, lava_client, lava_constraints, lava_network, lava_stock
 from nsllm_nir.exporters.lava_worker import job as jobs
@@ -451,13 +451,13 @@ def test_a_killed_worker_is_a_clean_error(random_program: Build, tokens: np.ndar
     ):
         leader = session.worker.process.pid
         session.step(inputs[0])
-        others = [pid for pid in lava_client.members(leader) if pid != leader]
+        others = [pid for pid in processes.members(leader) if pid != leader]
         start = time.monotonic()
         os.kill(leader if victim == "worker" else max(others), signal.SIGKILL)
         for row in inputs:
             session.step(row)
     assert time.monotonic() - start < 5
-    assert not lava_client.members(leader)
+    assert not processes.members(leader)
 
 
 @needs_lava
@@ -505,7 +505,7 @@ def test_a_hanging_worker_is_ended(random_program: Build, clean: None) -> None:
         leader = session.worker.process.pid
         os.killpg(leader, signal.SIGSTOP)
         session.step(_one_hot(np.arange(1))[0])
-    assert not lava_client.members(leader)
+    assert not processes.members(leader)
 
 
 PARENT = """
@@ -530,9 +530,9 @@ def test_the_worker_ends_with_its_caller_and_leaves_no_file(clean: None) -> None
     ) as parent:
         assert parent.stdout is not None
         leader = int(parent.stdout.readline())
-        assert len(lava_client.members(leader)) > 3
+        assert len(processes.members(leader)) > 3
         parent.kill()
-    _until(lambda: not lava_client.members(leader), "the worker outlived its caller")
+    _until(lambda: not processes.members(leader), "the worker outlived its caller")
     Path(folder).rmdir()  # fails unless it is empty
 
 
@@ -541,7 +541,7 @@ def test_an_exception_in_a_session_ends_the_worker(random_program: Build, clean:
     with pytest.raises(ZeroDivisionError), lava.fused.compile(random_program(0)).open() as session:
         leader = session.worker.process.pid
         raise ZeroDivisionError
-    assert not lava_client.members(leader)
+    assert not processes.members(leader)
 
 
 @needs_lava

@@ -15,9 +15,9 @@ from nsllm_nir.errors import LossyConversionError, ToolNotFoundError
 from nsllm_nir.exporters import lava, lava_constraints, lava_lif, lava_network, lava_stock
 from nsllm_nir.exporters.lava_dendrites import dendrites
 from nsllm_nir.exporters.lava_worker import job as jobs
-from nsllm_nir.program.operations.conv2d import per_neuron, synapses
 from nsllm_nir.exporters.lava_worker.engine import Engine
 from nsllm_nir.program import Conv2d, Count, Delay, Input, Lif, Linear, Op, Program, Signal, Sum, reference
+from nsllm_nir.program.operations.conv2d import per_neuron, synapses
 from nsllm_nir.program.trace import compare, first_difference
 
 try:
@@ -639,3 +639,15 @@ def test_populations_of_different_parameters_share_processes() -> None:
     network = lava_stock.lower(_network(0))
     job, _ = lava_network.job(network)
     assert set(job["sizes"]) == {"input", "graded", "lif", "units"} and len(job["synapses"]) <= 10
+
+
+def test_long_delays_and_deep_sums_are_laid_out_without_recursion() -> None:
+    """As many copies, and as many sums in front of one neuron, as Python's stack would not hold."""
+    deep: list[Op] = [Input("x", 1), Delay("late", "x", np.array([1500]))]
+    for i in range(1500):
+        sources = (f"s{i - 1}" if i else "x", "late")
+        deep.append(Sum(f"s{i}", sources, np.array([i % 2])))
+    lif = _lif("spikes", "s1499", 4096, 4096, 2000, 0, 1)
+    network = lava_stock.lower(Program((*deep, lif), ("spikes",)))
+    assert len(network.inlined) == 1500
+    assert sum(p.role == "copy" and p.node == "x" for p in network.populations) == 1500

@@ -46,7 +46,7 @@ def test_every_difference_has_its_cause(case: Any, peer: str) -> None:
 
 def test_graphs_fire_and_rest() -> None:
     for case, _ in RUNS:
-        spikes = peers.run_reference(peers.flatten(peers.as_graph(case.graph)), case.spikes)
+        spikes = peers.run_reference(peers.inline(peers.as_graph(case.graph)), case.spikes)
         assert all(0.02 < values.mean() < 0.95 for values in spikes.values()), case.name
 
 
@@ -54,7 +54,7 @@ def test_the_comparison_sees_one_changed_weight() -> None:
     case = peers.cases()[0]
     case.graph.nodes["b_weights"].weight[3, 4] += 4
     changed = peers.run_peer("norse", case.graph, case.spikes)
-    want = peers.run_reference(peers.flatten(peers.as_graph(peers.cases()[0].graph)), case.spikes)
+    want = peers.run_reference(peers.inline(peers.as_graph(peers.cases()[0].graph)), case.spikes)
     assert all(cells > 0 for cells in peers.differing(want, changed).values())
 
 

@@ -1,9 +1,8 @@
-"""Rules of the repository: packages, direction of imports, what the README promises."""
+"""Rules of the repository: packages, direction of imports, light imports, help of every command."""
 
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
 import tomllib
@@ -18,12 +17,14 @@ from nsllm_nir.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-README = (ROOT / "README.md").read_text()
 FOLDERS = {"nsllm_nir": "nsllm_nir", "exporters": "nsllm_nir.exporters", "hw": "nsllm_nir.hw"}
 # The rooms of the package in the direction of imports: each imports itself and those in front of it.
 ROOMS = (
     "errors",
     "files",
+    "processes",
+    "templates",
+    "notebook",
     "program",
     "graph",
     "composites",
@@ -204,31 +205,12 @@ def test_every_command_and_option_has_help() -> None:
             assert parameter.name == "help" or parameter.help, f"{name} {parameter.name}"
 
 
-def test_readme_links_and_files_exist() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    table = re.findall(r"^\| `([^`]+)` \|", README.split("## Files")[1], re.MULTILINE)
-    assert len(links) >= 5 and len(table) >= 7
-    for name in (*links, *table):
-        assert (ROOT / name).exists(), name
-
-
-def test_readme_names_every_backend() -> None:
-    table = README.split("## Backends")[1].split("##")[0]
-    assert set(re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)) == set(exporters.names())
-
-
-def test_readme_python_example_runs(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("exact") == 4
-
-
-def test_readme_commands_exist() -> None:
-    """Every command line of the README parses (with its options; nothing runs)."""
-    app = typer.main.get_command(cli.app)
-    lines = re.findall(r"^nsllm-nir ([^#\n]+)", README, re.MULTILINE)
-    assert len(lines) >= 7
-    for line in lines:
-        name, *arguments = (word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line))
-        app.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
+def test_the_page_of_backends_is_what_they_say_of_themselves(request: pytest.FixtureRequest) -> None:
+    path = ROOT / "docs" / "backends.md"
+    page = path.read_text(encoding="utf-8")
+    old = page[page.index("| name |") :].split("\n\n")[0].rstrip()
+    new = exporters.table(exporters.load(name) for name in exporters.names())
+    if request.config.getoption("--update-golden"):
+        path.write_text(page.replace(old, new), encoding="utf-8")
+        old = new
+    assert old == new, "after checking the change run: pytest --update-golden tests/test_repository.py -k backends"

@@ -263,6 +263,23 @@ def test_programs_too_large_for_the_build_are_refused() -> None:
         assert bus.read_register(OFFSETS["status"]) == 19 | 1 << 8
 
 
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        ({"lanes": 96}, "lanes must be 64, 128 or 256, got 96"),
+        ({"ports": 5}, "ports must be 4, 8 or 16 and at most lanes / 16, got 5 with 64 lanes"),
+        ({"ports": 8}, "got 8 with 64 lanes"),
+        ({"lanes": 128, "ports": 16}, "got 16 with 128 lanes"),
+    ],
+)
+def test_builds_that_elaboration_forbids_are_refused(sizes: dict[str, int], text: str) -> None:
+    """Verilator is told not to stop at them, and would build an engine that computes wrong numbers."""
+    with pytest.raises(InputError, match=text):
+        toolchain.RtlSizes(**sizes)
+    with pytest.raises(InputError, match=text):
+        replace(toolchain.RtlSizes(), **sizes)
+
+
 # --- what the hardware itself refuses ---------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ ENGINE_FILES = (
     "crc.hpp",
     "engine.hpp",
     "image.hpp",
+    "instruction_set.hpp",
     "integer.hpp",
     "linear.hpp",
     "neuron.hpp",

@@ -13,9 +13,10 @@ import pytest
 
 from nsllm_nir import exporters, lower, verify
 from nsllm_nir.errors import GraphError, LossyConversionError
-from nsllm_nir.graph import DT, PARAMETERS, as_graph, walk, write
+from nsllm_nir.graph import DT, NODE_KINDS, as_graph, walk, write
 from nsllm_nir.program import Conv2d, Count, Lif, Program
 from nsllm_nir.quantization.quantize import quantize
+from nsllm_nir.verification.nir_nodes import cuba, cuba_li, full, integrate_and_fire, li, lif, pool, sequence
 
 STEPS = 24
 Builder = Callable[[np.random.Generator], nir.NIRGraph]
@@ -23,41 +24,6 @@ Builder = Callable[[np.random.Generator], nir.NIRGraph]
 
 def weights(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.integers(-60, 100, shape).astype(np.float32)
-
-
-def full(shape: int | tuple[int, ...], value: float) -> np.ndarray:
-    return np.full(shape if isinstance(shape, tuple) else (shape,), value, np.float64)
-
-
-def lif(shape: int | tuple[int, ...], k: float, threshold: float, leak: float = 0.0) -> nir.LIF:
-    """tau = k dt, r = k: the input enters with gain 1."""
-    return nir.LIF(
-        tau=full(shape, k * DT),
-        r=full(shape, k),
-        v_leak=full(shape, leak),
-        v_threshold=full(shape, threshold),
-        v_reset=full(shape, 0),
-    )
-
-
-def cuba(shape: int, synapse: float, membrane: float, threshold: float) -> nir.CubaLIF:
-    return nir.CubaLIF(
-        tau_syn=full(shape, synapse * DT),
-        tau_mem=full(shape, membrane * DT),
-        r=full(shape, membrane),
-        w_in=full(shape, synapse),
-        v_leak=full(shape, 0),
-        v_threshold=full(shape, threshold),
-        v_reset=full(shape, 0),
-    )
-
-
-def integrate_and_fire(shape: int, threshold: float) -> nir.IF:
-    return nir.IF(r=full(shape, 1 / DT), v_threshold=full(shape, threshold), v_reset=full(shape, 0))
-
-
-def sequence(size: int | list[int], *nodes: nir.NIRNode) -> nir.NIRGraph:
-    return nir.NIRGraph.from_list(nir.Input(np.array(size if isinstance(size, list) else [size])), *nodes)
 
 
 def conv(
@@ -187,7 +153,7 @@ def outputs(rng: np.random.Generator) -> nir.NIRGraph:
 
 
 def leaky(size: int) -> nir.LI:
-    return nir.LI(full(size, 4 * DT), full(size, 4), full(size, 0))
+    return li(size, 4)
 
 
 def mixed_cuba(rng: np.random.Generator) -> nir.NIRGraph:
@@ -196,11 +162,6 @@ def mixed_cuba(rng: np.random.Generator) -> nir.NIRGraph:
     leak = mem * np.array([0, 1, 0, -2, 0, 1, 0, -1])  # times 64 / mem: currents in 1/64
     neuron = nir.CubaLIF(syn * DT, mem * DT, mem, leak, 60 * np.sqrt(mem).round(), full(8, 0), syn)
     return sequence(6, nir.Linear(weights(rng, 8, 6)), neuron)
-
-
-def float_neuron(shape: int | tuple[int, ...], tau: float, threshold: float) -> nir.LIF:
-    """As snnTorch's `Leaky` with reset to zero: gain 1."""
-    return nir.LIF(full(shape, tau * DT), full(shape, tau), full(shape, 0), full(shape, threshold), full(shape, 0))
 
 
 def float_weights(rng: np.random.Generator) -> nir.Linear:
@@ -214,11 +175,11 @@ def float_stack(rng: np.random.Generator) -> nir.NIRGraph:
     return sequence(
         [1, 8, 8],
         first,
-        float_neuron((3, 6, 6), 9.3, 1),
+        lif((3, 6, 6), 9.3, 1),
         average,
         flat,
         nir.Linear(rng.normal(0.1, 0.3, (4, 27))),
-        float_neuron(4, 5.7, 1),
+        lif(4, 5.7, 1),
     )
 
 
@@ -226,7 +187,7 @@ def subtractive(rng: np.random.Generator) -> nir.NIRGraph:
     """A neuron that loses its threshold when it spikes, one step later, as NIR can write it: its spikes return with that weight."""
     nodes = {
         "w": nir.Linear(rng.normal(0.2, 0.5, (5, 6))),
-        "li": nir.LI(full(5, 8 * DT), full(5, 8), full(5, 0)),
+        "li": li(5, 8),
         "s": nir.Threshold(full(5, 1.0)),
     }
     return network(6, {"out": 5}, {**nodes, "reset": nir.Scale(full(5, -1.0))}, "in w li s out", "s reset li")
@@ -331,7 +292,7 @@ ZOO: dict[str, Builder] = {
     "older-if": lambda r: sequence(6, nir.Linear(weights(r, 5, 6)), integrate_and_fire(5, 200)),
     "older-cubalif": lambda r: sequence(6, nir.Linear(weights(r, 5, 6)), older_cuba(5)),
     "float-lif": lambda r: sequence(
-        6, nir.Linear(r.normal(0.2, 0.5, (9, 6))), float_neuron(9, 9.7, 1), float_weights(r), float_neuron(5, 4.2, 1)
+        6, nir.Linear(r.normal(0.2, 0.5, (9, 6))), lif(9, 9.7, 1), float_weights(r), lif(5, 4.2, 1)
     ),
     "float-conv-avgpool": float_stack,
     "float-recurrent": float_recurrent,
@@ -362,7 +323,7 @@ def oblong(rng: np.random.Generator) -> nir.Conv2d:
 
 
 def cuba_integrator(size: int) -> nir.CubaLI:
-    return nir.CubaLI(full(size, 2 * DT), full(size, 8 * DT), full(size, 8), full(size, 0), full(size, 2))
+    return cuba_li(size, 2, 8)
 
 
 def older_cuba(size: int) -> nir.CubaLIF:
@@ -373,10 +334,6 @@ def older_cuba(size: int) -> nir.CubaLIF:
 def mixed(size: int) -> nir.LIF:
     k = 2.0 ** np.arange(1, size + 1)
     return nir.LIF(tau=k * DT, r=k, v_leak=full(size, 0), v_threshold=50 * k, v_reset=full(size, 0))
-
-
-def pool() -> nir.SumPool2d:
-    return nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
 
 
 def spikes(program: Program, seed: int = 1) -> np.ndarray:
@@ -426,7 +383,7 @@ def test_zoo_is_exact_on_every_backend(name: str, tmp_path: Path) -> None:
 
 def test_zoo_holds_every_node_type_and_few_refusals() -> None:
     found = {node.type for build in ZOO.values() for _, node in walk(as_graph(build(np.random.default_rng(3))))}
-    assert found == set(PARAMETERS)
+    assert found == set(NODE_KINDS)
     assert len(ZOO) >= 40
     assert REFUSED.keys() <= ZOO.keys() and len(REFUSED) == 5, "a further refusal is a decision, not an accident"
 

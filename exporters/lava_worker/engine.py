@@ -96,7 +96,8 @@ class _Line:
         """The delayed values of the block ``now`` (tokens, neurons); None: a token that no neuron reads undelayed."""
         block = np.zeros((1, self._steps.size), np.int64) if now is None else now
         times = len(self._memory) + np.arange(len(block))[:, None] - self._steps
-        return np.concatenate([self._memory, block])[times, self._columns]
+        delayed: Int64 = np.concatenate([self._memory, block])[times, self._columns]
+        return delayed
 
     def reset(self) -> None:
         self._memory = np.zeros_like(self._memory)
@@ -133,9 +134,8 @@ def _linear(op: Linear, program: Program) -> Callable[[Values], Int64]:
         spikes = x[op.source]
         active = np.flatnonzero(spikes.any(axis=0))
         few = active.size * SPARSE_FRACTION < spikes.shape[1]
-        total = (spikes[:, active].astype(kind) @ weight[active] if few else spikes.astype(kind) @ weight).astype(
-            np.int64
-        )
+        sums = spikes[:, active].astype(kind) @ weight[active] if few else spikes.astype(kind) @ weight
+        total: Int64 = sums.astype(np.int64)
         if biased:
             total += bias
         if shifted:
@@ -160,7 +160,8 @@ def _convolution(op: Conv2d, program: Program) -> Callable[[Values], Int64]:
     def convolved(image: Int64) -> Int64:
         padded[:-1] = image
         padded.take(windows, out=columns, mode="clip")  # in range already; "raise" would copy
-        return (np.matmul(weight, columns).reshape(-1).astype(np.int64) + bias) << shift
+        potential: Int64 = np.matmul(weight, columns).reshape(-1).astype(np.int64) + bias
+        return potential << shift
 
     return lambda x: np.stack([convolved(image) for image in x[op.source]])
 
@@ -205,8 +206,10 @@ def _count(op: Count) -> Callable[[Values], Int64]:
     def run(x: Values) -> Int64:
         thresholds = fixed * x[name][:, None] if name else fixed
         double = 2 * x[op.source][:, None]  # against (tokens, levels, neurons)
-        counts = (double > thresholds).sum(axis=1)
-        return counts - (-double > thresholds).sum(axis=1) if op.signed else counts
+        counts: Int64 = (double > thresholds).sum(axis=1)
+        if op.signed:
+            counts -= (-double > thresholds).sum(axis=1)
+        return counts
 
     return run
 

@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from nsllm_nir.errors import InputError, LossyConversionError
+from nsllm_nir.hw import families
 from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.toolchain import RtlSizes
 
 FOLDER = Path(__file__).parent
-FAMILIES = ("ecp5", "gowin", "nexus", "xc7", "xcup", "versal")
 MEMORIES = ("on-chip", "sdram", "external")
 
 
 @dataclass(frozen=True)
 class Device:
-    """The FPGA. family: one of `FAMILIES`; part: as its vendor writes it; chip, package, speed: as nextpnr writes them, where its family has them.
+    """The FPGA.
 
-    released: groups of configuration pins that the design has as ordinary ones (Gowin); capacity: of its kinds of resource, by the names of
-    `synthesis.Area`.
+    family: one of `families.names`; part: as its vendor writes it; chip, package, speed: as nextpnr writes them, where
+    its family has them.
+
+    released: groups of configuration pins that the design has as ordinary ones (Gowin); capacity: of its kinds of
+    resource, by the names of `synthesis.Area`.
     """
 
     family: str
@@ -37,10 +40,11 @@ class Device:
 class Memory:
     """Where the program image lies. kind: one of `MEMORIES`; words: its size in 32-bit words.
 
-    ``sdram``: of 16 bits at the clock of the engine, behind ``sdram_memory``; ``external``: any other, for estimates only.
+    ``sdram``: of 16 bits at the clock of the engine, behind ``sdram_memory``; ``external``: any other, for estimates
+    only.
 
-    latency: clock cycles from a read to its first beat; bandwidth: peak in bytes per second (0 on chip: one beat per cycle);
-    efficiency: share of the peak that long reads get.
+    latency: clock cycles from a read to its first beat; bandwidth: peak in bytes per second (0 on chip: one beat per
+    cycle); efficiency: share of the peak that long reads get.
     """
 
     kind: str
@@ -52,7 +56,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Power:
-    """picojoules of one unit of work by its name, dynamic; tier and source of these figures; static: watts at rest, None where not known."""
+    """Figures of energy, with their tier and source.
+
+    picojoules: of one unit of work by its name, dynamic; static: watts at rest, None where not known.
+    """
 
     picojoules: dict[str, float]
     tier: str
@@ -62,10 +69,12 @@ class Power:
 
 @dataclass(frozen=True)
 class Board:
-    """A board and the build of the spike engine for it. clock_mhz: of the engine; oscillator_mhz: of the board's clock pin.
+    """A board and the build of the spike engine for it.
 
-    pins: {port of the top module: location}; `io_standard` is that of all of them. Without pins there is no bitstream, only an estimate.
-    power: None where no figures are known.
+    clock_mhz: of the engine; oscillator_mhz: of the board's clock pin.
+
+    pins: {port of the top module: location}; `io_standard` is that of all of them. Without pins there is no bitstream,
+    only an estimate. power: None where no figures are known.
     """
 
     name: str
@@ -82,7 +91,7 @@ class Board:
 
     @property
     def beat_interval(self) -> float:
-        """Clock cycles from one beat of the memory to the next, not rounded: one, or as long as the bandwidth asks for."""
+        """Clock cycles from one beat of the memory to the next, not rounded: 1, or as the bandwidth asks for."""
         memory = self.memory
         if not memory.bandwidth:
             return 1.0
@@ -108,9 +117,9 @@ def load(name: str) -> Board:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path.name}: {error}") from None
     board: Board = _read(Board, {"name": name, **content}, path.name)
-    if board.device.family not in FAMILIES:
+    if board.device.family not in families.names():
         raise InputError(
-            f"{path.name}: device.family must be one of {', '.join(FAMILIES)}, got {board.device.family!r}"
+            f"{path.name}: device.family must be one of {', '.join(families.names())}, got {board.device.family!r}"
         )
     if board.memory.kind not in MEMORIES:
         raise InputError(f"{path.name}: memory.kind must be one of {', '.join(MEMORIES)}, got {board.memory.kind!r}")
@@ -129,7 +138,8 @@ def require_fit(image: bytes, board: Board) -> None:
         )
     if len(image) > 4 * board.memory.words:
         raise LossyConversionError(
-            f"{board.name}: the program image has {len(image) // 4:,} words, the {board.memory.kind} memory of this board {board.memory.words:,}; "
+            f"{board.name}: the program image has {len(image) // 4:,} words, the {board.memory.kind} memory of "
+            f"this board {board.memory.words:,}; "
             "take narrower weights, a smaller model or another board"
         )
 

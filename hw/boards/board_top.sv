@@ -11,8 +11,7 @@ module board_top #(
     parameter int MEMORY_WORDS = 4096,
     parameter int DIVISOR = 25,
     parameter int MULTIPLIER = 1,
-    parameter int VCO_DIVIDER = 24,
-    parameter int NEXUS = 0
+    parameter int VCO_DIVIDER = 24
 ) (
     input logic clock,
     input logic rx,
@@ -22,7 +21,7 @@ module board_top #(
     logic engine_clock, reset, unused;
     logic [35:0] no_sdram;
     assign unused = &{1'b0, no_sdram};
-    board_clock #(.MULTIPLIER(MULTIPLIER), .VCO_DIVIDER(VCO_DIVIDER), .NEXUS(NEXUS)) clocks (.oscillator(clock), .clock(engine_clock), .reset);
+    board_clock #(.MULTIPLIER(MULTIPLIER), .VCO_DIVIDER(VCO_DIVIDER)) clocks (.oscillator(clock), .clock(engine_clock), .reset);
     board_core #(
         .LANES(LANES), .PORTS(PORTS), .SIGNAL_WORDS(SIGNAL_WORDS), .STATE_WORDS(STATE_WORDS), .QUEUE_WORDS(QUEUE_WORDS), .DESCRIPTORS(DESCRIPTORS),
         .VALUE_BITS(VALUE_BITS), .COMPARE_BITS(COMPARE_BITS), .MEMORY_WORDS(MEMORY_WORDS), .DIVISOR(DIVISOR)

@@ -31,16 +31,18 @@ inline bool signal_inside(Word at, Word size, const Limits& have) {
 
 inline bool section_inside(Word at, Word size, const Limits& have) { return size <= have.image && inside(at, padded(size), have.image); }
 
-// A constant of `size` words: one for all neurons, or a section.
-inline bool constant_inside(const Op& op, Word same, Word at, Word size, const Limits& have) {
-    return (op.flags & same) != 0 || section_inside(at, size, have);
-}
-
 constexpr Word byte_words(Word values) { return (values >> 2) + ((values & 3U) != 0 ? 1U : 0U); }
 
-// `size` aligned words of state.
-inline bool state_inside(const Op& op, Word size, const Limits& have) {
-    return (op.state & (ALIGNMENT - 1)) == 0 && inside(op.state, size, have.states);
+// A constant of `neurons`, whose field is `at`: absent, one for all neurons (`same` is its flag), or a section.
+inline bool constant_inside(const Op& op, const Constant& constant, Word same, Word at, Word neurons, const Limits& have) {
+    if (constant.layout == NONE) return true;
+    if ((op.flags & constant.without) != 0) return (op.flags & same) == 0;
+    return (op.flags & same) != 0 || section_inside(at, constant.layout == BYTES ? byte_words(neurons) : neurons, have);
+}
+
+// `count` states of `words` each, aligned.
+inline bool states_inside(const Op& op, Word count, Word words, const Limits& have) {
+    return (op.state & (ALIGNMENT - 1)) == 0 && strides_inside(op.state, count, words, have.states);
 }
 
 // `rows` aligned rows or kernel blocks.
@@ -50,12 +52,9 @@ inline bool weights_inside(const Op& op, Word rows, const Limits& have) {
 }
 
 inline bool check_linear(const Op& op, const Limits& have) {
-    if (!signal_inside(op.source, op.source_size, have) || !weights_inside(op, op.source_size, have)) return false;
-    if (op.size > have.accumulators || row_words(op.size, weight_log(op.parameter), have.alignment) > op.stride) return false;
-    return constant_inside(op, SAME_CONSTANTS, op.constants, op.size, have) && constant_inside(op, SAME_MORE, op.more, byte_words(op.size), have);
+    return signal_inside(op.source, op.source_size, have) && weights_inside(op, op.source_size, have) && op.size <= have.accumulators &&
+           row_words(op.size, weight_log(op.parameter), have.alignment) <= op.stride;
 }
-
-constexpr Word GEOMETRY_LIMIT = 1U << 24;
 
 // result = count terms of `term` >= 1, by additions that stop before they leave [0, limit].
 inline bool total_inside(Word count, Word term, Word limit, Word& result) {
@@ -108,21 +107,11 @@ inline bool check_conv(const Word image[], const Op& op, const Limits& have) {
     if (!signal_inside(op.source, op.source_size, have) || !section_inside(op.second, GEOMETRY_WORDS, have)) return false;
     const Geometry geometry = load_geometry(image, op.second);
     if (!check_axis(geometry.y) || !check_axis(geometry.x) || !check_groups(geometry, have)) return false;
-    return weights_inside(op, geometry.channels, have) && check_maps(op, geometry, have) &&
-           constant_inside(op, SAME_CONSTANTS, op.constants, geometry.outputs, have) &&
-           constant_inside(op, SAME_MORE, op.more, byte_words(geometry.outputs), have);
-}
-
-inline bool check_lif(const Op& op, const Limits& have) {
-    const bool fires = (op.flags & POTENTIAL) == 0;
-    const bool threshold = fires ? constant_inside(op, SAME_MORE, op.more, op.size, have) : (op.flags & SAME_MORE) == 0;
-    return threshold && signal_inside(op.source, op.size, have) && constant_inside(op, SAME_CONSTANTS, op.constants, op.size, have) &&
-           constant_inside(op, SAME_WEIGHTS, op.weights, op.size, have) && state_inside(op, padded(op.size) << 1, have);
+    return weights_inside(op, geometry.channels, have) && check_maps(op, geometry, have);
 }
 
 inline bool check_sum(const Word image[], const Op& op, const Limits& have) {
-    if (op.source_size < 1 || !constant_inside(op, SAME_CONSTANTS, op.constants, op.size, have)) return false;
-    if (!section_inside(op.more, op.source_size, have)) return false;
+    if (op.source_size < 1 || !section_inside(op.more, op.source_size, have)) return false;
     for (Word i = 0; i < op.source_size; ++i) {
         HLS(loop_tripcount max=16)
         if (!signal_inside(image[op.more + i], op.size, have)) return false;
@@ -130,49 +119,45 @@ inline bool check_sum(const Word image[], const Op& op, const Limits& have) {
     return true;
 }
 
-inline bool check_count(const Op& op, const Limits& have) {
-    const bool step = (op.flags & SIGNAL_STEP) != 0 ? signal_inside(op.second, op.size, have) && (op.flags & SAME_CONSTANTS) == 0
-                                                    : constant_inside(op, SAME_CONSTANTS, op.constants, op.size, have);
-    return step && op.parameter >= 1 && op.parameter <= 255 && signal_inside(op.source, op.size, have);
-}
-
+// The line of past tokens, behind the slot of the current one.
 inline bool check_delay(const Op& op, const Limits& have) {
-    if (!signal_inside(op.source, op.size, have) || !constant_inside(op, SAME_CONSTANTS, op.constants, op.size, have)) return false;
-    if (op.stride == 0) return true;
-    return state_inside(op, ALIGNMENT, have) && strides_inside(op.state + ALIGNMENT, op.stride, padded(op.size), have.states);
+    return op.stride == 0 || (states_inside(op, 1, ALIGNMENT, have) && strides_inside(op.state + ALIGNMENT, op.stride, padded(op.size), have.states));
 }
 
-// The flags that a kind may have.
-constexpr Word known_flags(Word kind) {
-    switch (kind) {
-        case LINEAR:
-        case CONV2D: return SAME_CONSTANTS | SAME_MORE;
-        case SUM:
-        case INTEGRATE:
-        case DELAY: return SAME_CONSTANTS;
-        case COUNT: return SIGNED_COUNT | SIGNAL_STEP | SAME_CONSTANTS;
-        case LIF: return POTENTIAL | SAME_CONSTANTS | SAME_MORE | SAME_WEIGHTS;
-        default: return 0;
-    }
+// The neurons that have a constant each.
+inline Word constant_neurons(const Word image[], const Op& op) {
+    return op.kind == CONV2D ? load_geometry(image, op.second).outputs : op.size;
 }
 
-inline bool check_op(const Word image[], const Op& op, const Limits& have) {
-    if (!signal_inside(op.destination, op.size, have) || op.reserved0 != 0 || op.reserved1 != 0) return false;
-    if ((op.flags & ~known_flags(op.kind)) != 0) return false;
+// What the descriptor refers to by its format alone.
+inline bool check_format(const Word image[], const Op& op, const Format& format, const Limits& have) {
+    if ((format.source && !signal_inside(op.source, op.size, have)) || (format.second && !signal_inside(op.second, op.size, have))) return false;
+    if (op.parameter < format.parameter_low || op.parameter > format.parameter_high) return false;
+    if (format.states != 0 && !states_inside(op, format.states, padded(op.size), have)) return false;
+    const Word neurons = constant_neurons(image, op);
+    return constant_inside(op, format.constants, SAME_CONSTANTS, op.constants, neurons, have) &&
+           constant_inside(op, format.more, SAME_MORE, op.more, neurons, have) &&
+           constant_inside(op, format.weights, SAME_WEIGHTS, op.weights, neurons, have);
+}
+
+// Beyond the format, what a kind asks for.
+inline bool check_kind(const Word image[], const Op& op, const Limits& have) {
     switch (op.kind) {
         case INPUT: return op.size == have.input;
         case LINEAR: return check_linear(op, have);
         case SUM: return check_sum(image, op, have);
-        case COUNT: return check_count(op, have);
-        case GATE: return signal_inside(op.source, op.size, have) && signal_inside(op.second, op.size, have);
-        case INTEGRATE:
-            return op.parameter <= 31 && signal_inside(op.source, op.size, have) &&
-                   constant_inside(op, SAME_CONSTANTS, op.constants, byte_words(op.size), have) && state_inside(op, padded(op.size), have);
+        case COUNT: return (op.flags & SIGNAL_STEP) == 0 || signal_inside(op.second, op.size, have);
         case DELAY: return check_delay(op, have);
-        case LIF: return check_lif(op, have);
         case CONV2D: return check_conv(image, op, have);
-        default: return false;
+        default: return true;
     }
+}
+
+inline bool check_op(const Word image[], const Op& op, const Limits& have) {
+    if (op.kind < 1 || op.kind > LAST_KIND) return false;
+    const Format format = format_of(static_cast<Kind>(op.kind));
+    if (!signal_inside(op.destination, op.size, have) || op.reserved0 != 0 || op.reserved1 != 0 || (op.flags & ~format.flags) != 0) return false;
+    return check_kind(image, op, have) && check_format(image, op, format, have);
 }
 
 // True if the constant, of `size` neurons, lies in [low, high].
@@ -194,31 +179,36 @@ inline bool bytes_inside(const Word image[], Word at, bool same, Word size, Word
     return true;
 }
 
-// Decay factors: two of at most 4096 in each word.
-inline bool factors_inside(const Word image[], Word at, bool same, Word size) {
+// Decay factors: two of at most `high` in each word.
+inline bool factors_inside(const Word image[], Word at, bool same, Word size, Word high) {
     for (Word i = 0; i < (same ? 1U : size); ++i) {
         HLS(loop_tripcount max=NSLLM_SIGNAL_WORDS)
         const Word factors = constant(image, at, same, i);
-        if ((factors & 0xFFFFU) > 4096U || (factors >> 16) > 4096U) return false;
+        if ((factors & 0xFFFFU) > high || (factors >> 16) > high) return false;
     }
     return true;
 }
 
-constexpr Word LARGEST_SHIFT = 31, LARGEST_LEAK = 8, LARGEST_THRESHOLD = (1U << 17) - 1U;
+// The values of a constant of `neurons` whose field is `at`.
+inline bool check_constant(const Word image[], const Op& op, const Constant& constant, Word same, Word at, Word neurons) {
+    const bool one = (op.flags & same) != 0;
+    if ((op.flags & constant.without) != 0) return true;
+    switch (constant.layout) {
+        case NONE: return true;
+        case WORDS: return (constant.low == 0 && constant.high == ~0U) || values_inside(image, at, one, neurons, constant.low, constant.high);
+        case BYTES: return bytes_inside(image, at, one, neurons, constant.high);
+        case FACTORS: return factors_inside(image, at, one, neurons, constant.high);
+    }
+    return false;
+}
 
 inline bool check_constants(const Word image[], const Op& op) {
-    const bool same_constants = (op.flags & SAME_CONSTANTS) != 0, same_more = (op.flags & SAME_MORE) != 0;
-    switch (op.kind) {
-        case LINEAR: return bytes_inside(image, op.more, same_more, op.size, LARGEST_SHIFT);
-        case COUNT: return (op.flags & SIGNAL_STEP) != 0 || values_inside(image, op.constants, same_constants, op.size, 1, 0x7FFFFFFFU);
-        case INTEGRATE: return bytes_inside(image, op.constants, same_constants, op.size, LARGEST_LEAK);
-        case DELAY: return values_inside(image, op.constants, same_constants, op.size, 0, op.stride);
-        case LIF:
-            return factors_inside(image, op.weights, (op.flags & SAME_WEIGHTS) != 0, op.size) &&
-                   ((op.flags & POTENTIAL) != 0 || values_inside(image, op.more, same_more, op.size, 0, LARGEST_THRESHOLD));
-        case CONV2D: return bytes_inside(image, op.more, same_more, load_geometry(image, op.second).outputs, LARGEST_SHIFT);
-        default: return true;
-    }
+    const Format format = format_of(static_cast<Kind>(op.kind));
+    const Word neurons = constant_neurons(image, op);
+    if (op.kind == DELAY && !values_inside(image, op.constants, (op.flags & SAME_CONSTANTS) != 0, neurons, 0, op.stride)) return false;
+    return check_constant(image, op, format.constants, SAME_CONSTANTS, op.constants, neurons) &&
+           check_constant(image, op, format.more, SAME_MORE, op.more, neurons) &&
+           check_constant(image, op, format.weights, SAME_WEIGHTS, op.weights, neurons);
 }
 
 inline Word check_header(const Word image[], Word words) {
@@ -229,8 +219,7 @@ inline Word check_header(const Word image[], Word words) {
     if (crc_image(image, words, HEADER_CRC) != image[HEADER_CRC]) return BAD_CHECKSUM;
     for (Word i = HEADER_RESERVED; i < HEADER_WORDS; ++i)
         if (image[i] != 0) return BAD_LAYOUT;
-    const Word alignment = image[HEADER_ROW_ALIGNMENT];
-    return alignment == 4 || alignment == 8 || alignment == 16 || alignment == 32 ? OK : BAD_LAYOUT;
+    return is_row_alignment(image[HEADER_ROW_WORDS_ALIGNED]) ? OK : BAD_LAYOUT;
 }
 
 template <class C>
@@ -277,7 +266,7 @@ Word check_image(const Word image[], Word words) {
     const Word depths = check_depths<C>(image);
     if (depths != OK) return depths;
     const Limits have{words, image[HEADER_SIGNAL_WORDS], image[HEADER_STATE_WORDS], image[HEADER_ROW_WORDS], image[HEADER_ACCUMULATORS],
-                      image[HEADER_INPUT_SIZE], image[HEADER_ROW_ALIGNMENT]};
+                      image[HEADER_INPUT_SIZE], image[HEADER_ROW_WORDS_ALIGNED]};
     if (!inside(image[HEADER_NAMES_START], image[HEADER_NAMES_WORDS], words)) return BAD_LAYOUT;
     const Word ports = check_ports(image, have);
     return ports != OK ? ports : check_ops(image, have);

@@ -76,9 +76,6 @@ using Index = Word;
 using Index = std::size_t;
 #endif
 
-// Words to which signals, states and sections are aligned; every permitted number of lanes divides it.
-constexpr Word ALIGNMENT = 64;
-
 struct Build {
     static constexpr Word LANES = NSLLM_LANES;                // accumulators that work in parallel
     static constexpr Word SIGNAL_WORDS = NSLLM_SIGNAL_WORDS;  // values of the current token, 32 bits each
@@ -90,8 +87,5 @@ struct Build {
     static constexpr Word DESCRIPTORS = NSLLM_DESCRIPTORS;    // ops whose work is counted
     static constexpr Word BITS = 32;                          // width of values and of comparisons
 };
-
-static_assert((Build::SIGNAL_WORDS & (ALIGNMENT - 1)) == 0, "signal memory must be a whole number of aligned blocks");
-static_assert((Build::ACCUMULATORS & (ALIGNMENT - 1)) == 0, "accumulators must be a whole number of aligned blocks");
 
 }  // namespace nsllm

@@ -130,7 +130,7 @@ void add_channel(const Word image[], Op op, const Walk& y, const Walk& x, Word g
                  const Value (&signals)[C::SIGNAL_WORDS], Word (&acc)[C::ACCUMULATORS], Work& work) {
     Word taps[C::ROW_WORDS];
     HLS(array_partition variable=taps type=cyclic factor=NSLLM_LANES)
-    const Word words = row_words(group_outputs, LOG, image[HEADER_ROW_ALIGNMENT]);
+    const Word words = row_words(group_outputs, LOG, image[HEADER_ROW_WORDS_ALIGNED]);
     bool fetched = false;
     Cursor row = y.start;
     for (Word i = 0; i < y.axis.size; ++i, forward(y, row)) {

@@ -59,13 +59,8 @@ Word run_op(const Word image[], Op op, Stream& events, Word left, Value (&signal
     switch (op.kind) {
         case INPUT: return place_events<C>(image, op, events, left, signals);
         case LINEAR: work = linear<C>(image, op, signals, fields, acc); break;
-        case SUM: sum<C>(image, op, signals); break;
-        case COUNT: count<C>(image, op, signals); break;
-        case GATE: gate<C>(op, signals); break;
-        case INTEGRATE: integrate<C>(image, op, signals, states); break;
-        case LIF: lif<C>(image, op, signals, states); break;
         case CONV2D: work = convolve<C>(image, op, signals, acc); break;
-        default: delay<C>(image, op, signals, states);
+        default: elementwise<C>(image, op, signals, states);
     }
     return OK;
 }

@@ -99,12 +99,7 @@ void integrate(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], Val
     }
 }
 
-constexpr Value LIF_LIMIT = 0x7FFFFF;  // states of 24 bits
-constexpr Word LIF_FRACTION = 6;       // inputs and thresholds count in 2^6 state units
-
 constexpr Value saturate(Value v) { return v > LIF_LIMIT ? LIF_LIMIT : v < -LIF_LIMIT ? -LIF_LIMIT : v; }
-
-constexpr Word FACTOR_BITS = 12;
 
 // LANES states times factor / 4096, rounded toward zero, for factors up to 4096. A serial multiplier takes one bit of the
 // factor per step, from the lowest, and shifts its sum right: the bits that leave are those that the division drops, as
@@ -122,7 +117,7 @@ void leak_lanes(const Word (&factor)[C::LANES], Value (&state)[C::LANES]) {
         size[k] = magnitude(state[k]);
         part[k] = 0;
     }
-    for (Word bit = 0; any != 0 && bit < FACTOR_BITS; ++bit) {
+    for (Word bit = 0; any != 0 && bit < LIF_DECAY_BITS; ++bit) {
         HLS(pipeline II=1)
         NSLLM_LANE_LOOP
         for (Index k = 0; k < C::LANES; ++k) {
@@ -133,7 +128,7 @@ void leak_lanes(const Word (&factor)[C::LANES], Value (&state)[C::LANES]) {
     NSLLM_LANE_LOOP
     for (Index k = 0; k < C::LANES; ++k) {
         HLS(unroll)
-        const Value scaled = value(part[k] + (size[k] & (0U - (factor[k] >> FACTOR_BITS))));
+        const Value scaled = value(part[k] + (size[k] & (0U - (factor[k] >> LIF_DECAY_BITS))));
         state[k] = state[k] < 0 ? negate(scaled) : scaled;
     }
 }
@@ -147,9 +142,9 @@ void lif_lanes(const Value (&input)[C::LANES], const Value (&bias)[C::LANES], co
     NSLLM_LANE_LOOP
     for (Index k = 0; k < C::LANES; ++k) {
         HLS(unroll)
-        u[k] = add(u[k], shift_left(input[k], LIF_FRACTION));
+        u[k] = add(u[k], shift_left(input[k], LIF_FRACTION_BITS));
         const Value now = saturate(add(add(v[k], u[k]), bias[k]));
-        const bool spike = fires && now > shift_left(threshold[k], LIF_FRACTION);
+        const bool spike = fires && now > shift_left(threshold[k], LIF_FRACTION_BITS);
         v[k] = spike ? 0 : now;
         out[k] = !fires ? now : spike ? 1 : 0;
     }
@@ -229,6 +224,22 @@ void advance(Op op, const Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::
         states[line + i] = signals[op.source + i];
     }
     states[op.state] = slot + 1 == op.stride ? 0 : value(slot + 1);
+}
+
+// One elementwise op. The other kinds are run by `run_op`.
+template <class C>
+void elementwise(const Word image[], Op op, Value (&signals)[C::SIGNAL_WORDS], Value (&states)[C::STATE_WORDS]) {
+    switch (static_cast<Kind>(op.kind)) {
+        case SUM: sum<C>(image, op, signals); break;
+        case COUNT: count<C>(image, op, signals); break;
+        case GATE: gate<C>(op, signals); break;
+        case INTEGRATE: integrate<C>(image, op, signals, states); break;
+        case DELAY: delay<C>(image, op, signals, states); break;
+        case LIF: lif<C>(image, op, signals, states); break;
+        case INPUT:
+        case LINEAR:
+        case CONV2D: break;
+    }
 }
 
 }  // namespace nsllm

@@ -1,4 +1,4 @@
-// Written from hw/registers.py by: python -m nsllm_nir.hw.registers
+// Written from hw/registers.py by: python -m nsllm_nir.hw.generated_files
 #pragma once
 
 #include "config.hpp"

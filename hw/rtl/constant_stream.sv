@@ -61,9 +61,9 @@ module constant_stream #(
 
     // In the order in which beats are requested.
     function automatic logic [3:0] next_channel(input logic [3:0] set);
-        if (set[engine::CHANNEL_BYTES]) next_channel = 4'b1 << engine::CHANNEL_BYTES;
-        else if (set[engine::CHANNEL_WEIGHTS]) next_channel = 4'b1 << engine::CHANNEL_WEIGHTS;
-        else if (set[engine::CHANNEL_CONSTANTS]) next_channel = 4'b1 << engine::CHANNEL_CONSTANTS;
+        if (set[instruction_set::CHANNEL_BYTES]) next_channel = 4'b1 << instruction_set::CHANNEL_BYTES;
+        else if (set[instruction_set::CHANNEL_WEIGHTS]) next_channel = 4'b1 << instruction_set::CHANNEL_WEIGHTS;
+        else if (set[instruction_set::CHANNEL_CONSTANTS]) next_channel = 4'b1 << instruction_set::CHANNEL_CONSTANTS;
         else next_channel = set;
     endfunction
 
@@ -82,12 +82,12 @@ module constant_stream #(
     always_ff @(posedge clock) begin
         if (!base_valid || base_moves) begin
             case (1'b1)
-                asked[engine::CHANNEL_BYTES]: base <= next_feed.add ? next_feed.more : next_feed.constants;
-                asked[engine::CHANNEL_CONSTANTS]: base <= next_feed.constants;
-                asked[engine::CHANNEL_MORE]: base <= next_feed.more;
+                asked[instruction_set::CHANNEL_BYTES]: base <= next_feed.add ? next_feed.more : next_feed.constants;
+                asked[instruction_set::CHANNEL_CONSTANTS]: base <= next_feed.constants;
+                asked[instruction_set::CHANNEL_MORE]: base <= next_feed.more;
                 default: base <= next_feed.weights;
             endcase
-            offset <= asked[engine::CHANNEL_BYTES] ? {2'b00, at[N-1:LOG+2]} : at[N-1:LOG];
+            offset <= asked[instruction_set::CHANNEL_BYTES] ? {2'b00, at[N-1:LOG+2]} : at[N-1:LOG];
         end
         if (base_moves) request_beat <= base[LOG+:engine::BEAT_ADDRESS_BITS] + {{(engine::BEAT_ADDRESS_BITS - N + LOG) {1'b0}}, offset};
         if (start) begin
@@ -116,7 +116,7 @@ module constant_stream #(
     logic next_valid, for_bytes, next_taken, load_bytes, load_words;
     logic [1:0] part;
     logic [BEAT_BITS-1:0] next_beat;
-    assign next_taken = (load_bytes && feed.fetched[engine::CHANNEL_BYTES]) || (load_words && !word_immediate);
+    assign next_taken = (load_bytes && feed.fetched[instruction_set::CHANNEL_BYTES]) || (load_words && !word_immediate);
     if (WORD_SLICES == 1) begin : g_beat_is_item
         logic has_room;
         assign beat_pop = active && beat_valid && has_room;
@@ -132,12 +132,12 @@ module constant_stream #(
     end
     always_ff @(posedge clock) begin
         if (advance) begin
-            for_bytes <= next_feed.fetched[engine::CHANNEL_BYTES];
+            for_bytes <= next_feed.fetched[instruction_set::CHANNEL_BYTES];
             part <= next_feed.first[LOG+1:LOG];
         end else if (next_taken) begin
-            if (for_bytes) for_bytes <= !feed.fetched[engine::CHANNEL_CONSTANTS];
+            if (for_bytes) for_bytes <= !feed.fetched[instruction_set::CHANNEL_CONSTANTS];
             else begin
-                for_bytes <= feed.fetched[engine::CHANNEL_BYTES] && part == 2'd3;
+                for_bytes <= feed.fetched[instruction_set::CHANNEL_BYTES] && part == 2'd3;
                 part <= part + 2'd1;
             end
         end
@@ -156,11 +156,11 @@ module constant_stream #(
     assign first_turn = next_channel(word_channels);
     always_comb begin
         next_turn = first_turn;
-        if (turn[engine::CHANNEL_WEIGHTS]) next_turn = next_channel(word_channels & ~turn);
-        else if (turn[engine::CHANNEL_CONSTANTS] && feed.lif && feed.channels[engine::CHANNEL_MORE]) next_turn = 4'b1 << engine::CHANNEL_MORE;
+        if (turn[instruction_set::CHANNEL_WEIGHTS]) next_turn = next_channel(word_channels & ~turn);
+        else if (turn[instruction_set::CHANNEL_CONSTANTS] && feed.lif && feed.channels[instruction_set::CHANNEL_MORE]) next_turn = 4'b1 << instruction_set::CHANNEL_MORE;
     end
     assign word_immediate = (turn & feed.fetched) == '0;
-    assign word_value = turn[engine::CHANNEL_CONSTANTS] ? feed.constants : turn[engine::CHANNEL_MORE] ? feed.more : feed.weights;
+    assign word_value = turn[instruction_set::CHANNEL_CONSTANTS] ? feed.constants : turn[instruction_set::CHANNEL_MORE] ? feed.more : feed.weights;
     assign words_move = words_held && words_some && !words_full;
     assign last_word = feed.lif || held_immediate || (feed.serial ? word_at == '1 : word_at == LOG'(BEAT_WORDS - PORTS));
     assign load_words = words_some && !(words_last && words_move && held_ends) && (word_immediate || (next_valid && !for_bytes)) && (!words_held || (words_move && last_word));
@@ -209,14 +209,14 @@ module constant_stream #(
     logic [4:0] byte_picked;
     assign bytes_move = bytes_held && bytes_some && !bytes_full;
     assign last_byte = feed.serial ? byte_at == '1 : byte_at == (LOG + 2)'(4 * BEAT_WORDS - PORTS);
-    assign load_bytes = bytes_some && !(bytes_last && bytes_move) && (!feed.fetched[engine::CHANNEL_BYTES] || (next_valid && for_bytes)) && (!bytes_held || (bytes_move && last_byte));
+    assign load_bytes = bytes_some && !(bytes_last && bytes_move) && (!feed.fetched[instruction_set::CHANNEL_BYTES] || (next_valid && for_bytes)) && (!bytes_held || (bytes_move && last_byte));
     selector #(.WIDTH(PORTS * 5), .COUNT(BYTE_SLICES)) pick_bytes (
-        .words(held_bytes), .index(feed.fetched[engine::CHANNEL_BYTES] ? byte_at[LOG+1:PORT_LOG] : '0), .word(byte_slice)
+        .words(held_bytes), .index(feed.fetched[instruction_set::CHANNEL_BYTES] ? byte_at[LOG+1:PORT_LOG] : '0), .word(byte_slice)
     );
     selector #(.WIDTH(5), .COUNT(PORTS)) pick_byte (.words(byte_slice), .index(feed.serial ? byte_at[PORT_LOG-1:0] : '0), .word(byte_picked));
     always_ff @(posedge clock) begin
         if (load_bytes)
-            for (int i = 0; i < BEAT_BITS / 8; i++) held_bytes[i*5+:5] <= feed.fetched[engine::CHANNEL_BYTES] || i >= PORTS ? next_beat[i*8+:5] : feed.add ? feed.more[4:0] : feed.constants[4:0];
+            for (int i = 0; i < BEAT_BITS / 8; i++) held_bytes[i*5+:5] <= feed.fetched[instruction_set::CHANNEL_BYTES] || i >= PORTS ? next_beat[i*8+:5] : feed.add ? feed.more[4:0] : feed.constants[4:0];
         if (advance) begin
             byte_at <= next_feed.first[LOG+1:0];
             bytes_left <= next_feed.items[N-1:0];
@@ -228,7 +228,7 @@ module constant_stream #(
         end
         if (reset || advance) begin
             bytes_held <= 1'b0;
-            bytes_some <= !reset && next_feed.channels[engine::CHANNEL_BYTES];
+            bytes_some <= !reset && next_feed.channels[instruction_set::CHANNEL_BYTES];
         end else begin
             if (bytes_last && bytes_move) bytes_some <= 1'b0;
             bytes_held <= load_bytes || (bytes_held && !(bytes_move && last_byte));

@@ -139,7 +139,7 @@ module control_registers #(
         endcase
         case (read_word[3:0])
             registers::OFFSET_IDENTIFICATION[5:2]: constant <= registers::IDENTIFICATION;
-            registers::OFFSET_IMAGE_VERSION[5:2]: constant <= engine::IMAGE_VERSION;
+            registers::OFFSET_IMAGE_VERSION[5:2]: constant <= instruction_set::VERSION;
             registers::OFFSET_LANES[5:2]: constant <= LANES;
             registers::OFFSET_PORTS[5:2]: constant <= PORTS;
             registers::OFFSET_SIGNAL_WORDS[5:2]: constant <= SIGNAL_WORDS;

@@ -1,33 +1,12 @@
-// Types and numbers that the modules of the spike engine share (docs/image_format.md).
+// Types that the modules of the spike engine share (docs/image_format.md); its numbers are in the package instruction_set.
 package engine;
-    localparam logic [31:0] IMAGE_MAGIC = 32'h494C534E;
-    localparam logic [31:0] IMAGE_VERSION = 32'd3;
-
-    localparam logic [3:0] KIND_INPUT = 4'd1;
-    localparam logic [3:0] KIND_LINEAR = 4'd2;
-    localparam logic [3:0] KIND_SUM = 4'd3;
-    localparam logic [3:0] KIND_COUNT = 4'd4;
-    localparam logic [3:0] KIND_GATE = 4'd5;
-    localparam logic [3:0] KIND_INTEGRATE = 4'd6;
-    localparam logic [3:0] KIND_DELAY = 4'd7;
-    localparam logic [3:0] KIND_LIF = 4'd8;
-    localparam logic [3:0] KIND_CONV2D = 4'd9;
-
-    // Bits of the flags of a descriptor.
-    localparam int FLAG_SIGNED = 0;
-    localparam int FLAG_SIGNAL_STEP = 1;
-    localparam int FLAG_POTENTIAL = 2;
-    localparam int FLAG_CONSTANTS = 3;  // immediates
-    localparam int FLAG_MORE = 4;
-    localparam int FLAG_WEIGHTS = 5;
-
     localparam int BEAT_ADDRESS_BITS = 28;
     typedef logic [BEAT_ADDRESS_BITS-1:0] beat_address_t;
 
     // An op descriptor. On-chip addresses and sizes are words; image addresses are words of the image.
     typedef struct packed {
-        logic [3:0] kind;
-        logic [5:0] flags;
+        logic [instruction_set::KIND_BITS-1:0] kind;
+        logic [instruction_set::FLAG_BITS-1:0] flags;
         logic [23:0] size;
         logic [23:0] destination;
         logic [23:0] source;
@@ -41,24 +20,9 @@ package engine;
         logic [23:0] state;
     } op_t;
 
-    // Jobs of the vector unit: result = ((a + constants) << shift) + b, or what the kind says.
-    localparam logic [2:0] JOB_ADD = 3'd0;
-    localparam logic [2:0] JOB_COUNT = 3'd1;
-    localparam logic [2:0] JOB_GATE = 3'd2;
-    localparam logic [2:0] JOB_INTEGRATE = 3'd3;
-    localparam logic [2:0] JOB_DELAY = 3'd4;
-    localparam logic [2:0] JOB_LIF = 3'd5;
-    localparam logic [2:0] JOB_ADVANCE = 3'd6;
-
-    // Constant channels of a job, in the order of their requests.
-    localparam int CHANNEL_BYTES = 0;
-    localparam int CHANNEL_CONSTANTS = 1;
-    localparam int CHANNEL_MORE = 2;
-    localparam int CHANNEL_WEIGHTS = 3;
-
     // What a job adds to the descriptor of its op.
     typedef struct packed {
-        logic [2:0] kind;
+        logic [instruction_set::JOB_BITS-1:0] kind;  // JOB_ADD: result = ((a + constants) << shift) + b
         logic serial;          // one neuron at a time (Conv2d: its outputs lie `step` apart)
         logic from_lanes;      // a comes from the lanes, not from the signal memory
         logic use_b;           // b is read from the signal memory
@@ -89,14 +53,15 @@ package engine;
     function automatic feed_t feed_of(input op_t op, input logic [3:0] channels, input logic [23:0] items);
         logic add, unused;
         logic [3:0] immediate;
-        add = op.kind == KIND_LINEAR || op.kind == KIND_CONV2D;
-        immediate = {op.flags[FLAG_WEIGHTS], op.flags[FLAG_MORE], op.flags[FLAG_CONSTANTS], add ? op.flags[FLAG_MORE] : op.flags[FLAG_CONSTANTS]};
+        add = op.kind == instruction_set::KIND_LINEAR || op.kind == instruction_set::KIND_CONV2D;
+        immediate = {op.flags[instruction_set::FLAG_SAME_WEIGHTS], op.flags[instruction_set::FLAG_SAME_MORE], op.flags[instruction_set::FLAG_SAME_CONSTANTS],
+            op.flags[add ? instruction_set::FLAG_SAME_MORE : instruction_set::FLAG_SAME_CONSTANTS]};
         unused = &{1'b0, op};
-        feed_of = {op.kind == KIND_LIF, add, 1'b0, items, 24'd0, channels, channels & ~immediate, op.constants, op.more, op.weights};
+        feed_of = {op.kind == instruction_set::KIND_LIF, add, 1'b0, items, 24'd0, channels, channels & ~immediate, op.constants, op.more, op.weights};
     endfunction
 
     function automatic logic [23:0] padded_words(input logic [23:0] words);
-        padded_words = (words + 24'd63) & ~24'd63;
+        padded_words = (words + 24'(instruction_set::ALIGNMENT - 1)) & ~24'(instruction_set::ALIGNMENT - 1);
     endfunction
 
     // Whether few bits are set, by groups of four.

@@ -6,7 +6,7 @@ module fifo #(
 ) (
     input logic clock,
     input logic reset,
-    input logic push,  // not while full
+    input logic push,  // not while it holds DEPTH entries
     input logic [WIDTH-1:0] in,
     output logic full,  // from two places before the last: it is a register
     input logic pop,  // not without valid

@@ -58,7 +58,7 @@ module loader #(
     assign request = state == ASK;
     assign request_beat = index[SLOT_BITS+:engine::BEAT_ADDRESS_BITS];
     assign in_header = index[31:5] == '0;
-    assign has_weights = op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D;
+    assign has_weights = op.kind == instruction_set::KIND_LINEAR || op.kind == instruction_set::KIND_CONV2D;
     selector #(.WIDTH(8), .COUNT(BEAT_BITS / 8)) pick (.words(beat), .index({slot, step[1:0]}), .word(picked));
     crc32 checksum (.crc, .data, .next(next_crc));
 
@@ -78,15 +78,15 @@ module loader #(
         chosen_is_fixed = 1'b0;
         chosen_fixed = 32'd0;
         chosen_whole = 1'b0;
-        place = 5'd10;
+        place = instruction_set::HEADER_SIGNAL_WORDS;
         case (step)
             4'd0: begin  // whether descriptors begin here
                 chosen_left = index;
-                place = 5'd5;
+                place = instruction_set::HEADER_OPS_START;
             end
             4'd1: begin  // whether ports begin here
                 chosen_left = index;
-                place = 5'd7;
+                place = instruction_set::HEADER_PORTS_START;
             end
             4'd2: begin  // whether the image ends here
                 chosen_left = index;
@@ -97,24 +97,24 @@ module loader #(
             4'd5: begin  // a word of the header or of a descriptor
                 chosen_is_fixed = in_header;
                 case (index[4:0])
-                    5'd0: chosen_fixed = engine::IMAGE_MAGIC;
-                    5'd1: chosen_fixed = engine::IMAGE_VERSION;
-                    5'd2, 5'd9: chosen_fixed = image_words;
-                    5'd4, 5'd6: chosen_fixed = DESCRIPTORS;
-                    5'd10: chosen_fixed = SIGNAL_WORDS;
-                    5'd11: chosen_fixed = STATE_WORDS;
-                    5'd19: chosen_fixed = VALUE_BITS;
-                    5'd20: chosen_fixed = COMPARE_BITS;
+                    instruction_set::HEADER_MAGIC: chosen_fixed = instruction_set::MAGIC;
+                    instruction_set::HEADER_VERSION: chosen_fixed = instruction_set::VERSION;
+                    instruction_set::HEADER_IMAGE_WORDS, instruction_set::HEADER_NAMES_WORDS: chosen_fixed = image_words;
+                    instruction_set::HEADER_OPS, instruction_set::HEADER_PORTS: chosen_fixed = DESCRIPTORS;
+                    instruction_set::HEADER_SIGNAL_WORDS: chosen_fixed = SIGNAL_WORDS;
+                    instruction_set::HEADER_STATE_WORDS: chosen_fixed = STATE_WORDS;
+                    instruction_set::HEADER_POTENTIAL_BITS: chosen_fixed = VALUE_BITS;
+                    instruction_set::HEADER_COMPARATOR_BITS: chosen_fixed = COMPARE_BITS;
                     default: ;
                 endcase
                 if (in_header) begin
-                    if (index[4:0] == 5'd9) chosen_add = begin_at;
+                    if (index[4:0] == instruction_set::HEADER_NAMES_WORDS) chosen_add = begin_at;
                 end else begin
-                    chosen_is_fixed = field == 4'd0 || field == 4'd6 || field > 4'd12;
-                    chosen_fixed = field == 4'd0 ? 32'd9 : field == 4'd6 ? QUEUE_WORDS : 32'd0;
-                    chosen_whole = field == 4'd3;
-                    if (field == 4'd3) chosen_add = 32'(op.size);
-                    if (field == 4'd12) place = 5'd11;
+                    chosen_is_fixed = field == instruction_set::FIELD_KIND || field == instruction_set::FIELD_SOURCE_SIZE || field >= instruction_set::FIELD_NAME;
+                    chosen_fixed = field == instruction_set::FIELD_KIND ? instruction_set::LAST_KIND : field == instruction_set::FIELD_SOURCE_SIZE ? QUEUE_WORDS : 32'd0;
+                    chosen_whole = field == instruction_set::FIELD_DESTINATION;
+                    if (field == instruction_set::FIELD_DESTINATION) chosen_add = 32'(op.size);
+                    if (field == instruction_set::FIELD_STATE) place = instruction_set::HEADER_STATE_WORDS;
                 end
             end
             4'd6: begin  // the size of a port
@@ -124,14 +124,14 @@ module loader #(
             4'd7: begin
                 chosen_left = traced;
                 chosen_add = 32'(port_size);
-                place = 5'd16;
+                place = instruction_set::HEADER_TRACE_WORDS;
             end
             4'd8: begin
                 chosen_left = outputs;
                 chosen_add = 32'(port_size);
-                place = 5'd17;
+                place = instruction_set::HEADER_OUTPUT_WORDS;
             end
-            default: place = 5'd3;
+            default: place = instruction_set::HEADER_CRC;
         endcase
         if (state == JUDGE) chosen_add = 32'd0;
     end
@@ -155,15 +155,14 @@ module loader #(
     assign act_op = state == WORD && step == 4'd8 && in_op;
     assign act_port = state == WORD && step == 4'd9 && in_port;
     assign beat_ends = state == WORD && (step == 4'd10 || (step == 4'd6 && !in_header && !in_op && !in_port)) && (ends || (&slot) || bad_length || bad_magic || bad_version);
-    assign found = {{(23 - OP_BITS) {1'b0}}, found_ops, field == 4'd6 ? registers::STATUS_QUEUE_TOO_SMALL : registers::STATUS_BAD_DESCRIPTOR};
+    assign found = {{(23 - OP_BITS) {1'b0}}, found_ops, field == instruction_set::FIELD_SOURCE_SIZE ? registers::STATUS_QUEUE_TOO_SMALL : registers::STATUS_BAD_DESCRIPTOR};
     always_comb begin
         case (field)
-            4'd0, 4'd2: bad_field = over || word == 32'd0;
-            4'd3, 4'd4, 4'd12: bad_field = over || !aligned;
-            4'd6: bad_field = over && has_weights;
-            4'd11: bad_field = has_weights && word != 32'd2 && word != 32'd4 && word != 32'd8;
-            4'd14, 4'd15: bad_field = over;
-            default: bad_field = 1'b0;
+            instruction_set::FIELD_KIND, instruction_set::FIELD_SIZE: bad_field = over || word == 32'd0;
+            instruction_set::FIELD_DESTINATION, instruction_set::FIELD_SOURCE, instruction_set::FIELD_STATE: bad_field = over || !aligned;
+            instruction_set::FIELD_SOURCE_SIZE: bad_field = over && has_weights;
+            instruction_set::FIELD_PARAMETER: bad_field = has_weights && word != 32'd2 && word != 32'd4 && word != 32'd8;
+            default: bad_field = field >= instruction_set::FIELD_RESERVED && over;
         endcase
     end
 
@@ -185,7 +184,7 @@ module loader #(
         if (state == WORD) begin
             if (step >= 4'd1 && step <= 4'd4) begin
                 word <= {data, word[31:8]};
-                if (index != 32'd3) crc <= next_crc;
+                if (index != 32'(instruction_set::HEADER_CRC)) crc <= next_crc;
             end
             if (step == 4'd3) begins_op <= equal;
             if (step == 4'd4) begin
@@ -198,30 +197,30 @@ module loader #(
             end
             if (step == 4'd5 && in_header) begin
                 case (index[4:0])
-                    5'd4: ops <= word[OP_BITS:0];
-                    5'd6: ports <= word[OP_BITS:0];
-                    5'd8: begin_at <= word;
-                    5'd11: state_words <= word;
-                    5'd15: levels <= word;
-                    5'd18: row_alignment <= word[5:0];
+                    instruction_set::HEADER_OPS: ops <= word[OP_BITS:0];
+                    instruction_set::HEADER_PORTS: ports <= word[OP_BITS:0];
+                    instruction_set::HEADER_NAMES_START: begin_at <= word;
+                    instruction_set::HEADER_STATE_WORDS: state_words <= word;
+                    instruction_set::HEADER_INPUT_LEVELS: levels <= word;
+                    instruction_set::HEADER_ROW_WORDS_ALIGNED: row_alignment <= word[5:0];
                     default: ;
                 endcase
             end
             if (step == 4'd8 && in_header) begin
                 case (index[4:0])
-                    5'd0: bad_magic <= !equal;
-                    5'd1: bad_version <= !equal;
-                    5'd2: bad_length <= !equal;
-                    5'd4, 5'd6: if (over) bad_ops <= 1'b1;
-                    5'd9: bad_names <= over;
-                    5'd10: bad_signals <= over;
-                    5'd11: bad_states <= over;
-                    5'd18: begin
+                    instruction_set::HEADER_MAGIC: bad_magic <= !equal;
+                    instruction_set::HEADER_VERSION: bad_version <= !equal;
+                    instruction_set::HEADER_IMAGE_WORDS: bad_length <= !equal;
+                    instruction_set::HEADER_OPS, instruction_set::HEADER_PORTS: if (over) bad_ops <= 1'b1;
+                    instruction_set::HEADER_NAMES_WORDS: bad_names <= over;
+                    instruction_set::HEADER_SIGNAL_WORDS: bad_signals <= over;
+                    instruction_set::HEADER_STATE_WORDS: bad_states <= over;
+                    instruction_set::HEADER_ROW_WORDS_ALIGNED: begin
                         bad_rows <= word[5:0] < 6'(BEAT_WORDS);
                         if (word[31:6] != '0 || (word[5:0] != 6'd4 && word[5:0] != 6'd8 && word[5:0] != 6'd16 && word[5:0] != 6'd32)) bad_layout <= 1'b1;
                     end
-                    5'd19, 5'd20: if (over) bad_bits <= 1'b1;
-                    default: if (index[4:0] > 5'd20 && over) bad_layout <= 1'b1;
+                    instruction_set::HEADER_POTENTIAL_BITS, instruction_set::HEADER_COMPARATOR_BITS: if (over) bad_bits <= 1'b1;
+                    default: if (index[4:0] >= instruction_set::HEADER_RESERVED && over) bad_layout <= 1'b1;
                 endcase
             end
         end
@@ -236,19 +235,19 @@ module loader #(
                 op_index <= found_ops[OP_BITS-1:0];
             end
         end
-        if (store[0]) op.kind <= word[3:0];
-        if (store[1]) op.flags <= word[5:0];
-        if (store[2]) op.size <= word[23:0];
-        if (store[3]) op.destination <= word[23:0];
-        if (store[4]) op.source <= word[23:0];
-        if (store[5]) op.second <= word;
-        if (store[6]) op.source_size <= word[23:0];
-        if (store[7]) op.constants <= word;
-        if (store[8]) op.more <= word;
-        if (store[9]) op.weights <= word;
-        if (store[10]) op.stride <= word;
-        if (store[11]) op.param <= word[7:0];
-        if (store[12]) op.state <= word[23:0];
+        if (store[instruction_set::FIELD_KIND]) op.kind <= word[instruction_set::KIND_BITS-1:0];
+        if (store[instruction_set::FIELD_FLAGS]) op.flags <= word[instruction_set::FLAG_BITS-1:0];
+        if (store[instruction_set::FIELD_SIZE]) op.size <= word[23:0];
+        if (store[instruction_set::FIELD_DESTINATION]) op.destination <= word[23:0];
+        if (store[instruction_set::FIELD_SOURCE]) op.source <= word[23:0];
+        if (store[instruction_set::FIELD_SECOND]) op.second <= word;
+        if (store[instruction_set::FIELD_SOURCE_SIZE]) op.source_size <= word[23:0];
+        if (store[instruction_set::FIELD_CONSTANTS]) op.constants <= word;
+        if (store[instruction_set::FIELD_MORE]) op.more <= word;
+        if (store[instruction_set::FIELD_WEIGHTS]) op.weights <= word;
+        if (store[instruction_set::FIELD_STRIDE]) op.stride <= word;
+        if (store[instruction_set::FIELD_PARAMETER]) op.param <= word[7:0];
+        if (store[instruction_set::FIELD_STATE]) op.state <= word[23:0];
         if (act_port) begin
             port_field <= port_field + 2'd1;
             if (((port_field == 2'd0 && !aligned) || (port_field == 2'd1 && (over || word == 32'd0))) && !bad_port) begin

@@ -1,4 +1,4 @@
-// Written from hw/registers.py by: python -m nsllm_nir.hw.registers
+// Written from hw/registers.py by: python -m nsllm_nir.hw.generated_files
 /* verilator lint_off UNUSEDPARAM */
 package registers;
     localparam logic [31:0] IDENTIFICATION = 32'h454C534E;

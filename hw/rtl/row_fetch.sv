@@ -59,7 +59,7 @@ module row_fetch #(
             {final2, last2, with2} <= {final1, last1, with1};
             entry <= word;
             request_beat <= entry[5+:engine::BEAT_ADDRESS_BITS] + {{(engine::BEAT_ADDRESS_BITS - 22) {1'b0}}, offset};
-            info <= {final2, last2, with2, length, entry[4:0]};
+            info <= {final2, last2, with2, length, with2 ? entry[4:0] : 5'd0};  // a tile without events: nothing was written to the queue
             if (valid2 && last2) begin
                 offset <= offset + {19'd0, tile_beats};
                 beats_left <= beats_left - {19'd0, tile_beats};

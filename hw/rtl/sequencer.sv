@@ -84,7 +84,7 @@ module sequencer #(
     assign op_index = 16'(index);
     assign op_busy = state == DECODE || state == BEGIN_OP || state == INPUT || state == SYNAPSE || state == LIST_ASK || state == LIST_TAKE || state == JOB ||
         state == JOB_WAIT || state == NEXT || state == DELAYS_JOB || state == DELAYS_WAIT;
-    assign input_start = state == BEGIN_OP && op.kind == engine::KIND_INPUT;
+    assign input_start = state == BEGIN_OP && op.kind == instruction_set::KIND_INPUT;
     assign list_request = state == LIST_ASK;
     assign list_beat = op.more[LOG+:engine::BEAT_ADDRESS_BITS] + {{(engine::BEAT_ADDRESS_BITS - 24 + LOG) {1'b0}}, source[23:LOG]};
     assign list_pop = state == LIST_TAKE && beat_valid;
@@ -97,21 +97,9 @@ module sequencer #(
     assign state_clear = state == CLEAR;
     assign feed_discard = state == DISCARD;
     assign counter_write = state == NEXT;
-    assign counters = op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D ? {additions, rows} : 64'd0;
+    assign counters = op.kind == instruction_set::KIND_LINEAR || op.kind == instruction_set::KIND_CONV2D ? {additions, rows} : 64'd0;
     assign source_next = source + (first_pass ? 24'd2 : 24'd1);
     assign unused = &{1'b0, beat};
-
-    // Constants that an op takes in one job; a Conv2d, which has many, starts its own.
-    function automatic logic [3:0] channels_of(input logic [3:0] kind, input logic signal_step, input logic potential);
-        case (kind)
-            engine::KIND_LINEAR: channels_of = 4'b0011;
-            engine::KIND_SUM, engine::KIND_DELAY: channels_of = 4'b0010;
-            engine::KIND_COUNT: channels_of = {2'b00, !signal_step, 1'b0};
-            engine::KIND_INTEGRATE: channels_of = 4'b0001;
-            engine::KIND_LIF: channels_of = {1'b1, !potential, 2'b10};
-            default: channels_of = 4'b0000;
-        endcase
-    endfunction
 
     function automatic logic [23:0] groups_of(input logic [23:0] size);
         groups_of = (size + GROUP - 24'd1) >> PORT_LOG;
@@ -120,14 +108,15 @@ module sequencer #(
     // The port of the constants serves one after the other: `free` says that the op that runs asks it for nothing more. A Sum
     // first reads its list.
     logic [3:0] fetched_channels;
-    assign fetched_channels = channels_of(fetched_op.kind, fetched_op.flags[engine::FLAG_SIGNAL_STEP], fetched_op.flags[engine::FLAG_POTENTIAL]);
+    // A Conv2d, which takes constants in many jobs, starts its own.
+    assign fetched_channels = fetched_op.kind == instruction_set::KIND_CONV2D ? '0 : instruction_set::channels_of(fetched_op.kind, fetched_op.flags);
     assign running = state == INPUT || state == SYNAPSE || state == JOB_WAIT;
-    assign free = feed_ready && (state == INPUT || (state == SYNAPSE && op.kind == engine::KIND_LINEAR) || state == NEXT ||
-        (state == JOB_WAIT && (op.kind != engine::KIND_SUM || last_pass)));
+    assign free = feed_ready && (state == INPUT || (state == SYNAPSE && op.kind == instruction_set::KIND_LINEAR) || state == NEXT ||
+        (state == JOB_WAIT && (op.kind != instruction_set::KIND_SUM || last_pass)));
     always_ff @(posedge clock) begin
         if (state == DECODE || running) begin
             feed <= engine::feed_of(fetched_op, fetched_channels, groups_of(fetched_op.size));
-            early <= fetched_op.kind != engine::KIND_SUM && fetched_channels != '0;
+            early <= fetched_op.kind != instruction_set::KIND_SUM && fetched_channels != '0;
         end
         feed_start <= 1'b0;
         was_running <= running;
@@ -136,46 +125,38 @@ module sequencer #(
         if (reset || state == BEGIN_OP) fed <= 1'b0;
         if (reset) feed_start <= 1'b0;
         else if (state == BEGIN_OP) feed_start <= early && !fed;
-        else if (state == JOB && op.kind == engine::KIND_SUM) feed_start <= first_pass && !vector_busy;
+        else if (state == JOB && op.kind == instruction_set::KIND_SUM) feed_start <= first_pass && !vector_busy;
         else if (ahead && free && early && !fed && !at_end) begin
             feed_start <= 1'b1;
             fed <= 1'b1;
         end
     end
 
-    // The job of an elementwise op. A Sum adds its first two sources at once, then one more in each pass.
+    // The job of an elementwise op, as the instruction set says. A Sum adds its first two sources at once, then one more in each pass.
     always_comb begin
         job = '0;
+        job.kind = instruction_set::job_of(op.kind);
         job.items = groups_of(op.size);
         job.a = op.source;
         job.b = op.second[23:0];
         job.d = op.destination;
-        job.channels = channels_of(op.kind, op.flags[engine::FLAG_SIGNAL_STEP], op.flags[engine::FLAG_POTENTIAL]);
+        job.use_b = instruction_set::reads_second(op.kind);
+        job.channels = instruction_set::channels_of(op.kind, op.flags);
         case (op.kind)
-            engine::KIND_SUM: begin
-                job.kind = engine::JOB_ADD;
+            instruction_set::KIND_SUM: begin
                 job.a = list[23:0];
                 job.b = first_pass ? list[47:24] : op.destination;
                 job.use_b = !first_pass || op.source_size != 24'd1;
                 if (!first_pass) job.channels = '0;
             end
-            engine::KIND_COUNT: begin
-                job.kind = engine::JOB_COUNT;
-                job.use_b = op.flags[engine::FLAG_SIGNAL_STEP];
+            instruction_set::KIND_COUNT: job.use_b = op.flags[instruction_set::FLAG_SIGNAL_STEP];
+            instruction_set::KIND_INTEGRATE: job.shift = op.param[4:0];
+            instruction_set::KIND_DELAY:
+            if (state == DELAYS_JOB) begin
+                job.kind = instruction_set::JOB_ADVANCE;
+                job.channels = '0;
             end
-            engine::KIND_GATE: begin
-                job.kind = engine::JOB_GATE;
-                job.use_b = 1'b1;
-            end
-            engine::KIND_INTEGRATE: begin
-                job.kind = engine::JOB_INTEGRATE;
-                job.shift = op.param[4:0];
-            end
-            engine::KIND_LIF: job.kind = engine::JOB_LIF;
-            default: begin
-                job.kind = state == DELAYS_JOB ? engine::JOB_ADVANCE : engine::JOB_DELAY;
-                if (state == DELAYS_JOB) job.channels = '0;
-            end
+            default: ;
         endcase
     end
 
@@ -187,8 +168,8 @@ module sequencer #(
         at_end <= next == ops;
         all_clear <= {8'd0, state_address} + PORTS >= state_words;  // one row more is cleared: behind the states, or the first again
         last_pass <= source_next >= op.source_size;
-        is_delay_line <= op.kind == engine::KIND_DELAY && op.stride != 32'd0;
-        synapse_start <= !reset && state == BEGIN_OP && (op.kind == engine::KIND_LINEAR || op.kind == engine::KIND_CONV2D);
+        is_delay_line <= op.kind == instruction_set::KIND_DELAY && op.stride != 32'd0;
+        synapse_start <= !reset && state == BEGIN_OP && (op.kind == instruction_set::KIND_LINEAR || op.kind == instruction_set::KIND_CONV2D);
         if (state == DECODE || state == DELAYS_DECODE) op <= fetched_op;
         if (list_pop)
             for (int i = 0; i < BEAT_WORDS; i++) list[i*24+:24] <= beat[i*32+:24];
@@ -233,9 +214,9 @@ module sequencer #(
                     source <= '0;
                     first_pass <= 1'b1;
                     case (op.kind)
-                        engine::KIND_INPUT: state <= INPUT;
-                        engine::KIND_LINEAR, engine::KIND_CONV2D: state <= SYNAPSE;
-                        engine::KIND_SUM: state <= LIST_ASK;
+                        instruction_set::KIND_INPUT: state <= INPUT;
+                        instruction_set::KIND_LINEAR, instruction_set::KIND_CONV2D: state <= SYNAPSE;
+                        instruction_set::KIND_SUM: state <= LIST_ASK;
                         default: state <= JOB;
                     endcase
                 end
@@ -258,7 +239,7 @@ module sequencer #(
                     source <= source_next;
                     state <= NEXT;
                     if (is_delay_line) any_delay <= 1'b1;
-                    if (op.kind == engine::KIND_SUM && !last_pass)
+                    if (op.kind == instruction_set::KIND_SUM && !last_pass)
                         state <= source_next[LOG-1:0] == '0 ? LIST_ASK : JOB;
                 end
                 NEXT: begin

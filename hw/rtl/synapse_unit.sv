@@ -58,7 +58,7 @@ module synapse_unit #(
     state_t state;
     logic conv, unused;
     assign unused = &{1'b0, op, row_alignment, geometry};
-    assign conv = op.kind == engine::KIND_CONV2D;
+    assign conv = op.kind == instruction_set::KIND_CONV2D;
 
     // --- Shape of a pass: outputs of the Linear, or of one group at one position. ---
     logic [S:0] outputs, groups, tiles, row_beats;
@@ -164,7 +164,7 @@ module synapse_unit #(
         post <= posts && !reset;
         if (post || final_post) begin
             job <= '0;
-            job.kind <= engine::JOB_ADD;
+            job.kind <= instruction_set::JOB_ADD;
             job.serial <= conv;
             job.from_lanes <= post;
             job.use_b <= post && plane != 3'd0;

@@ -68,17 +68,17 @@ module vector_unit #(
     assign unused = &{1'b0, job, op};
     always_ff @(posedge clock) begin
         padded <= S'(engine::padded_words(op.size));
-        slots_at <= op.state[S-1:0] + S'(64);
+        slots_at <= op.state[S-1:0] + S'(instruction_set::ALIGNMENT);
         has_slots <= slots != '0;
-        is_add <= job.kind == engine::JOB_ADD;
-        is_count <= job.kind == engine::JOB_COUNT;
-        is_gate <= job.kind == engine::JOB_GATE;
-        is_integrate <= job.kind == engine::JOB_INTEGRATE;
-        is_delay <= job.kind == engine::JOB_DELAY && slots != '0;
-        is_lif <= job.kind == engine::JOB_LIF;
-        is_advance <= job.kind == engine::JOB_ADVANCE;
+        is_add <= job.kind == instruction_set::JOB_ADD;
+        is_count <= job.kind == instruction_set::JOB_COUNT;
+        is_gate <= job.kind == instruction_set::JOB_GATE;
+        is_integrate <= job.kind == instruction_set::JOB_INTEGRATE;
+        is_delay <= job.kind == instruction_set::JOB_DELAY && slots != '0;
+        is_lif <= job.kind == instruction_set::JOB_LIF;
+        is_advance <= job.kind == instruction_set::JOB_ADVANCE;
         takes_words <= job.channels[3:1] != '0;
-        takes_bytes <= job.channels[engine::CHANNEL_BYTES];
+        takes_bytes <= job.channels[instruction_set::CHANNEL_BYTES];
     end
 
     // --- Issue: an item takes one step, or two with b. ---
@@ -164,12 +164,12 @@ module vector_unit #(
         if (!job.serial) others3 = '0;
     end
     assign in_unit = delay_ready || delay_running || delay_ended != '0 || !count_ready || count_done || lif_busy || write_v || after_v || spike5;
-    assign fires = !op.flags[engine::FLAG_POTENTIAL];
+    assign fires = !op.flags[instruction_set::FLAG_POTENTIAL];
     assign go = v4 && !(is_count || is_lif || is_delay);
     assign count_start = held && is_count && count_ready;
     assign lif_start = held && is_lif && lif_ready;
     count_unit #(.PORTS(PORTS), .VALUE_BITS(V), .COMPARE_BITS(COMPARE_BITS)) counter (
-        .clock, .reset, .clear(!is_count), .start(count_start), .levels(op.param), .two_sided(op.flags[engine::FLAG_SIGNED]), .values(a4), .steps,
+        .clock, .reset, .clear(!is_count), .start(count_start), .levels(op.param), .two_sided(op.flags[instruction_set::FLAG_SIGNED_COUNT]), .values(a4), .steps,
         .ready(count_ready), .taken(count_taken), .done(count_done), .counts
     );
     lif_unit #(.PORTS(PORTS), .VALUE_BITS(V)) lif (
@@ -223,7 +223,7 @@ module vector_unit #(
             x5 <= is_count || is_lif || (is_gate && !is_one4) || found[p] ? '0 : a + constant4;
             b5 <= is_add || is_delay ? b : '0;
             s5 <= is_integrate ? s4[p*V+:V] : '0;
-            shift5 <= is_add && job.channels[engine::CHANNEL_BYTES] ? bytes4[p*5+:5] : job.shift;
+            shift5 <= is_add && job.channels[instruction_set::CHANNEL_BYTES] ? bytes4[p*5+:5] : job.shift;
             leak5 <= bytes4[p*5+:4];
             shown <= !is_lif || after_v ? '0 : V'($signed(lif_result[p*24+:24]));
             if (after_v && lif_spikes[p]) shown[0] <= 1'b1;
@@ -336,7 +336,7 @@ module vector_unit #(
             {state6, state7, state8} <= {(v5 && (is_advance || is_integrate)) || state5, state6, state7};
             {last6, last7, last8} <= {v5 || last5, last6, last7};
             if (issue) step <= !last_step;
-            if (first_issue) waits <= job.kind == engine::JOB_COUNT || job.kind == engine::JOB_LIF || is_delay;
+            if (first_issue) waits <= job.kind == instruction_set::JOB_COUNT || job.kind == instruction_set::JOB_LIF || is_delay;
             else if (count_taken || lif_taken || (delay_running && delay_last)) waits <= 1'b0;
             if (v3 && last3) held <= is_count || is_lif;
             else if (count_start || lif_start) held <= 1'b0;
@@ -349,7 +349,7 @@ module vector_unit #(
                     reads_signals <= !next_job.from_lanes || next_job.use_b;
                     waits <= 1'b0;
                 end
-                START: state <= (job.kind == engine::JOB_DELAY && has_slots) || job.kind == engine::JOB_ADVANCE ? SLOT : RUN;
+                START: state <= (job.kind == instruction_set::JOB_DELAY && has_slots) || job.kind == instruction_set::JOB_ADVANCE ? SLOT : RUN;
                 SLOT: state <= SLOT_WAIT;
                 SLOT_WAIT: if (slot_known) state <= RUN;
                 RUN: if (issue && last_step && (job.use_b ? left == '0 : last_item)) state <= DRAIN;

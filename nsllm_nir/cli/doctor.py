@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -20,48 +19,56 @@ import numpy as np
 from nsllm_nir import exporters
 from nsllm_nir.errors import NsllmNirError, ToolNotFoundError
 from nsllm_nir.hw import synthesis
+from nsllm_nir.lowering.lower import lower
+from nsllm_nir.processes import run
+from nsllm_nir.program import reference
 from nsllm_nir.program.probe import probe_program
-from nsllm_nir.verification.verify import verify
+from nsllm_nir.program.trace import compare, first_difference
 
 TOOLS = {"g++": "apt-get install g++", "make": "apt-get install make"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """kind: ``backend``, ``tool`` or ``versions``; message: what is wrong, and what helps ("" if it runs)."""
+    """kind: ``backend``, ``tool`` or ``versions``; message: what is wrong, and what helps ("" if it runs).
+
+    about: of a backend, what runs.
+    """
 
     name: str
     kind: str
     runs: bool
     version: str
     message: str
+    about: str = ""
 
 
 def check_backend(name: str, *, quick: bool) -> Check:
     """Ask for the version; unless ``quick``, also run a tiny program and compare it with the reference."""
+    backend = exporters.load(name)
     try:
-        version = exporters.load(name).version()
+        version = backend.version()
         if not quick:
-            _run(name)
+            _run(backend.tiny() if isinstance(backend, exporters.Buildable) else backend)
     except NsllmNirError as error:
-        return Check(
-            name, "backend", False, "missing" if isinstance(error, ToolNotFoundError) else "broken", str(error)
-        )
-    return Check(name, "backend", True, version, "")
+        state = "missing" if isinstance(error, ToolNotFoundError) else "broken"
+        return Check(name, "backend", False, state, str(error), backend.about.runs)
+    return Check(name, "backend", True, version, "", backend.about.runs)
 
 
-def _run(name: str) -> None:
+def _run(backend: exporters.Backend) -> None:
     """Raises NsllmNirError if the backend fails or differs."""
     tokens = np.random.default_rng(0).integers(0, 4, 12)
     with tempfile.TemporaryDirectory() as folder:
-        report = verify(_model_file(Path(folder)) if name == "snntorch" else probe_program(), tokens, [name])
-    if not report.exact:
-        (result,) = report.results
-        raise NsllmNirError(result.error or f"it differs from the reference, first at {result.first}")
+        program = lower(_model_file(Path(folder))) if backend.about.models_only else probe_program()
+        spikes = reference.one_hot(tokens, program.inputs[0].size)
+        results = compare(reference.run(program, spikes), backend.compile(program).run(spikes))
+    if first := first_difference(results):
+        raise NsllmNirError(f"it differs from the reference, first at {first}")
 
 
 def _model_file(folder: Path) -> Path:
-    """The snntorch backend rebuilds a model from its file, so it gets a tiny model instead of a program."""
+    """A backend that rebuilds a model from its file gets a tiny model instead of a program."""
     from nsllm_nir.language_model.configuration import NSLLMConfig
     from nsllm_nir.language_model.modeling import NSLLMForCausalLM
     from nsllm_nir.language_model.nir_export import to_nir
@@ -75,12 +82,11 @@ def check_tool(name: str, install: str) -> Check:
     """First line of ``name --version``."""
     if shutil.which(name) is None:
         return Check(name, "tool", False, "missing", f"{name} is not on PATH; install it with: {install}")
-    done = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode:
-        return Check(
-            name, "tool", False, "broken", f"{name} --version ends with status {done.returncode}: {done.stderr.strip()}"
-        )
-    return Check(name, "tool", True, done.stdout.splitlines()[0], "")
+    try:
+        output = run(name, [name, "--version"], 30.0)
+    except NsllmNirError as error:
+        return Check(name, "tool", False, "broken", str(error))
+    return Check(name, "tool", True, output.splitlines()[0], "")
 
 
 def check_synthesis_tool(name: str) -> Check:

@@ -6,23 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nsllm_nir.cli.options import (
-    AllNodes,
-    InputFile,
-    Json,
-    Length,
-    Model,
-    Prompt,
-    Random,
-    Sample,
-    Seed,
-    TextFile,
-    TimeStep,
-    Tokens,
-    TokensFile,
-)
+from nsllm_nir.cli.options import READING, AllNodes, Json, Model, Reading, with_reading
 from nsllm_nir.report.terminal import Steps, show
-from nsllm_nir.verification.inputs import InputOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +15,7 @@ if TYPE_CHECKING:
     from nsllm_nir.hw.estimate import Estimate
 
 
+@with_reading
 def estimate(
     model: Model,
     board: Annotated[str, typer.Option(help="Name of a board in hw/boards.")],
@@ -43,20 +29,13 @@ def estimate(
     clock: Annotated[
         float | None, typer.Option(metavar="MHZ", help="Clock of the engine instead of that of the board file.")
     ] = None,
-    prompt: Prompt = None,
-    tokens_file: TokensFile = None,
-    text: TextFile = None,
-    tokens: Tokens = None,
-    input_file: InputFile = None,
-    sample: Sample = None,
-    random: Random = None,
-    steps: Length = None,
-    seed: Seed = None,
-    dt: TimeStep = 1e-4,
+    reading: Reading = READING,
     all_nodes: AllNodes = False,
     json_file: Json = None,
 ) -> None:
-    """Estimate cycles, bytes, memory and energy per token of a model on a board, from the spikes of a run on the reference. Nothing is measured."""
+    """Estimate cycles, bytes, memory and energy per token of a model on a board, from the spikes of a run on the
+    reference. Nothing is measured.
+    """
     from nsllm_nir.cli.graphs import load
     from nsllm_nir.exporters.image import pack_image
     from nsllm_nir.files import write_json
@@ -65,9 +44,7 @@ def estimate(
     from nsllm_nir.hw.estimate import estimate as model_cost
 
     chosen = configured(boards.load(board), lanes, ports, clock)
-    prepared, spikes = load(
-        model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt
-    )
+    prepared, spikes = load(model, reading)
     with Steps() as progress:
         progress(f"estimate on {board}")
         found = model_cost(prepared.program, pack_image(prepared.program, chosen.engine.beat_words), spikes, chosen)

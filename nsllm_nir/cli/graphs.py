@@ -7,27 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nsllm_nir.cli.options import (
-    AllNodes,
-    Backends,
-    InputFile,
-    Json,
-    Length,
-    Model,
-    Prompt,
-    Random,
-    Sample,
-    Seed,
-    TextFile,
-    TimeStep,
-    Tokens,
-    TokensFile,
-    given,
-)
+from nsllm_nir.cli.options import READING, AllNodes, Backends, Json, Model, Reading, given, with_reading
 from nsllm_nir.errors import InputError
 from nsllm_nir.hw import boards
 from nsllm_nir.report.terminal import Steps, show
-from nsllm_nir.verification.inputs import InputOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,50 +19,43 @@ if TYPE_CHECKING:
     from nsllm_nir.verification.prepare import Prepared
 
 
-def load(model: Path, options: InputOptions, dt: float, length: int = 64) -> tuple[Prepared, NDArray[Any]]:
+def load(model: Path, reading: Reading, length: int = 64) -> tuple[Prepared, NDArray[Any]]:
     """What backends run, and its input spikes (steps, neurons)."""
     from nsllm_nir.verification.inputs import choose
     from nsllm_nir.verification.prepare import prepare
     from nsllm_nir.verification.verify import input_spikes
 
-    prepared = prepare(model, dt)
-    return prepared, input_spikes(prepared.program, choose(prepared.program, options, length=length, dt=dt))
+    inputs = reading.inputs()
+    prepared = prepare(model, reading.dt)
+    return prepared, input_spikes(prepared.program, choose(prepared.program, inputs, length=length, dt=reading.dt))
 
 
+@with_reading
 def run(
     model: Model,
     backend: Annotated[str, typer.Option(help="Backend name; `nsllm-nir doctor` lists them.")],
-    prompt: Prompt = None,
-    tokens_file: TokensFile = None,
-    text: TextFile = None,
-    tokens: Tokens = None,
-    input_file: InputFile = None,
-    sample: Sample = None,
-    random: Random = None,
-    steps: Length = None,
-    seed: Seed = None,
-    dt: TimeStep = 1e-4,
+    reading: Reading = READING,
     out: Annotated[
         Path | None, typer.Option(help="Write the trace as .npz: one array (steps, neurons) per node.")
     ] = None,
     all_nodes: AllNodes = False,
     json_file: Json = None,
 ) -> None:
-    """Run a model on one backend: spikes and synaptic operations. A float graph is quantized first, and the spikes that this changes are counted."""
+    """Run a model on one backend: spikes and synaptic operations. A float graph is quantized first, and the spikes that
+    this changes are counted.
+    """
     from nsllm_nir import exporters
     from nsllm_nir.files import write_arrays, write_json
     from nsllm_nir.report.tables import block_of, quantization_tables, rows, spikes_table
     from nsllm_nir.verification.prepare import quantization_json
 
     found = exporters.load(backend)
-    prepared, spikes = load(
-        model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt
-    )
+    prepared, spikes = load(model, reading)
     program = prepared.program
     with Steps() as progress:
         progress(f"run {backend}")
         trace = found.compile(program).run(spikes)
-        error = prepared.quantization_error(spikes)
+        error = prepared.quantization_error(spikes, trace)
     show(*quantization_tables(prepared.quantization, error), spikes_table(program, trace, all_nodes=all_nodes))
     if out:
         write_arrays(out, trace.values)
@@ -89,19 +65,11 @@ def run(
         write_json(json_file, {**facts, **quantization_json(prepared.quantization, error), "nodes": nodes})
 
 
+@with_reading
 def verify(
     model: Model,
     backend: Backends = None,
-    prompt: Prompt = None,
-    tokens_file: TokensFile = None,
-    text: TextFile = None,
-    tokens: Tokens = None,
-    input_file: InputFile = None,
-    sample: Sample = None,
-    random: Random = None,
-    steps: Length = None,
-    seed: Seed = None,
-    dt: TimeStep = 1e-4,
+    reading: Reading = READING,
     all_nodes: AllNodes = False,
     picture: Annotated[
         Path | None, typer.Option(help="Write the spike raster, differences marked, to this PNG file.")
@@ -114,7 +82,8 @@ def verify(
     """Compare backends with the integer reference at every node, step and neuron; exit status 0 only if all are exact.
 
     Default: all backends; snntorch only for NSLLM models, which it rebuilds.
-    A float graph is quantized first; the spikes that this changes stand in a table of their own and do not count as differences.
+    A float graph is quantized first; the spikes that this changes stand in a table of their own and do not count as
+    differences.
     """
     from nsllm_nir import exporters
     from nsllm_nir.files import write_json
@@ -124,9 +93,7 @@ def verify(
     names = backend or _all_backends(model)
     for name in names:
         exporters.load(name)
-    prepared, spikes = load(
-        model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt
-    )
+    prepared, spikes = load(model, reading)
     with Steps() as progress:
         report = run_verification(prepared, spikes, names, progress=progress)
     show(*quantization_tables(report.quantization, report.quantization_error))
@@ -143,13 +110,14 @@ def verify(
 
 
 def _all_backends(model: Path) -> list[str]:
-    """Every backend but the reference; `snntorch` is for the files that it can rebuild a model from."""
+    """Every backend but the reference; those that hold only language models for the files of such."""
     from nsllm_nir import exporters
     from nsllm_nir.graph import read
 
     found = read(model).metadata.get("nsllm_nir")
     own = isinstance(found, dict) and "model" in found
-    return [name for name in exporters.names() if name != "reference" and (own or name != "snntorch")]
+    others = [name for name in exporters.names() if name != "reference"]
+    return [name for name in others if own or not exporters.load(name).about.models_only]
 
 
 def _constraints(program: Program, path: Path) -> None:
@@ -182,6 +150,7 @@ def generate(
     print(prompt + decode(written))  # as it is: `show` would drop control characters
 
 
+@with_reading
 def build(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what is built; must not exist or be empty.")],
@@ -192,22 +161,14 @@ def build(
     part: Annotated[str | None, typer.Option(help="With vitis: FPGA part.")] = None,
     clock_ns: Annotated[float | None, typer.Option(help="With vitis: clock period in nanoseconds.")] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="With a board: time limit of each tool.")] = 7200.0,
-    prompt: Prompt = None,
-    tokens_file: TokensFile = None,
-    text: TextFile = None,
-    tokens: Tokens = None,
-    input_file: InputFile = None,
-    sample: Sample = None,
-    random: Random = None,
-    steps: Length = None,
-    seed: Seed = None,
-    dt: TimeStep = 1e-4,
+    reading: Reading = READING,
 ) -> None:
-    """Build the hardware that runs a model: for a board its program image, a cycle-accurate simulation that must equal the reference, and a report
-    of area, clock and cycles. Boards with pins get a bitstream from open tools; the others a yosys estimate, and projects for Vivado and Vitis HLS.
+    """Build the hardware that runs a model: for a board its program image, a cycle-accurate simulation that must equal
+    the reference, and a report of area, clock and cycles. Boards with pins get a bitstream from open tools; the others
+    a yosys estimate, and projects for Vivado and Vitis HLS.
 
-    With vitis only the Vitis HLS project, with golden vectors; `make` in it checks them with g++. A float graph is quantized first, and the spikes
-    that this changes are counted.
+    With vitis only the Vitis HLS project, with golden vectors; `make` in it checks them with g++. A float graph is
+    quantized first, and the spikes that this changes are counted.
     """
     from nsllm_nir.exporters.hls import build_vitis
     from nsllm_nir.program import reference
@@ -220,15 +181,15 @@ def build(
         raise InputError(
             f"--part and --clock-ns belong to --target vitis; part and clock of {target} stand in its board file"
         )
-    prepared, spikes = load(
-        model, InputOptions(prompt, tokens_file, text, input_file, random, tokens, sample, steps, seed), dt, length=16
-    )
+    prepared, spikes = load(model, reading, length=16)
     if target != "vitis":
         return _build_board(prepared, spikes, boards.load(target), out, timeout)
-    project = build_vitis(prepared.program, spikes, reference.run(prepared.program, spikes), out, **vitis)
-    show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes)))
+    trace = reference.run(prepared.program, spikes)
+    project = build_vitis(prepared.program, spikes, trace, out, **vitis)
+    show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes, trace)))
     show(
-        f"{project}: engine, image, golden vectors of {len(spikes)} steps. Check it with `make -C {project}`; README.txt there says how Vitis HLS takes it."
+        f"{project}: engine, image, golden vectors of {len(spikes)} steps. Check it with `make -C {project}`; "
+        f"README.txt there says how Vitis HLS takes it."
     )
 
 
@@ -236,9 +197,11 @@ def _build_board(prepared: Prepared, spikes: NDArray[Any], board: boards.Board, 
     """Build for a board and show the report."""
     from nsllm_nir.fpga_build.build import build as build_board
     from nsllm_nir.fpga_build.report import tables
+    from nsllm_nir.program import reference
     from nsllm_nir.report.tables import quantization_tables
 
     with Steps() as progress:
         report = build_board(prepared.program, spikes, board, out, timeout, progress=progress, detail=progress.detail)
-    show(*quantization_tables(prepared.quantization, prepared.quantization_error(spikes)), *tables(report))
+        error = prepared.quantization_error(spikes, reference.run(prepared.program, spikes))
+    show(*quantization_tables(prepared.quantization, error), *tables(report))
     show("", f"{out}: {', '.join(report.files)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,7 @@ from nsllm_nir.cli import models as cli_models
 from nsllm_nir.cli.options import Backends, Json
 from nsllm_nir.errors import NsllmNirError
 from nsllm_nir.report.terminal import Steps, show
+from nsllm_nir.verification.inputs import InputOptions
 
 app = typer.Typer(
     add_completion=False,
@@ -22,6 +25,8 @@ app = typer.Typer(
     help="Spiking language models from snnTorch to NIR, Lava and HLS, spike for spike.",
 )
 TORCH_PACKAGES = ("torch", "transformers", "snntorch", "tokenizers", "safetensors", "accelerate", "datasets")
+ARGUMENT = re.compile("`([a-z_]+)`")
+ARGUMENTS = {found.name for found in fields(InputOptions)} | {"dt"}
 MODEL_COMMANDS = (cli_models.train, cli_models.quantize, cli_models.export)
 GRAPH_COMMANDS = (cli_graphs.run, cli_graphs.verify, cli_graphs.generate, cli_graphs.build, cli_estimate.estimate)
 for command in (*MODEL_COMMANDS, *GRAPH_COMMANDS):
@@ -42,8 +47,13 @@ def main() -> None:
 
 
 def _stop(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {with_options(message)}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def with_options(message: str) -> str:
+    """A message of the library, which names arguments in backquotes, with the options that give them on the command line."""
+    return ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')}" if found[1] in ARGUMENTS else found[0], message)
 
 
 @app.command()
@@ -52,7 +62,9 @@ def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Only look at versions, run nothing.")] = False,
     json_file: Json = None,
 ) -> None:
-    """Say which backends and tools run here, and the command that installs what is missing; exit status 0 only if all backends run."""
+    """Say which backends and tools run here, and the command that installs what is missing; exit status 0 only if all
+    backends run.
+    """
     from rich.table import Table
 
     from nsllm_nir import exporters
@@ -64,10 +76,12 @@ def doctor(
     with Steps() as progress:
         checks = check_all(backend or exporters.names(), quick=quick, progress=progress)
     table = Table(title="Versions" if quick else "Each backend ran a tiny program and was compared with the reference")
-    for column in ("name", "kind", "runs", "version"):
+    for column in ("name", "kind", "runs", "version", "what runs"):
         table.add_column(column)
     for check in checks:
-        table.add_row(check.name, check.kind, "[green]yes[/]" if check.runs else "[red]no[/]", check.version)
+        table.add_row(
+            check.name, check.kind, "[green]yes[/]" if check.runs else "[red]no[/]", check.version, check.about
+        )
     show(table, *(f"{check.name}: {check.message}" for check in checks if check.message))
     if json_file:
         write_json(json_file, [vars(check) for check in checks])
@@ -84,7 +98,9 @@ def demo(
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 32,
     json_file: Json = None,
 ) -> None:
-    """Run a trained model on every backend, compare every spike, generate the same text everywhere, and write the report page."""
+    """Run a trained model on every backend, compare every spike, generate the same text everywhere, and write the
+    report page.
+    """
     from nsllm_nir.demo.demo import run_demo
     from nsllm_nir.files import write_json
     from nsllm_nir.report.tables import (
@@ -111,7 +127,8 @@ def demo(
         audit_table(report.program),
         constraints_table(result.constraints, result.cores),
         "",
-        f"every spike equal: {'yes' if report.exact else 'NO'}; same text from every engine: {'yes' if result.same_text else 'NO'}",
+        f"every spike equal: {'yes' if report.exact else 'NO'}; same text from every engine: "
+        f"{'yes' if result.same_text else 'NO'}",
         f"report: {out / 'report.html'}",
     )
     if json_file:

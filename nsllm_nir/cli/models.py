@@ -174,7 +174,8 @@ def quantize(
         after = load_model(out)(tokens).logits
     if not torch.equal(before, after):
         raise LossyConversionError(
-            f"the quantized model in {out} differs from {checkpoint} by up to {(before - after).abs().max():g}; do not use it"
+            f"the quantized model in {out} differs from {checkpoint} by up to {(before - after).abs().max():g}; do "
+            f"not use it"
         )
     facts = {
         "bytes_before": bytes_before,
@@ -206,7 +207,8 @@ def _quantize_graph(path: Path, out: Path, dt: float, json_file: Path | None) ->
     show(str(summary), *quantization_tables(summary, error))
     if error:
         show(
-            "Measured on random spikes of rate 0.1; `nsllm-nir verify` of the float graph measures it on inputs of your own."
+            "Measured on random spikes of rate 0.1; `nsllm-nir verify` of the float graph measures it on inputs of "
+            "your own."
         )
     if json_file:
         write_json(json_file, quantization_json(summary, error))

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nsllm_nir import exporters
 from nsllm_nir.errors import NsllmNirError
 from nsllm_nir.language_model.checkpoints import load_model, shipped_checkpoint
 from nsllm_nir.lowering.lower import lower
 from nsllm_nir.program import Program
 from nsllm_nir.program.reference import one_hot
 from nsllm_nir.program.trace import compare
+from nsllm_nir.templates import render
 from nsllm_nir.verification.generate import Generation, continuation
 from nsllm_nir.verification.inputs import decode, encode, held_out
 from nsllm_nir.verification.verify import BackendResult, Report, synaptic_operations, verify
@@ -25,8 +27,6 @@ from nsllm_nir.verification.verify import BackendResult, Report, synaptic_operat
 if TYPE_CHECKING:
     from nsllm_nir.language_model.modeling import NSLLMForCausalLM
 
-BACKENDS = ("snntorch", "lava", "lava-stock", "hls", "rtl")
-GENERATORS = ("reference", "snntorch", "lava", "hls")
 PROMPT = "The with statement is used"
 Progress = Callable[[str], None]
 
@@ -75,8 +75,19 @@ class Demo:
         }
 
 
+def compared() -> list[str]:
+    """The registered backends, which are compared with the reference."""
+    return [name for name in exporters.names() if name != "reference"]
+
+
+def generators() -> list[str]:
+    """The backends that continue the prompt: all that can and are fast enough for a demonstration."""
+    found = {name: exporters.load(name).about for name in exporters.names()}
+    return [name for name, about in found.items() if about.generates and not about.slow]
+
+
 def run_demo(out: Path, checkpoint: Path | None, tokens: int, new_tokens: int, progress: Progress) -> Demo:
-    """Export, verify on every backend, generate on every engine; writes model.nir, report.json and report.html to ``out``."""
+    """Export, verify on every backend, generate on every engine; writes model.nir and the report to ``out``."""
     from nsllm_nir.exporters import lava_constraints
     from nsllm_nir.language_model.nir_export import to_nir
 
@@ -88,7 +99,7 @@ def run_demo(out: Path, checkpoint: Path | None, tokens: int, new_tokens: int, p
     to_nir(model, path)
     program = lower(path)
     text = held_out("pydoc", tokens)
-    report = verify(program, text, BACKENDS, progress=lambda name: progress(f"verify {name}"))
+    report = verify(program, text, compared(), progress=lambda name: progress(f"verify {name}"))
     progress("verify the trained model in memory")
     report = dataclasses.replace(report, results=(_in_memory(model, program, text, report), *report.results))
     prompt = encode(PROMPT)
@@ -126,7 +137,7 @@ def _generate_everywhere(
 ) -> tuple[Generation, ...]:
     progress("generate with torch")
     found = [_timed("torch", lambda: _hugging_face(model, prompt, new_tokens))]
-    for name in GENERATORS:
+    for name in generators():
         progress(f"generate with {name}")
         found.append(_timed(name, lambda name=name: continuation(name, program, prompt, new_tokens)))  # type: ignore[misc]
     return tuple(found)
@@ -164,9 +175,8 @@ def _size(checkpoint: Path, nir: Path, program: Program) -> dict[str, int]:
 
 
 def _write(result: Demo, out: Path) -> None:
-    from nsllm_nir.files import write_json
+    from nsllm_nir.files import write_bytes, write_json
     from nsllm_nir.report import plots
-    from nsllm_nir.report.pages import write_html
     from nsllm_nir.report.tables import audit_totals, findings, rows, total_spikes
 
     report = result.report
@@ -181,6 +191,7 @@ def _write(result: Demo, out: Path) -> None:
         "total_spikes": total_spikes(report.program, report.reference),
         "total_work": sum(row.synaptic_operations or 0 for row in found),
         "findings": findings(report),
+        "engines": {result.backend: exporters.load(result.backend).about.runs for result in report.results[1:]},
         "audit": audit_totals(report.program),
         "rasters": {
             name: plots.data_uri(plots.raster_figure(report, {name: nodes}))
@@ -189,4 +200,5 @@ def _write(result: Demo, out: Path) -> None:
         "spikes_picture": plots.data_uri(plots.spikes_figure(found, steps)),
         "differences_picture": plots.data_uri(plots.differences_figure(found)),
     }
-    write_html(out / "report.html", "demo.html", context)
+    template = Path(plots.__file__).parent / "templates" / "demo.html"
+    write_bytes(out / "report.html", render(template, context).encode())

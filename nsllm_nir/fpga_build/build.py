@@ -1,4 +1,4 @@
-"""Hardware for a board: program image, simulation on the board's engine, synthesis, bitstream or vendor projects, and a report."""
+"""Hardware for a board: image, simulation of its engine, synthesis, bitstream or vendor projects, and a report."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 from nsllm_nir.errors import BackendError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters import rtl
-from nsllm_nir.exporters.hls import build_vitis, check_new_folder, new_folder, render
-from nsllm_nir.files import write_bytes, write_json
+from nsllm_nir.exporters.hls import build_vitis
+from nsllm_nir.files import check_new_folder, new_folder, write_bytes, write_json
 from nsllm_nir.fpga_build.results import REST, Hardware, Layer, Report, Simulated
-from nsllm_nir.hw import bitstream, boards, floorplan, synthesis, toolchain
+from nsllm_nir.hw import bitstream, boards, families, floorplan, synthesis, toolchain
 from nsllm_nir.hw.boards import Board
-from nsllm_nir.hw.image_check import HEADER_WORDS, OP_WORDS, Descriptor
+from nsllm_nir.hw.instruction_set import HEADER_WORDS, OP_WORDS, Descriptor
 from nsllm_nir.hw.simulated_bus import Surroundings
-from nsllm_nir.hw.synthesis import Area, Placement, Progress
+from nsllm_nir.hw.synthesis import Area, Placement
+from nsllm_nir.processes import Progress
 from nsllm_nir.program import Conv2d, Linear, Program, reference
 from nsllm_nir.program.trace import Trace, compare, first_difference
 from nsllm_nir.report.tables import block_of
+from nsllm_nir.templates import render
 
 Tell = Callable[[str], None]
 
@@ -48,8 +50,8 @@ def build(
 ) -> Report:
     """Everything that puts ``program`` on ``board``, in the new folder ``out``, which appears whole or not at all.
 
-    inputs: spikes (tokens, neurons) that the simulation runs; timeout: seconds for each tool; progress: told each step as it
-    starts; detail: told how far a tool is.
+    inputs: spikes (tokens, neurons) that the simulation runs; timeout: seconds for each tool; progress: told each step
+    as it starts; detail: told how far a tool is.
 
     Raises:
         InputError: ``out`` exists and is not empty, or the inputs do not fit the program.
@@ -112,7 +114,8 @@ def simulate(
     results = compare(trace, engine.run(inputs))
     if first := first_difference(results):
         raise BackendError(
-            f"the simulated engine differs from the reference in {sum(r.differences for r in results)} cells, first at {first}"
+            f"the simulated engine differs from the reference in {sum(r.differences for r in results)} cells, "
+            f"first at {first}"
         )
     engine.run(inputs, traced=False)
     cycles, tokens = engine.cycles, len(inputs)
@@ -140,7 +143,9 @@ def simulate(
 
 
 def synthesise_board(board: Board, tools: dict[str, str], timeout: float, progress: Progress) -> Hardware:
-    """The engine of a board: with pins down to the bitstream, else as cells. It does not depend on the program, so it is kept in the cache.
+    """The engine of a board: with pins down to the bitstream, else as cells.
+
+    It does not depend on the program, so it is kept in the cache.
 
     Raises:
         ToolNotFoundError, BackendError: as `bitstream.build_bitstream` and `synthesis.synthesise`.
@@ -167,7 +172,7 @@ def synthesise_board(board: Board, tools: dict[str, str], timeout: float, progre
     )
     sources = [
         *bitstream.design_files(),
-        *boards.FOLDER.glob("*.j2"),
+        *(path for path in Path(families.__file__).parent.iterdir() if path.is_file()),
         *map(Path, (bitstream.__file__, floorplan.__file__, synthesis.__file__)),
     ]
     kept = toolchain.cached("hardware", [board.name, repr(design), *tools.values()], sources, run)
@@ -232,7 +237,8 @@ def _vivado(board: Board, folder: Path) -> None:
     for source in sources:
         shutil.copyfile(source, project / "rtl" / source.name)
     facts: dict[str, object] = {
-        "title": board.title, "part": board.device.part, "clock_mhz": board.clock_mhz, "clock_ns": round(1000 / board.clock_mhz, 3),
+        "title": board.title, "part": board.device.part, "clock_mhz": board.clock_mhz,
+        "clock_ns": round(1000 / board.clock_mhz, 3),
         "sources": [f"rtl/{source.name}" for source in sources], "parameters": board.engine.parameters(),
     }  # fmt: skip
     for path, template in (
@@ -240,4 +246,4 @@ def _vivado(board: Board, folder: Path) -> None:
         (project / "spike_engine.xdc", "spike_engine.xdc"),
         (folder / "README.txt", "README.txt"),
     ):
-        path.write_text(render(f"vivado/{template}.j2", facts), encoding="utf-8")
+        path.write_text(render(toolchain.TEMPLATES / "vivado" / f"{template}.j2", facts), encoding="utf-8")

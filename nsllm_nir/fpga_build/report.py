@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from nsllm_nir.exporters.hls import render
 from nsllm_nir.fpga_build.results import Report
+from nsllm_nir.hw import toolchain
 from nsllm_nir.report.plots import INK, MARK
+from nsllm_nir.templates import render
 
 COLOURS = {2: "#17365d", 4: "#d98200", 8: "#4a8f5a"}  # by weight bits
 
@@ -25,10 +26,13 @@ def facts(report: Report) -> dict[str, str]:
     return {
         "board": f"{board.title} ({board.name})",
         "part": f"{board.device.part}{f' {board.device.package}' if board.device.package else ''}",
-        "engine": f"{engine.lanes} lanes, {engine.ports} ports, {engine.signal_words:,} words of signals, {engine.state_words:,} of states",
-        "memory": f"{board.memory.kind}; simulated: first beat after {around.latency} cycles, then {beat} bytes every {around.interval}",
+        "engine": f"{engine.lanes} lanes, {engine.ports} ports, {engine.signal_words:,} words of signals, "
+        f"{engine.state_words:,} of states",
+        "memory": f"{board.memory.kind}; simulated: first beat after {around.latency} cycles, then {beat} bytes "
+        f"every {around.interval}",
         "program image": f"{report.image_bytes:,} bytes of {4 * board.memory.words:,}",
-        "input": f"{report.simulated.tokens} tokens, every cell of every node compared with the reference: 0 differences",
+        "input": f"{report.simulated.tokens} tokens, every cell of every node compared with the reference: 0 "
+        f"differences",
         "clock": f"{board.clock_mhz:g} MHz{'' if report.hardware.placement else ' (assumed: nothing was placed)'}",
         "synthesis": "kept from an earlier build of the same sources, board and tools"
         if report.hardware.kept
@@ -55,10 +59,12 @@ def markdown(report: Report) -> str:
     """report.md."""
     placement = report.hardware.placement
     return render(
-        "report.md.j2",
+        toolchain.TEMPLATES / "report.md.j2",
         {
-            "report": report, "facts": facts(report), "number": number, "shares": shares(report), "pictures": [n for n in report.files if n.endswith(".png")],
-            "critical": placement and f"{placement.critical}: {placement.critical_ns:.1f} ns, {placement.routing_ns:.1f} ns of it in wires",
+            "report": report, "facts": facts(report), "number": number, "shares": shares(report),
+            "pictures": [n for n in report.files if n.endswith(".png")],
+            "critical": placement and f"{placement.critical}: {placement.critical_ns:.1f} ns, "
+            f"{placement.routing_ns:.1f} ns of it in wires",
         },
     )  # fmt: skip
 
@@ -153,7 +159,7 @@ def cycles(report: Report) -> Figure:
 
 
 def roofline(report: Report) -> Figure:
-    """Each layer: events per busy cycle against bytes per event; the roofs are the bandwidth of the memory and the lanes."""
+    """Each layer: events per busy cycle against bytes per event; the roofs are the memory's bandwidth and the lanes."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     ran = [layer for layer in report.simulated.layers if layer.events]

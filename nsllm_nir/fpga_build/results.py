@@ -25,7 +25,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Layer:
-    """A Linear or Conv2d in the simulation. row_bytes: fetched for an event (Conv2d: at most); cycles: busy, per token; events: per token."""
+    """A Linear or Conv2d in the simulation.
+
+    row_bytes: fetched for an event (Conv2d: at most); cycles: busy, per token; events: per token.
+    """
 
     name: str
     weight_bits: int
@@ -50,7 +53,10 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What synthesis gave. placement, bitstream and floorplan: of a board with pins; kept: it came from the cache, no tool ran."""
+    """What synthesis gave.
+
+    placement, bitstream and floorplan: of a board with pins; kept: it came from the cache, no tool ran.
+    """
 
     area: Area
     placement: Placement | None = None

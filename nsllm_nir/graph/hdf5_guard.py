@@ -1,6 +1,8 @@
-"""Between the HDF5 library and the disk: no file that is read makes it crash, hang or fill the memory, no full disk makes it crash.
+"""Between the HDF5 library and the disk: no file that is read makes it crash, hang or fill the memory, no full disk
+makes it crash.
 
-`open_file`, `member`, `dataset` and `Source.value` check what the library would believe, `Sink` holds back errors that it cannot take.
+`open_file`, `member`, `dataset` and `Source.value` check what the library would believe, `Sink` holds back errors that
+it cannot take.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ class Source(io.FileIO):
     """A file for the HDF5 library, which trusts three of its structures so far that a corrupt one hangs or crashes it.
 
     The library reads each structure from its first byte on (it collects no metadata reads for a file object), so its
-    signature comes first. An unsound one ends the reading with an OSError: a collection of texts ("global heap") in which
-    an object has no size, a loop of free blocks in a "local heap", a B-tree of a group with a loop. Layouts: HDF5 File
-    Format Specification 3.0, sections III.A, III.D and III.E. What the newest layout has instead carries checksums, which
-    tell corruption but no malice.
+    signature comes first. An unsound one ends the reading with an OSError: a collection of texts ("global heap") in
+    which an object has no size, a loop of free blocks in a "local heap", a B-tree of a group with a loop. Layouts: HDF5
+    File Format Specification 3.0, sections III.A, III.D and III.E. What the newest layout has instead carries
+    checksums, which tell corruption but no malice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +53,8 @@ class Source(io.FileIO):
         """The content of a data set: a number, str or array; raises GraphError as `dataset`."""
         data = dataset(group, name)
         if data.dtype.kind == "O" and data.size:
-            # The library allocates what an element claims; and all elements of a hostile file may be the same long text.
+            # The library allocates what an element claims; and all elements of a hostile file may be the same long
+            # text.
             at = data.id.get_offset()
             stored = b"" if at is None or data.chunks else self._bytes(at, TEXT.itemsize * data.size)
             if (
@@ -84,7 +87,9 @@ class Source(io.FileIO):
         self.sound.add(at)
 
     def is_usual(self) -> bool:
-        """Whether the superblock (section II) has what the walks rely on: addresses of 8 bytes that count from 0, B-trees of the default size."""
+        """Whether the superblock (section II) has what the walks rely on: addresses of 8 bytes that count from 0,
+        B-trees of the default size.
+        """
         head = self._bytes(0, 36)
         if not head.startswith(b"\x89HDF"):
             return False
@@ -144,7 +149,9 @@ class Source(io.FileIO):
 
 
 class Sink(io.FileIO):
-    """A file for the HDF5 library, which crashes when a write fails: what the disk refuses stays in memory until `close`."""
+    """A file for the HDF5 library, which crashes when a write fails: what the disk refuses stays in memory until
+    `close`.
+    """
 
     def __init__(self, handle: int) -> None:
         super().__init__(handle, "r+")
@@ -219,7 +226,8 @@ def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
 
 
 def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
-    """A data set of numbers or text whose claimed size the file can hold: the HDF5 library trusts a corrupt header and allocates.
+    """A data set of numbers or text whose claimed size the file can hold: the HDF5 library trusts a corrupt header and
+    allocates.
 
     Raises:
         GraphError: another kind of object or element, numbers in other files, or a claim beyond what is stored.

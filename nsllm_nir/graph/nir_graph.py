@@ -9,33 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import nir
 import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import GraphError
 
 DT = float(np.float32(1e-4))  # seconds per step, the field's de-facto value (snnTorch, norse examples)
-PARAMETERS: dict[str, tuple[str, ...]] = {
-    "Input": ("shape",),
-    "Output": ("shape",),
-    "Affine": ("weight", "bias"),
-    "Linear": ("weight",),
-    "Scale": ("scale",),
-    "Conv1d": ("input_shape", "weight", "stride", "padding", "dilation", "groups", "bias"),
-    "Conv2d": ("input_shape", "weight", "stride", "padding", "dilation", "groups", "bias"),
-    "SumPool2d": ("kernel_size", "stride", "padding"),
-    "AvgPool2d": ("kernel_size", "stride", "padding"),
-    "Flatten": ("start_dim", "end_dim"),
-    "Delay": ("delay",),
-    "Threshold": ("threshold",),
-    "LI": ("tau", "r", "v_leak"),
-    "I": ("r",),
-    "IF": ("r", "v_threshold", "v_reset"),
-    "LIF": ("tau", "r", "v_leak", "v_threshold", "v_reset"),
-    "CubaLI": ("tau_syn", "tau_mem", "r", "v_leak", "w_in"),
-    "CubaLIF": ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in"),
-}
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +33,8 @@ class LazyArray:
                 loaded: NDArray[Any] = file[self.dataset][()]
         except (OSError, RuntimeError, KeyError, MemoryError) as error:
             raise GraphError(
-                f"{self.path}: {self.dataset} is not readable ({error}); the file may be truncated or corrupt, export it again"
+                f"{self.path}: {self.dataset} is not readable ({error}); the file may be truncated or corrupt, export "
+                "it again"
             ) from error
         return loaded if dtype is None else loaded.astype(dtype)
 
@@ -78,34 +59,6 @@ class Graph:
     edges: tuple[tuple[str, str], ...]
     metadata: dict[str, Any] = field(default_factory=dict)
     origin: Path | None = None
-
-
-def from_nir_object(graph: nir.NIRGraph) -> Graph:
-    """Take over a `nir.NIRGraph` that is in memory.
-
-    Raises:
-        GraphError: unknown node type.
-    """
-
-    def convert(name: str, node: Any) -> Node | Graph:
-        if isinstance(node, nir.NIRGraph):
-            return Graph(
-                {k: convert(f"{name}.{k}", v) for k, v in node.nodes.items()},
-                tuple(map(tuple, node.edges)),
-                dict(node.metadata),
-            )
-        kind = type(node).__name__
-        if kind not in PARAMETERS:
-            raise GraphError(
-                f"{name}: node type {kind!r} is not supported; supported are {', '.join(sorted(PARAMETERS))} and NIRGraph"
-            )
-        if kind in ("Input", "Output"):
-            return Node(kind, {"shape": np.asarray(next(iter(getattr(node, f"{kind.lower()}_type").values())))})
-        return Node(kind, {p: getattr(node, p) for p in PARAMETERS[kind] if getattr(node, p, None) is not None})
-
-    out = convert("graph", graph)
-    assert isinstance(out, Graph)
-    return out
 
 
 def predecessors(graph: Graph) -> dict[str, list[str]]:

@@ -14,14 +14,9 @@ import numpy as np
 
 from nsllm_nir.errors import GraphError
 from nsllm_nir.graph.hdf5_guard import Source, dataset, member, open_file
-from nsllm_nir.graph.nir_graph import PARAMETERS, Graph, LazyArray, Node, from_nir_object
+from nsllm_nir.graph.nir_graph import Graph, LazyArray, Node
+from nsllm_nir.graph.node_kinds import known
 
-# Older nir versions leave these out; convolutions may leave their input shape to inference.
-OPTIONAL = {
-    *((kind, "v_reset") for kind in ("IF", "LIF", "CubaLIF")),
-    *((kind, "w_in") for kind in ("CubaLI", "CubaLIF")),
-    *((kind, "input_shape") for kind in ("Conv1d", "Conv2d")),
-}
 DEPTH = 64  # of subgraphs and metadata in each other
 EAGER = 1 << 26  # bytes beyond its own size that a file's edges, metadata and scalars may take
 
@@ -31,6 +26,31 @@ def as_graph(source: Graph | nir.NIRGraph | str | Path) -> Graph:
     if isinstance(source, Graph):
         return source
     return from_nir_object(source) if isinstance(source, nir.NIRGraph) else read(source)
+
+
+def from_nir_object(graph: nir.NIRGraph) -> Graph:
+    """Take over a `nir.NIRGraph` that is in memory.
+
+    Raises:
+        GraphError: unknown node type.
+    """
+
+    def convert(name: str, node: Any) -> Node | Graph:
+        if isinstance(node, nir.NIRGraph):
+            return Graph(
+                {k: convert(f"{name}.{k}", v) for k, v in node.nodes.items()},
+                tuple(map(tuple, node.edges)),
+                dict(node.metadata),
+            )
+        kind = type(node).__name__
+        names = known(kind, name).parameters
+        if kind in ("Input", "Output"):
+            return Node(kind, {"shape": np.asarray(next(iter(getattr(node, f"{kind.lower()}_type").values())))})
+        return Node(kind, {p: getattr(node, p) for p in names if getattr(node, p, None) is not None})
+
+    out = convert("graph", graph)
+    assert isinstance(out, Graph)
+    return out
 
 
 def read(path: Path | str) -> Graph:
@@ -108,7 +128,8 @@ class _Reader:
         self.room -= sys.getsizeof(found) if isinstance(found, str) else np.asarray(found).nbytes
         if self.room < 0:
             raise GraphError(
-                f"{group.name}/{name}: edges and metadata up to here take {EAGER >> 20} MiB more than the file; store each array once"
+                f"{group.name}/{name}: edges and metadata up to here take {EAGER >> 20} MiB more than the file; store "
+                "each array once"
             )
         return found
 
@@ -135,14 +156,11 @@ class _Reader:
         kind = self._text(group, "type")
         if kind == "NIRGraph":
             return self.graph(group, where, depth)
-        if kind not in PARAMETERS:
-            raise GraphError(
-                f"{where}: node type {kind!r} is not supported; supported are {', '.join(sorted(PARAMETERS))} and NIRGraph"
-            )
+        declared = known(kind, where)
         parameters: dict[str, Any] = {}
-        for name in PARAMETERS[kind]:
+        for name in declared.parameters:
             if name not in group:
-                if (kind, name) in OPTIONAL:
+                if name in declared.optional:
                     continue
                 raise GraphError(f"{where}: the {kind} node lacks the parameter {name!r}")
             data = dataset(group, name)

@@ -1,4 +1,6 @@
-"""Input spikes from files: numpy arrays (``.npy``, ``.npz``), and NIR data files as `nir.write_data` makes them (nir 1.0.8)."""
+"""Input spikes from files: numpy arrays (``.npy``, ``.npz``), and NIR data files as `nir.write_data` makes them (nir
+1.0.8).
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,17 @@ def read_spikes(path: Path | str, node: Input, *, sample: int | None = None, dt:
     """Spike counts (steps, neurons) for the Input ``node`` of a program.
 
     Args:
-        path: ``.npy``; ``.npz`` with one array, or one named ``spikes`` or ``input``; any other name: a NIR data file with a node
-            called like ``node``. Arrays are integer or boolean, (steps, neurons) or (steps, *shape) in C order.
+        path: ``.npy``; ``.npz`` with one array, or one named ``spikes`` or ``input``; any other name: a NIR data
+            file with a node called like ``node``. Arrays are integer or boolean, (steps, neurons) or (steps, *shape) in
+            C order.
         node: size and levels (largest count per step) of the Input.
         sample: which one of a NIR data file that holds several.
-        dt: seconds per step of the graph; the steps of a data file must be the same, events fall into steps of this length.
+        dt: seconds per step of the graph; the steps of a data file must be the same, events fall into steps of this
+            length.
 
     Raises:
-        InputError: missing, unreadable or corrupt file, several arrays or samples and none chosen, another time step, wrong shape,
-            type or values.
+        InputError: missing, unreadable or corrupt file, several arrays or samples and none chosen, another time
+            step, wrong shape, type or values.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,7 +101,8 @@ def _checked(array: NDArray[Any], node: Input, where: str) -> NDArray[np.int64]:
     if flat.min() < 0 or flat.max() > node.levels:
         step, neuron = (int(i) for i in np.argwhere((flat < 0) | (flat > node.levels))[0])
         raise InputError(
-            f"{where}: {flat[step, neuron]} at step {step}, neuron {neuron}; the Input {node.name!r} takes counts in [0, {node.levels}]"
+            f"{where}: {flat[step, neuron]} at step {step}, neuron {neuron}; the Input {node.name!r} takes counts in "
+            f"[0, {node.levels}]"
         )
     return flat.astype(np.int64)
 
@@ -120,12 +125,15 @@ def _from_nir_data(path: Path, node: Input, sample: int | None, dt: float) -> ND
         MemoryError,
     ) as error:
         raise InputError(
-            f"{path} is not a readable NIR data file ({_line(error)}); input is an .npy or .npz array (steps, neurons), or what nir.write_data writes"
+            f"{path} is not a readable NIR data file ({_line(error)}); input is an .npy or .npz array (steps, "
+            "neurons), or what nir.write_data writes"
         ) from error
 
 
 def _number(group: h5py.Group, name: str) -> float:
-    """An attribute; only numbers are safe to read, so the attributes that name types are left alone: the arrays tell as much."""
+    """An attribute; only numbers are safe to read, so the attributes that name types are left alone: the arrays tell as
+    much.
+    """
     found = group.attrs.get_id(name)
     if found.shape != () or found.dtype.kind not in "iuf":
         raise TypeError(f"the attribute {name!r} of {group.name} is no single number")
@@ -135,12 +143,14 @@ def _number(group: h5py.Group, name: str) -> float:
 def _read_data(file: h5py.File, node: Input, sample: int | None, dt: float, where: str) -> NDArray[Any]:
     if "nodes" not in file:
         raise InputError(
-            f"{where} {'is a NIR graph' if 'node' in file else 'holds no NIR data'}; write the spikes with nir.write_data"
+            f"{where} {'is a NIR graph' if 'node' in file else 'holds no NIR data'}; write the spikes with "
+            "nir.write_data"
         )
     nodes = member(file, "nodes")
     if node.name not in nodes:
         raise InputError(
-            f"{where} has data of {', '.join(map(repr, nodes)) or 'no node'}; the spikes to read must be those of the Input {node.name!r}"
+            f"{where} has data of {', '.join(map(repr, nodes)) or 'no node'}; the spikes to read must be those of the "
+            f"Input {node.name!r}"
         )
     observables, where = member(member(nodes, node.name), "observables"), f"{where}, node {node.name!r}"
     name = _choose(list(observables), "observable", where)
@@ -150,7 +160,7 @@ def _read_data(file: h5py.File, node: Input, sample: int | None, dt: float, wher
 
 def _sample(count: int, sample: int | None, where: str) -> int:
     if sample is None and count > 1:
-        raise InputError(f"{where} holds {count} samples; choose one, 0 to {count - 1}, with sample (--sample)")
+        raise InputError(f"{where} holds {count} samples; choose one, 0 to {count - 1}, with `sample`")
     if not 0 <= (sample or 0) < count:
         raise InputError(f"{where} holds {count} samples, numbered from 0; there is no sample {sample or 0}")
     return sample or 0
@@ -160,7 +170,7 @@ def _gridded(group: h5py.Group, sample: int | None, dt: float, where: str) -> ND
     """TimeGriddedData: ``data`` (samples, steps, neurons)."""
     step = _number(group, "dt")
     if not same_step(step, dt):
-        remedy = f"give dt = {step:g} (--dt) if the graph is meant so, or sample the data again"
+        remedy = f"give `dt` = {step:g} if the graph is meant so, or sample the data again"
         raise InputError(f"{where} has steps of {step:g} s, the graph steps of {dt:g} s; {remedy}")
     data = dataset(group, "data")
     if data.ndim != 3:
@@ -170,7 +180,9 @@ def _gridded(group: h5py.Group, sample: int | None, dt: float, where: str) -> ND
 
 
 def _events(group: h5py.Group, node: Input, sample: int | None, dt: float, where: str) -> NDArray[np.int64]:
-    """EventData: ``idx`` and ``time`` (samples, events), idx -1 where there is none; ValuedEventData: counts in ``value`` as well."""
+    """EventData: ``idx`` and ``time`` (samples, events), idx -1 where there is none; ValuedEventData: counts in
+    ``value`` as well.
+    """
     idx, time = dataset(group, "idx"), dataset(group, "time")
     value = dataset(group, "value") if "value" in group else None
     if idx.ndim != 2 or any(data.shape != idx.shape for data in (time, value) if data is not None):
@@ -190,13 +202,15 @@ def _events(group: h5py.Group, node: Input, sample: int | None, dt: float, where
     if not 0 < last <= MOST_CELLS // node.size:
         most = MOST_CELLS // node.size
         raise InputError(
-            f"{where} has t_max = {t_max:g} s, which is {last:g} steps of {dt:g} s; 1 to {most:,} fit, save a part of it"
+            f"{where} has t_max = {t_max:g} s, which is {last:g} steps of {dt:g} s; 1 to {most:,} fit, save a part of "
+            "it"
         )
     wrong = np.flatnonzero(~((steps >= 0) & (steps < last) & (neurons[used] >= 0) & (neurons[used] < node.size)))
     if wrong.size:
         neuron, at = neurons[used][wrong[0]], times[used][wrong[0]]
         raise InputError(
-            f"{where}: an event of neuron {neuron} at {at:g} s; neurons are 0 to {node.size - 1}, times from 0 to below t_max = {t_max:g} s"
+            f"{where}: an event of neuron {neuron} at {at:g} s; neurons are 0 to {node.size - 1}, times from 0 to "
+            f"below t_max = {t_max:g} s"
         )
     grid = np.zeros((int(last), node.size), np.int64)
     np.add.at(

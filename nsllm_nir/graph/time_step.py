@@ -12,10 +12,8 @@ import numpy as np
 
 from nsllm_nir.errors import GraphError, InputError
 from nsllm_nir.graph.nir_graph import DT, Graph, Node
+from nsllm_nir.graph.node_kinds import NODE_KINDS
 from nsllm_nir.graph.reader import as_graph
-
-DURATIONS = ("tau", "tau_mem", "tau_syn", "delay")  # seconds
-RATES = {"I": ("r",), "IF": ("r",)}  # per second: without a leak, dt multiplies the input and nothing else
 
 
 def same_step(a: float, b: float) -> bool:
@@ -26,8 +24,9 @@ def same_step(a: float, b: float) -> bool:
 def at_time_step(source: Graph | nir.NIRGraph | str | Path, dt: float) -> Graph:
     """The graph that does in steps of `graph.DT` (1e-4 s) what ``source`` does in steps of ``dt``.
 
-    One forward Euler step depends on dt / tau, delay / dt and, for I and IF, r dt. So time constants and delays are multiplied by
-    DT / dt, the r of I and IF by dt / DT; everything else, and what each step computes, stays. Subgraphs are included.
+    One forward Euler step depends on dt / tau, delay / dt and, for I and IF, r dt. So time constants and delays are
+    multiplied by DT / dt, the r of I and IF by dt / DT; everything else, and what each step computes, stays. Subgraphs
+    are included.
 
     Args:
         source: file, `nir.NIRGraph` or `Graph`; returned as it is where ``dt`` is the project's step.
@@ -60,7 +59,8 @@ def _rewritten(graph: Graph, ratio: float, prefix: str) -> Graph:
 
 
 def _node(node: Node, ratio: float, where: str) -> Node:
-    factors = {**dict.fromkeys(DURATIONS, ratio), **dict.fromkeys(RATES.get(node.type, ()), 1 / ratio)}
+    kind = NODE_KINDS[node.type]
+    factors = {**dict.fromkeys(kind.seconds, ratio), **dict.fromkeys(kind.per_second, 1 / ratio)}
     scaled = {
         name: _scaled(value, factors[name], f"{where}: {name}")
         for name, value in node.parameters.items()

@@ -1,10 +1,11 @@
-"""Streams graphs into the HDF5 files that `nir.write` produces (checked against nir 1.0.8); equal graphs give equal bytes."""
+"""Streams graphs into the HDF5 files that `nir.write` of nir 1.0.8 produces; equal graphs give equal bytes."""
 
 from __future__ import annotations
 
 import os
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import h5py
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import GraphError
+from nsllm_nir.files import whole
 from nsllm_nir.graph.hdf5_guard import Sink
 from nsllm_nir.graph.nir_graph import Graph, Node
 
@@ -37,17 +39,15 @@ class GraphWriter:
         self.stored: Stored = {}
 
     def __enter__(self) -> GraphWriter:
-        try:
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-        except OSError as error:
-            raise self._failure(error) from error
-        self.temporary, self.sink = Path(name), Sink(handle)
-        try:
-            self.file = h5py.File(self.sink, "w")
-        except OSError as error:
-            self.sink.close()
-            self.temporary.unlink()
-            raise self._failure(error) from error
+        with ExitStack() as stack:
+            try:
+                new = stack.enter_context(whole(self.path))
+                self.sink = Sink(os.open(new, os.O_RDWR | os.O_CREAT, 0o666))
+                stack.callback(self.sink.close)
+                self.file = h5py.File(self.sink, "w")
+            except OSError as error:
+                raise self._failure(error) from error
+            self.cleanup = stack.pop_all()
         self.file.create_dataset("version", data=nir.version, dtype=h5py.string_dtype())
         self.group = self.file.create_group("node")
         self.nodes = self.group.create_group("nodes")
@@ -67,30 +67,24 @@ class GraphWriter:
         """Write the edges (sorted) and metadata of the top level."""
         _write_graph_tail(self.group, sorted(self.edges), metadata)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         failure = error
         try:
             self.file.close()
             failure = failure or self.sink.close()
-            if failure is None:
-                os.chmod(self.temporary, 0o666 & ~_umask())
-                os.replace(self.temporary, self.path)
         except OSError as late:
             failure = failure or late
-        finally:
-            self.sink.close()
-            self.temporary.unlink(missing_ok=True)
+        try:
+            self.cleanup.__exit__(type(failure) if failure else None, failure, trace)
+        except OSError as late:
+            failure = failure or late
         if isinstance(failure, OSError):
             raise self._failure(failure) from failure
 
     def _failure(self, error: OSError) -> GraphError:
         return GraphError(f"cannot write {self.path}: {error}; the old file, if any, is unchanged")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _check_name(name: str) -> None:

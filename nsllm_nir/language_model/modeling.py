@@ -87,9 +87,11 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
         """Modules initialise themselves at construction."""
 
     def get_input_embeddings(self) -> nn.Module:
+        """The layer that token ids enter (Hugging Face protocol)."""
         return self.embedding
 
     def get_output_embeddings(self) -> nn.Module:
+        """The layer that gives the logits (Hugging Face protocol)."""
         return self.head
 
     def set_binary_mode(self, binary: bool = True) -> NSLLMForCausalLM:

@@ -78,6 +78,7 @@ class SpikingLinear(nn.Module):
 
     @property
     def frozen(self) -> bool:
+        """True if the weight is stored as int8 (see `freeze`)."""
         return self.weight.dtype == torch.int8
 
     def unit(self) -> Tensor:
@@ -100,6 +101,7 @@ class SpikingLinear(nn.Module):
         return (scaled + (grid - scaled).detach()) * unit[:, None]
 
     def quantized_bias(self, unit: Tensor) -> Tensor | None:
+        """Bias rounded to whole multiples of ``unit``, shape (outputs,), float32; None without a bias."""
         return None if self.bias is None else round_straight_through(self.bias / unit) * unit
 
     def forward(self, spikes: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,24 +6,21 @@ one step of delay; all values are integers, thresholds may be half-integers.
 
 from __future__ import annotations
 
-import heapq
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import nir
 import numpy as np
-from numpy.typing import NDArray
 
-from nsllm_nir.composites.registry import block_numbers, composite_op
+from nsllm_nir.composites.registry import block_numbers
 from nsllm_nir.errors import GraphError
-from nsllm_nir.graph import Graph, Node, as_graph, predecessors
-from nsllm_nir.lowering.node_rules import RULES, WEIGHT_LIMIT, Shape, depthwise, gain_shift, integers, linear
+from nsllm_nir.graph import NODE_KINDS, Graph, Node, Shape, as_graph
+from nsllm_nir.graph.node_kinds import spike_shape
+from nsllm_nir.lowering.net import Net, Read, check_ports, fitting, inline, joined, shapes
+from nsllm_nir.lowering.node_rules import RULES, WEIGHT_LIMIT, Constant, Form, Ints, depthwise, gain_shift
 from nsllm_nir.program import DEFAULT_WIDTHS, Conv2d, Delay, Input, Linear, Op, Program, Sum, Widths
 
-Ints = NDArray[Any]
-SPIKING = ("Threshold", "IF", "LIF", "CubaLIF")
 MAX_NEURONS = 1 << 24  # of one signal, and synapses of a convolution, so that
 MAX_SYNAPSES = 1 << 32  # corrupt shapes neither fill the memory nor take hours
 PORTABLE_WEIGHT_LIMIT = 1 << 21  # the portable profile folds thresholds of counts and states into its weights
@@ -51,22 +48,60 @@ def lower(
     if node is not None:
         inner = found.nodes.get(node)
         if not isinstance(inner, Graph):
-            raise GraphError(
-                f"{node!r} is not a subgraph; subgraphs are {', '.join(n for n, g in found.nodes.items() if isinstance(g, Graph))}"
-            )
-        size = _port_size(inner, "Input")
+            names = ", ".join(name for name, other in found.nodes.items() if isinstance(other, Graph))
+            raise GraphError(f"{node!r} is not a subgraph; subgraphs are {names}")
+        (entry,), _ = check_ports(inner, f"{node}.")
+        size = math.prod(_shape(inner.nodes[entry]))
         ports = {"input": Node("Input", {"shape": [1, size]}), "output": Node("Output", {"shape": [1, 1]})}
         found = Graph({**ports, node: inner}, (("input", node), (node, "output")))
-    info = found.metadata.get("nsllm_nir")
+    return lower_net(inline(found), widths=widths, input_levels=input_levels)
+
+
+def lower_net(net: Net, *, widths: Widths = DEFAULT_WIDTHS, input_levels: int = 1) -> Program:
+    """`lower` of an inlined graph; raises the same errors."""
+    state = _Lowering(net, input_levels, weight_limit(net))
+    state.run()
+    return Program(tuple(state.ops), tuple(state.outputs), widths, net.origin)
+
+
+def why_not_integer(net: Net) -> str:
+    """Why integers do not hold a graph as it is, so that it has to be quantized; "" where they do.
+
+    The first node, in execution order, whose numbers are no integers in the ranges of a program. What this project
+    wrote is
+    integer whatever it holds, and so is a graph with a composite block: there an error of `lower` is an error of
+        the file.
+
+    Raises:
+        GraphError: shapes or parameters that do not fit.
+    """
+    if "nsllm_nir" in net.metadata or any(isinstance(node, Graph) for node in net.nodes.values()):
+        return ""
+    limit = weight_limit(net)
+    found = shapes(net)
+    for name, node in net.primitives():
+        if node.type in RULES and (fault := form(node, name, found[name], limit).fault):
+            return f"{name}: {fault}"
+    return ""
+
+
+def weight_limit(net: Net) -> int:
+    """Weights are in [-limit, limit - 1]."""
+    info = net.metadata.get("nsllm_nir")
     portable = isinstance(info, dict) and info.get("profile") == "portable"
-    state = _Lowering(input_levels, PORTABLE_WEIGHT_LIMIT if portable else WEIGHT_LIMIT)
-    state.graph(found, "", [])
-    return Program(tuple(state.ops), tuple(state.outputs), widths, found.origin)
+    return PORTABLE_WEIGHT_LIMIT if portable else WEIGHT_LIMIT
+
+
+def form(node: Node, where: str, shape: Shape, limit: int) -> Form:
+    """The integer form of a node; raises GraphError where shapes or parameters do not fit."""
+    with fitting(node, where, shape):
+        return RULES[node.type](node, where, shape, limit)
 
 
 @dataclass(frozen=True)
 class _Wire:
-    """What a node reads: a signal in a shape. A Flatten gives the signal in front of it another shape, for its own readers only.
+    """What a node reads: a signal in a shape. A Flatten gives the signal in front of it another shape, for its own
+    readers only.
 
     Raises:
         GraphError: more neurons than `MAX_NEURONS`.
@@ -88,71 +123,56 @@ class _Wire:
 class _Lowering:
     """Operations made so far, and the delayed spikes that loops read."""
 
+    net: Net
     input_levels: int
     weight_limit: int
     ops: list[Op] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
+    wires: dict[str, _Wire] = field(default_factory=dict)
     loops: dict[str, _Wire] = field(default_factory=dict)
 
-    def graph(self, graph: Graph, prefix: str, entry: list[_Wire]) -> _Wire:
-        """Lower ``graph``; ``entry`` is what its Input node reads (nothing: it is the top level). Returns what its Output node passes on."""
-        _check_ports(graph, prefix)
-        sources = predecessors(graph)
-        delayed = delayed_edges(graph)
-        wires: dict[str, _Wire] = {}
-        for name in execution_order(graph, delayed, prefix):
-            node, where = graph.nodes[name], prefix + name
+    def run(self) -> None:
+        """Lower every node."""
+        readers = [source for source, _ in self.net.edges]
+        for name, node in self.net.nodes.items():
             if isinstance(node, Node) and node.type == "Input":
-                wires[name] = self._input(node, where, entry)
+                self.wires[name] = self._input(node, name)
                 continue
-            reads = [
-                wires[s] if (s, name) not in delayed else self._loop(prefix + s, graph.nodes[s]) for s in sources[name]
-            ]
-            if not reads:
-                raise GraphError(f"{where}: the node has no input; connect or delete it")
-            if isinstance(node, Node) and node.type == "Output":
-                out = wires[name] = self._sum(where, reads)
-                if not entry:
-                    self.outputs.append(out.signal)
-            elif isinstance(node, Graph):
-                wires[name] = self._subgraph(node, where, reads)
+            reads = self.net.reads[name]
+            wires = joined(reads, self._wire, lambda wire: wire.shape, name)
+            if isinstance(node, Graph):
+                self.wires[name] = self._composite(node, name, wires)
+            elif node.type == "Output":
+                self.wires[name] = self._sum(name, wires)
+                self.outputs.append(self.wires[name].signal)
             elif node.type == "Scale" and (shift := gain_shift(node)) is not None:
-                # A subgraph may pass a signal through: then others read the Linear behind it as well.
-                alone = (
-                    sum(a == sources[name][0] for a, _ in graph.edges) == 1
-                    and reads[0].signal == prefix + sources[name][0]
-                )
-                wires[name] = self._power_of_two(shift, where, reads, alone)
+                alone = readers.count(reads[0].source) == 1 and wires[0].signal == reads[0].source
+                self.wires[name] = self._power_of_two(shift, name, wires, alone)
             else:
-                wires[name] = self._node(node, where, self._sum(where, reads))
-        return out
+                self.wires[name] = self._node(node, name, self._sum(name, wires))
+
+    def _wire(self, read: Read) -> _Wire:
+        return self._loop(read.source) if read.delayed else self.wires[read.source]
 
     def _node(self, node: Node, where: str, source: _Wire) -> _Wire:
-        shape: Shape
-        try:
-            if node.type in ("Affine", "Linear") and self.weight_limit > WEIGHT_LIMIT:
-                ops, shape = (
-                    linear(node, where, source.signal, self.weight_limit),
-                    (int(node.parameters["weight"].shape[-2]),),
-                )
-            else:
-                ops, shape = RULES[node.type](node, where, source.signal, source.shape)
-        except GraphError:
-            raise
-        except (ArithmeticError, IndexError, TypeError, ValueError) as error:
-            shown = f"{where}: the parameters of this {node.type} do not fit each other or its input of shape {source.shape}"
-            raise GraphError(f"{shown} ({error})") from error
+        with fitting(node, where, source.shape):
+            shape = NODE_KINDS[node.type].output_shape(node, where, source.shape)
+            found = form(node, where, source.shape, self.weight_limit)
+            if found.fault:
+                raise GraphError(f"{where}: {found.fault}")
+            ops = found.ops(source.signal)
         wire = _Wire(ops[-1].name if ops else source.signal, shape)
         for op in ops:
             if isinstance(op, Conv2d) and math.prod(op.weight.shape[1:]) * wire.size > MAX_SYNAPSES:
                 raise GraphError(
-                    f"{where}: a kernel of {op.weight.shape} on {wire.size:,} neurons has more than {MAX_SYNAPSES:,} synapses"
+                    f"{where}: a kernel of {op.weight.shape} on {wire.size:,} neurons has more than {MAX_SYNAPSES:,} "
+                    "synapses"
                 )
         self.ops += ops
         return wire
 
     def _power_of_two(self, shift: Ints, where: str, reads: list[_Wire], alone: bool) -> _Wire:
-        """Power-of-two gains: the shift of the Linear in front where nothing else reads it, a plain sum where they are 1."""
+        """Power-of-two gains: the shift of a Linear in front that nothing else reads; a plain sum where they are 1."""
         last = self.ops[-1] if self.ops else None
         if (
             len(reads) == 1
@@ -169,133 +189,39 @@ class _Lowering:
             self.ops.append(depthwise(where, self._sum(where, reads).signal, np.ones(shift.size, np.int8), shift))
         return _Wire(where, reads[0].shape)
 
-    def _input(self, node: Node, where: str, entry: list[_Wire]) -> _Wire:
-        if entry:
-            return self._sum(where, entry)
-        shape = integers(node.array("shape"), where, "the shape", 1, MAX_NEURONS).reshape(-1)
-        wire = _Wire(where, tuple(int(n) for n in shape))
+    def _input(self, node: Node, where: str) -> _Wire:
+        shape = Constant("the shape", node.array("shape").reshape(-1), 1, MAX_NEURONS)
+        if shape.fault:
+            raise GraphError(f"{where}: {shape.fault}")
+        wire = _Wire(where, tuple(int(n) for n in shape.array))
         self.ops.append(Input(where, wire.size, self.input_levels))
         return wire
 
-    def _subgraph(self, node: Graph, where: str, reads: list[_Wire]) -> _Wire:
-        if composite_op(node) is None:
-            return self.graph(node, where + ".", reads)
+    def _composite(self, node: Graph, where: str, reads: list[_Wire]) -> _Wire:
         source = self._sum(where, reads)
         ops = block_numbers(node, where).ops(where + ".", source.signal)
         self.ops += ops
         last = ops[-1]
         return _Wire(last.name, (1, last.weight.shape[0] if isinstance(last, Linear) else source.size))
 
-    def _loop(self, source: str, node: Node | Graph) -> _Wire:
+    def _loop(self, source: str) -> _Wire:
         """One step of delay on the edges that leave a spiking node inside a cycle."""
         if source not in self.loops:
+            node = self.net.nodes[source]
             assert isinstance(node, Node)
-            threshold = node.array("threshold" if node.type == "Threshold" else "v_threshold")
-            self.ops.append(Delay(f"{source}.delay", source, np.ones(threshold.size, np.int32)))
-            self.loops[source] = _Wire(f"{source}.delay", threshold.shape)
+            shape = spike_shape(node)
+            self.ops.append(Delay(f"{source}.delay", source, np.ones(math.prod(shape), np.int32)))
+            self.loops[source] = _Wire(f"{source}.delay", shape)
         return self.loops[source]
 
     def _sum(self, where: str, reads: list[_Wire]) -> _Wire:
         if len(reads) == 1:
             return reads[0]
-        if any(read.shape != reads[0].shape for read in reads):
-            raise GraphError(
-                f"{where}: its inputs have different shapes: {', '.join(f'{read.signal} {read.shape}' for read in reads)}"
-            )
         wire = _Wire(where + ".sum", reads[0].shape)
         self.ops.append(Sum(wire.signal, tuple(read.signal for read in reads), np.zeros(wire.size, np.int32)))
         return wire
 
 
-def _check_ports(graph: Graph, prefix: str) -> None:
-    ports = {
-        kind: [n for n, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind]
-        for kind in ("Input", "Output")
-    }
-    for kind, names in ports.items():
-        if not names or (prefix and len(names) > 1):
-            raise GraphError(
-                f"{prefix[:-1] or 'the graph'}: {'a subgraph needs one' if prefix else 'it has no'} {kind}, this one has {len(names)}"
-            )
-    for a, b in graph.edges:
-        if b in ports["Input"]:
-            raise GraphError(f"{prefix}{b}: an Input node reads nothing; delete the edge from {a!r}")
-    for name, node in graph.nodes.items():
-        for key, value in node.parameters.items() if isinstance(node, Node) else ():
-            if isinstance(value, str) and key != "padding":
-                raise GraphError(f"{prefix}{name}: the parameter {key!r} holds text, expected numbers")
-
-
-def _port_size(graph: Graph, kind: str) -> int:
-    return next(int(np.prod(n.array("shape"))) for n in graph.nodes.values() if isinstance(n, Node) and n.type == kind)
-
-
-def delayed_edges(graph: Graph) -> set[tuple[str, str]]:
-    """Edges of a cycle that leave a spiking node: they carry the step of delay that makes the loop well defined.
-
-    An edge lies on a cycle exactly if both ends are in one strongly connected component.
-    """
-    component = _components(graph)
-    delayed = set()
-    for a, b in graph.edges:
-        node = graph.nodes[a]
-        if component[a] == component[b] and isinstance(node, Node) and node.type in SPIKING:
-            delayed.add((a, b))
-    return delayed
-
-
-def _components(graph: Graph) -> dict[str, int]:
-    """Strongly connected components (iterative Kosaraju)."""
-    out: dict[str, list[str]] = {n: [] for n in graph.nodes}
-    back: dict[str, list[str]] = {n: [] for n in graph.nodes}
-    for a, b in graph.edges:
-        out[a].append(b)
-        back[b].append(a)
-    finished: list[str] = []
-    seen: set[str] = set()
-    for root in graph.nodes:
-        stack = [(root, iter(out[root]))] if root not in seen else []
-        seen.add(root)
-        while stack:
-            name, children = stack[-1]
-            child = next((c for c in children if c not in seen), None)
-            if child is None:
-                finished.append(stack.pop()[0])
-            else:
-                seen.add(child)
-                stack.append((child, iter(out[child])))
-    component: dict[str, int] = {}
-    for number, root in enumerate(reversed(finished)):
-        todo = [root] if root not in component else []
-        while todo:
-            name = todo.pop()
-            if name not in component:
-                component[name] = number
-                todo += back[name]
-    return component
-
-
-def execution_order(graph: Graph, delayed: set[tuple[str, str]], prefix: str) -> list[str]:
-    """Topological order, alphabetical among equals, so that it does not depend on how the file lists nodes."""
-    waiting = dict.fromkeys(graph.nodes, 0)
-    out: dict[str, list[str]] = {n: [] for n in graph.nodes}
-    for a, b in graph.edges:
-        if (a, b) not in delayed:
-            waiting[b] += 1
-            out[a].append(b)
-    ready = [n for n, count in waiting.items() if not count]
-    heapq.heapify(ready)
-    order = []
-    while ready:
-        name = heapq.heappop(ready)
-        order.append(name)
-        for b in out[name]:
-            waiting[b] -= 1
-            if not waiting[b]:
-                heapq.heappush(ready, b)
-    if len(order) != len(graph.nodes):
-        stuck = sorted(set(graph.nodes) - set(order))
-        raise GraphError(
-            f"{prefix[:-1] or 'the graph'}: the cycle through {', '.join(stuck[:4])} has no spiking node that could delay it"
-        )
-    return order
+def _shape(port: Node | Graph) -> Shape:
+    assert isinstance(port, Node)
+    return tuple(int(n) for n in port.array("shape").reshape(-1))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nsllm_nir.notebook import html_table
 from nsllm_nir.program.intervals import analyse
 from nsllm_nir.program.operations import Input, Op, constants, sources
 from nsllm_nir.program.signals import DEFAULT_WIDTHS, Ints, Signal, Widths
@@ -40,6 +41,7 @@ class Program:
 
     @property
     def inputs(self) -> tuple[Input, ...]:
+        """The operations that spikes from outside enter, in program order."""
         return tuple(op for op in self.ops if isinstance(op, Input))
 
     @property
@@ -60,7 +62,20 @@ class Program:
         return sum(a.size for op in self.ops for a in constants(op).values())
 
     def __str__(self) -> str:
+        """One line per operation, in execution order: what it reads, its constants, its interval and width."""
         return format_program(self)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: one row per operation."""
+        rows = (
+            (op.name, type(op).__name__, ", ".join(sources(op)), s.size, int(s.low.min()), int(s.high.max()), s.bits)
+            for op in self.ops
+            for s in (self.signals[op.name],)
+        )
+        caption = (
+            f"Program: {len(self.ops):,} operations, {self.parameters():,} parameters, output {', '.join(self.outputs)}"
+        )
+        return html_table(caption, ("signal", "operation", "reads", "neurons", "lowest", "highest", "bits"), rows)
 
 
 def _constant_text(value: Ints) -> str:

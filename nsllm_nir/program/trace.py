@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import BackendError
+from nsllm_nir.notebook import html_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,14 @@ class Trace:
         counts = self.values[node]
         steps = np.arange(1, levels + 1)[None, :, None]
         return (counts[:, None, :] >= steps).astype(np.uint8).reshape(-1, counts.shape[1])
+
+    def _repr_html_(self) -> str:
+        """In a notebook: one row per node."""
+        rows = [
+            (node, *v.shape, int(np.abs(v).sum()), *((int(v.min()), int(v.max())) if v.size else ("", "")))
+            for node, v in self.values.items()
+        ]
+        return html_table("Trace", ("node", "steps", "neurons", "sum of magnitudes", "lowest", "highest"), rows)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Rewrites of a float graph that make it quantizable: inlining, folding of gains, synapses for spikes that lack weights.
+"""Rewrites of a float graph that make it quantizable: inlining, folding of gains, synapses for spikes that lack
+weights.
 
 None of them changes what the graph computes; what no integer graph can hold is refused here.
 """
@@ -11,49 +12,43 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from nsllm_nir.errors import GraphError
-from nsllm_nir.graph import DT, Graph, Node
-from nsllm_nir.lowering.lower import SPIKING, delayed_edges
-from nsllm_nir.lowering.node_rules import Shape, gain_shift
-from nsllm_nir.quantization.float_reference import Flat, Floats, delay_steps, flatten, neuron, signals, synapses
+from nsllm_nir.graph import DT, Node, Shape
+from nsllm_nir.graph.node_kinds import spikes
+from nsllm_nir.lowering.net import Net, connected, fitting, shapes
+from nsllm_nir.lowering.node_rules import gain_shift
+from nsllm_nir.quantization.float_nodes import (
+    Floats,
+    has_states,
+    integrates,
+    neuron,
+    steps_of,
+    synapses,
+    tie,
+)
 from nsllm_nir.quantization.loihi_formats import Formats
 
-INTEGRATORS = ("I", "LI", "CubaLI")
-NEURONS = (*INTEGRATORS, "IF", "LIF", "CubaLIF")
 
+def prepare(net: Net, formats: Formats) -> tuple[Net, frozenset[str]]:
+    """The graph with Scales folded, and the names of its unit synapses, which were added where spikes enter neurons
+    without weights.
 
-def prepare(graph: Graph, formats: Formats) -> tuple[Graph, frozenset[str]]:
-    """The inlined graph with Scales folded, and the names of its unit synapses, which were added where spikes enter neurons without weights."""
-    net = _inline(graph)
+    Raises:
+        GraphError: something that integers cannot hold, or shapes that do not fit.
+    """
+    twice = [edge for edge, number in Counter(net.edges).items() if number > 1]
+    if twice:
+        raise GraphError(f"{twice[0][1]}: reads {twice[0][0]!r} twice; use one edge and doubled weights")
     for name, node, shape in shaped(net):
-        _check(node, name, shape, formats)
+        with fitting(node, name, shape):
+            _check(node, name, shape, formats)
     net = _merge_linears(_move_integrators(_fold_scales(_uniform_gains(net))))
     return _unit_synapses(net)
 
 
-def _inline(graph: Graph) -> Graph:
-    flat = flatten(graph)
-    reads = [(r, name) for name, found in flat.reads.items() for r in found]
-    edges = tuple((r.source, name) for r, name in reads)
-    twice = [edge for edge, number in Counter(edges).items() if number > 1]
-    if twice:
-        raise GraphError(f"{twice[0][1]}: reads {twice[0][0]!r} twice; use one edge and doubled weights")
-    inlined = Graph({**flat.nodes}, edges, graph.metadata)
-    if {(r.source, name) for r, name in reads if r.delayed} != delayed_edges(inlined):
-        raise GraphError("a cycle runs through a subgraph; move the nodes of that subgraph to the level of the cycle")
-    return inlined
-
-
-def shaped(net: Graph) -> Iterator[tuple[str, Node, Shape]]:
+def shaped(net: Net) -> list[tuple[str, Node, Shape]]:
     """Nodes in execution order with the shapes of their inputs (of the port itself, for an Input)."""
-    flat = flatten(net)
-    silent = _silent(flat)
-    for name, node in flat.nodes.items():
-        yield name, node, silent[flat.reads[name][0].source if flat.reads[name] else name].shape
-
-
-def _silent(flat: Flat) -> dict[str, Floats]:
-    ports = [node for node in flat.nodes.values() if node.type == "Input"]
-    return signals(flat, np.zeros((1, int(np.prod(ports[0].array("shape"))) if ports else 0)))[0]
+    found = shapes(net)
+    return [(name, node, found[name]) for name, node in net.primitives()]
 
 
 def _check(node: Node, where: str, shape: Shape, formats: Formats) -> None:
@@ -61,33 +56,36 @@ def _check(node: Node, where: str, shape: Shape, formats: Formats) -> None:
     for name in ("weight", "bias", "scale", "threshold"):
         if name in node.parameters and not np.isfinite(node.array(name).astype(np.float64)).all():
             raise GraphError(f"{where}: the {name} holds NaN or infinity")
-    if node.type in NEURONS:
+    if has_states(node):
         found = neuron(node, where, shape)
         if found.reset.any():
             raise GraphError(
-                f"{where}: v_reset must be 0, as Loihi resets to zero; shift v_leak, v_threshold and v_reset so that v_reset is 0"
+                f"{where}: v_reset must be 0, as Loihi resets to zero; shift v_leak, v_threshold and v_reset so that "
+                "v_reset is 0"
             )
         memoryless = (found.mem == 1).all() and (found.syn == 1).all() and not found.leak.any()
         if found.threshold is not None and not memoryless and (found.threshold < 0).any():
             raise GraphError(
-                f"{where}: a neuron with memory needs v_threshold >= 0, found {found.threshold.min():g}; raise it and lower v_leak"
+                f"{where}: a neuron with memory needs v_threshold >= 0, found {found.threshold.min():g}; raise it and "
+                "lower v_leak"
             )
         for name, rate in (("tau_syn", found.syn), ("tau", found.mem)):
             slow, most = formats.decay(rate) == 0, 2 << formats.decay_bits
-            if slow.any() and (name == "tau_syn" or node.type not in ("IF", "I")):
+            if slow.any() and (name == "tau_syn" or {"tau", "tau_mem"} & set(node.parameters)):
                 bits = formats.decay_bits
                 raise GraphError(
-                    f"{where}: {name} is beyond {most} steps, its {bits}-bit decay is 0; use an IF or I node, or at most {most * DT:g} s"
+                    f"{where}: {name} is beyond {most} steps, its {bits}-bit decay is 0; use an IF or I node, or at "
+                    f"most {most * DT:g} s"
                 )
     if node.type == "Delay":
-        delay_steps(node, where, shape)
+        steps_of(node, where, shape)
 
 
-def _uniform_gains(net: Graph) -> Graph:
+def _uniform_gains(net: Net) -> Net:
     """Integrators whose neurons have different gains: the gains move into a Scale in front."""
-    nodes, edges = dict(net.nodes), list(net.edges)
+    nodes, edges = _nodes(net), list(net.edges)
     for name, node, shape in shaped(net):
-        if node.type not in INTEGRATORS:
+        if not integrates(node):
             continue
         n = neuron(node, name, shape)
         top = float(n.gain.max())
@@ -99,35 +97,35 @@ def _uniform_gains(net: Graph) -> Graph:
         nodes[name] = Node(
             node.type, {**node.parameters, **more, "r": top / (n.syn * (n.mem if node.type != "I" else DT))}
         )
-    return Graph(nodes, tuple(edges), net.metadata)
+    return connected(nodes, edges, net.metadata)
 
 
-def _fold_scales(net: Graph) -> Graph:
-    """Move gains that are not powers of two into the only weights in front, else into all weights behind; others stay."""
-    for name, node in sorted(net.nodes.items()):
-        if not isinstance(node, Node) or node.type != "Scale" or gain_shift(node) is not None:
+def _fold_scales(net: Net) -> Net:
+    """Gains that are no powers of two move into the only weights in front, else into all behind; others stay."""
+    for name, node in sorted(_nodes(net).items()):
+        if node.type != "Scale" or gain_shift(node) is not None:
             continue
         before, behind = [a for a, b in net.edges if b == name], [b for a, b in net.edges if a == name]
         gain, ready = node.array("scale"), None
         if len(before) == 1 and sum(a == before[0] for a, _ in net.edges) == 1:
-            ready = _folded(net.nodes, before, gain, rows=True)
+            ready = _folded(_nodes(net), before, gain, rows=True)
         if ready is None and all(sum(b == target for _, b in net.edges) == 1 for target in behind):
-            ready = _folded(net.nodes, behind, gain, rows=False)
+            ready = _folded(_nodes(net), behind, gain, rows=False)
         if ready is not None:
-            net = _without(Graph({**net.nodes, **ready}, net.edges, net.metadata), name)
+            net = _without(connected({**net.nodes, **ready}, [*net.edges], net.metadata), name)
     return net
 
 
-def _folded(nodes: dict[str, Node | Graph], names: list[str], gain: Floats, *, rows: bool) -> dict[str, Node] | None:
+def _folded(nodes: dict[str, Node], names: list[str], gain: Floats, *, rows: bool) -> dict[str, Node] | None:
     """All of ``names`` with the gains folded in; None if one cannot take them."""
     scaled = {name: _scaled(nodes[name], gain, rows=rows) for name in names}
     ready = {name: node for name, node in scaled.items() if node is not None}
     return ready if len(ready) == len(names) > 0 else None
 
 
-def _scaled(node: Node | Graph, gain: Floats, *, rows: bool) -> Node | None:
+def _scaled(node: Node, gain: Floats, *, rows: bool) -> Node | None:
     """A node whose weights took over the gains of its outputs (rows) or inputs; None if it cannot."""
-    if not isinstance(node, Node) or node.type not in ("Linear", "Affine", "Conv1d", "Conv2d"):
+    if node.type not in ("Linear", "Affine", "Conv1d", "Conv2d"):
         return None
     weight, gain = node.array("weight").astype(np.float64), gain.astype(np.float64)
     size = weight.shape[-2 if rows else -1]
@@ -152,7 +150,7 @@ def _scaled(node: Node | Graph, gain: Floats, *, rows: bool) -> Node | None:
     return Node(node.type, parameters)
 
 
-def _move_integrators(net: Graph) -> Graph:
+def _move_integrators(net: Net) -> Net:
     """LI nodes whose potential only weights or one leaky neuron read.
 
     With one tau and gain for all neurons LI commutes with weights, and moves behind them; a bias of the weights becomes
@@ -164,9 +162,11 @@ def _move_integrators(net: Graph) -> Graph:
     return net
 
 
-def _rewritten(net: Graph, rewrite: Callable[[Graph, str, str, Shape], Graph | None]) -> Iterator[Graph]:
-    """What ``rewrite`` makes of each LI node, the last one first, and of the only node that reads it and reads nothing else, where it applies."""
-    for name, node, shape in reversed(list(shaped(net))):
+def _rewritten(net: Net, rewrite: Callable[[Net, str, str, Shape], Net | None]) -> Iterator[Net]:
+    """What ``rewrite`` makes of each LI node, the last one first, and of the only node that reads it and reads nothing
+    else, where it applies.
+    """
+    for name, node, shape in reversed(shaped(net)):
         readers = [b for a, b in net.edges if a == name]
         if (
             node.type == "LI"
@@ -179,7 +179,7 @@ def _rewritten(net: Graph, rewrite: Callable[[Graph, str, str, Shape], Graph | N
                 yield found
 
 
-def _as_synapse(net: Graph, name: str, reader: str, shape: Shape) -> Graph | None:
+def _as_synapse(net: Net, name: str, reader: str, shape: Shape) -> Net | None:
     """The LI node ``name`` as the synapse of ``reader``; None if that is no LI or LIF."""
     nodes = _nodes(net)
     if nodes[reader].type not in ("LI", "LIF"):
@@ -187,12 +187,15 @@ def _as_synapse(net: Graph, name: str, reader: str, shape: Shape) -> Graph | Non
     membrane = {"tau_mem" if key == "tau" else key: value for key, value in nodes[reader].parameters.items()}
     synapse = {"tau_syn": nodes[name].array("tau"), "w_in": nodes[name].array("r")}
     return _without(
-        Graph({**nodes, reader: Node(f"Cuba{nodes[reader].type}", membrane | synapse)}, net.edges, net.metadata), name
+        connected({**nodes, reader: Node(f"Cuba{nodes[reader].type}", membrane | synapse)}, [*net.edges], net.metadata),
+        name,
     )
 
 
-def _behind(net: Graph, name: str, reader: str, shape: Shape) -> Graph | None:
-    """The LI node ``name`` behind the weights of ``reader``; None if they do not commute, or nothing can take their bias."""
+def _behind(net: Net, name: str, reader: str, shape: Shape) -> Net | None:
+    """The LI node ``name`` behind the weights of ``reader``; None if they do not commute, or nothing can take their
+    bias.
+    """
     nodes = _nodes(net)
     li, weights, behind = nodes[name], nodes[reader], [b for a, b in net.edges if a == reader]
     found = synapses(weights, reader, shape)
@@ -211,10 +214,10 @@ def _behind(net: Graph, name: str, reader: str, shape: Shape) -> Graph | None:
         nodes[behind[0]] = Node(last.type, {**last.parameters, "v_leak": leak})
         nodes[reader] = Node(weights.type, {**weights.parameters, "bias": np.zeros(weights.array("bias").shape)})
     swap = {name: reader, reader: name}
-    return Graph({**nodes}, tuple((swap.get(a, a), swap.get(b, b)) for a, b in net.edges), net.metadata)
+    return connected(nodes, [(swap.get(a, a), swap.get(b, b)) for a, b in net.edges], net.metadata)
 
 
-def _merge_linears(net: Graph) -> Graph:
+def _merge_linears(net: Net) -> Net:
     """Matrices that follow each other become their product, under the name of the last one."""
     for name in sorted(net.nodes):
         nodes, readers = _nodes(net), [b for a, b in net.edges if a == name]
@@ -230,28 +233,32 @@ def _merge_linears(net: Graph) -> Graph:
         weight = (rows @ one.weight.reshape(-1, one.weight.shape[-1])).reshape(*two.bias.shape, -1)
         bias = (rows @ one.bias.reshape(-1)).reshape(two.bias.shape) + two.bias
         merged = Node("Affine", {"weight": weight, "bias": bias}) if bias.any() else Node("Linear", {"weight": weight})
-        net = _without(Graph({**nodes, readers[0]: merged}, net.edges, net.metadata), name)
+        net = _without(connected({**nodes, readers[0]: merged}, [*net.edges], net.metadata), name)
     return net
 
 
-def _nodes(net: Graph) -> dict[str, Node]:
-    """The nodes of an inlined graph."""
-    return {name: node for name, node in net.nodes.items() if isinstance(node, Node)}
+def _nodes(net: Net) -> dict[str, Node]:
+    return dict(net.primitives())
 
 
-def _without(net: Graph, name: str) -> Graph:
+def _without(net: Net, name: str) -> Net:
     """The graph without a node; what it read goes to its readers."""
     before, behind = [a for a, b in net.edges if b == name], [b for a, b in net.edges if a == name]
     edges = [edge for edge in net.edges if name not in edge] + [(a, b) for a in before for b in behind]
-    return Graph({key: node for key, node in net.nodes.items() if key != name}, tuple(edges), net.metadata)
+    return connected({key: node for key, node in net.nodes.items() if key != name}, edges, net.metadata)
 
 
-def _unit_synapses(net: Graph) -> tuple[Graph, frozenset[str]]:
-    """Unit Scales, to be quantized like weights, where spikes reach a neuron with memory, or a sum, without weights of their own."""
-    nodes, edges = dict(net.nodes), list(net.edges)
-    factor: dict[str, float | None] = {
-        name: 1.0 for name, node in net.nodes.items() if isinstance(node, Node) and node.type in (*SPIKING, "Input")
-    }
+def emits(node: Node) -> bool:
+    """True for what sends spikes: a spiking node, an Input."""
+    return spikes(node) or node.type == "Input"
+
+
+def _unit_synapses(net: Net) -> tuple[Net, frozenset[str]]:
+    """Unit Scales, to be quantized like weights, where spikes reach a neuron with memory, or a sum, without weights of
+    their own.
+    """
+    nodes, edges = _nodes(net), list(net.edges)
+    factor: dict[str, float | None] = {name: 1.0 for name, node in net.primitives() if emits(node)}
     added = set()
     for name, node, shape in shaped(net):
         before = [a for a, b in net.edges if b == name]
@@ -268,22 +275,12 @@ def _unit_synapses(net: Graph) -> tuple[Graph, frozenset[str]]:
             single = None
         if name not in factor:
             factor[name] = None if single is None or tie(node) is None else single * (tie(node) or 1.0)
-    return Graph(nodes, tuple(edges), net.metadata), frozenset(added)
+    return connected(nodes, edges, net.metadata), frozenset(added)
 
 
 def _needs_resolution(node: Node, where: str, shape: Shape) -> bool:
     """Neurons whose state decays need an input of more than single units."""
-    if node.type not in NEURONS:
+    if not has_states(node):
         return False
     n = neuron(node, where, shape)
-    return node.type in INTEGRATORS or bool(((n.mem > 0) & (n.mem < 1)).any() or (n.syn < 1).any() or n.leak.any())
-
-
-def tie(node: Node) -> float | None:
-    """Output scale over input scale of a node without weights of its own; None for the others."""
-    if node.type == "AvgPool2d":
-        return float(np.prod(np.broadcast_to(node.array("kernel_size").reshape(-1), (2,))))
-    passing = node.type in ("Flatten", "Delay", "SumPool2d", "Output") or (
-        node.type == "Scale" and gain_shift(node) is not None
-    )
-    return 1.0 if passing else None
+    return integrates(node) or bool(((n.mem > 0) & (n.mem < 1)).any() or (n.syn < 1).any() or n.leak.any())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nsllm_nir.errors import InputError
-from nsllm_nir.quantization.float_reference import Floats
+from nsllm_nir.quantization.float_nodes import Floats
 
 LIMITS = {"weight_bits": (2, 8), "decay_bits": (1, 12), "threshold_bits": (2, 17)}
 

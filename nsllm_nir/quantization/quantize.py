@@ -2,7 +2,8 @@
 
 Every signal v of the float graph becomes an integer signal that stands for ``S v``. Spikes have S = 1; nodes without
 weights tie the scales of what they connect, weights set the ratio of two scales (docs/quantization.md). The
-integer graph is an ordinary NIR graph: read as floats it means the same as what backends compute, up to the rounding of states.
+integer graph is an ordinary NIR graph: read as floats it means the same as what backends compute, up to the
+    rounding of states.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import GraphError, IntegerOverflowError
-from nsllm_nir.graph import Graph, Node, as_graph
-from nsllm_nir.lowering.lower import lower
-from nsllm_nir.program import reference
+from nsllm_nir.graph import Graph, as_graph
+from nsllm_nir.lowering.lower import lower, lower_net, why_not_integer
+from nsllm_nir.lowering.net import Net, inline
+from nsllm_nir.program import Program, reference
 from nsllm_nir.program.trace import Trace
 from nsllm_nir.quantization import float_reference
 from nsllm_nir.quantization.folding import prepare
@@ -31,7 +33,7 @@ CANDIDATES = (1.0, 0.9, 0.8, 0.7, 1.25, 1.5)  # of the data-free scale; above 1 
 
 @dataclass(frozen=True)
 class Quantization:
-    """What `quantize` did; ``unchanged``: the graph was integer already. outputs: integer value = scale * float value."""
+    """What `quantize` did. unchanged: the graph was integer already. outputs: integer value = scale * float value."""
 
     formats: Formats
     unchanged: bool
@@ -68,7 +70,9 @@ class NodeError:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """Quantization error per spiking node. It says nothing about backends: their equivalence is exact and `verify` checks it."""
+    """Quantization error per spiking node. It says nothing about backends: their equivalence is exact and `verify`
+    checks it.
+    """
 
     steps: int
     nodes: tuple[NodeError, ...]
@@ -93,6 +97,15 @@ class QuantizationReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """What `quantize_net` made: the integer graph inlined, and lowered."""
+
+    net: Net
+    program: Program
+    summary: Quantization
+
+
 def quantize(
     source: Graph | nir.NIRGraph | str | Path,
     *,
@@ -101,14 +114,16 @@ def quantize(
     threshold_bits: int = 17,
     calibration: NDArray[np.integer] | None = None,
 ) -> tuple[Graph, Quantization]:
-    """An integer graph that `lower` accepts and that means the same network; subgraphs are inlined, neurons keep their names.
+    """An integer graph that `lower` accepts and that means the same network; subgraphs are inlined, neurons keep their
+    names.
 
     Args:
-        source: file, `nir.NIRGraph` or `Graph`; one that `lower` accepts is returned unchanged.
+        source: file, `nir.NIRGraph` or `Graph`; one whose numbers integers hold (`is_integer`) is returned unchanged.
         weight_bits: 2 to 8, symmetric.
         decay_bits: 1 to 12; dt / tau is rounded to multiples of 2**-decay_bits.
         threshold_bits: 2 to 17, unsigned.
-        calibration: spikes (steps, neurons). If given, the scale of each layer is the candidate with the fewest differing spikes.
+        calibration: spikes (steps, neurons). If given, the scale of each layer is the candidate with the fewest
+            differing spikes.
 
     Raises:
         GraphError: something integers cannot hold (named, with the remedy).
@@ -117,26 +132,31 @@ def quantize(
     """
     formats = Formats(weight_bits, decay_bits, threshold_bits)
     graph = as_graph(source)
-    if is_integer(graph):
+    net = inline(graph)
+    if not why_not_integer(net):
         return graph, Quantization(formats, True)
-    scales = Scales(*prepare(graph, formats), formats)
-    factors: dict[Port, float] = {} if calibration is None else _calibrate(graph, scales, calibration)
-    factors, (built, weights) = _fitting(scales, factors)
-    outputs = {
-        name: scales.of((name, 1), factors)
-        for name, node in built.nodes.items()
-        if isinstance(node, Node) and node.type == "Output"
-    }
-    return built, Quantization(formats, False, weights, outputs)
+    found = quantize_net(net, formats, calibration)
+    return found.net.graph, found.summary
 
 
-def is_integer(graph: Graph) -> bool:
-    """True if `lower` accepts the graph as it is."""
-    try:
-        lower(graph)
-    except (GraphError, IntegerOverflowError):
-        return False
-    return True
+def quantize_net(net: Net, formats: Formats, calibration: NDArray[np.integer] | None = None) -> Quantized:
+    """`quantize` of an inlined graph that is not integer; raises the same errors."""
+    scales = Scales(*prepare(net, formats), formats)
+    factors: dict[Port, float] = {} if calibration is None else _calibrate(net, scales, calibration)
+    factors, program, built, weights = _fitting(scales, factors)
+    outputs = {name: scales.of((name, 1), factors) for name, node in built.primitives() if node.type == "Output"}
+    return Quantized(built, program, Quantization(formats, False, weights, outputs))
+
+
+def is_integer(source: Graph | nir.NIRGraph | str | Path) -> bool:
+    """True if integers hold the numbers of a graph as they are, so that `quantize` leaves it alone.
+
+    Whether their sums fit the widths is another question, which `lower` answers.
+
+    Raises:
+        GraphError: shapes or parameters that do not fit each other.
+    """
+    return not why_not_integer(inline(as_graph(source)))
 
 
 def compare_quantization(
@@ -148,42 +168,53 @@ def compare_quantization(
         GraphError: ``integer`` lacks a spiking node of ``source``.
         InputError: the inputs do not fit.
     """
-    return _compare(float_reference.run(as_graph(source), inputs), integer, inputs)
+    return compare(float_reference.run(as_graph(source), inputs), reference.run(lower(integer), inputs))
 
 
-def _compare(expected: Trace, integer: Graph, inputs: NDArray[np.integer]) -> QuantizationReport:
-    got, nodes = reference.run(lower(integer), inputs).values, []
-    for name, want in expected.values.items():
+def compare(floats: Trace, integers: Trace) -> QuantizationReport:
+    """Differing cells of every spiking node, of the run of a float graph and of what `quantize` made of it.
+
+    Raises:
+        GraphError: ``integers`` lacks a spiking node of ``floats``.
+    """
+    nodes, steps = [], 0
+    for name, want in floats.values.items():
+        steps = len(want)
         if want.dtype != bool:
             continue
-        if name not in got or got[name].shape != want.shape:
+        got = integers.values.get(name)
+        if got is None or got.shape != want.shape:
             raise GraphError(
                 f"{name}: the integer graph has no such spiking node; compare a graph with what quantize made of it"
             )
-        nodes.append(NodeError(name, int(want.sum()), int(got[name].sum()), int((got[name] != want).sum()), want.size))
-    return QuantizationReport(len(inputs), tuple(nodes))
+        nodes.append(NodeError(name, int(want.sum()), int(got.sum()), int((got != want).sum()), want.size))
+    return QuantizationReport(steps, tuple(nodes))
 
 
 def _fitting(
     scales: Scales, factors: dict[Port, float]
-) -> tuple[dict[Port, float], tuple[Graph, tuple[NodeScale, ...]]]:
-    """The factors that fit, and what they build; where the worst case of the rounded weights leaves the widths, with smaller scales, by tenths."""
+) -> tuple[dict[Port, float], Program, Net, tuple[NodeScale, ...]]:
+    """The factors that fit, and what they build; where the worst case of the rounded weights leaves the widths, with
+    smaller scales, by tenths.
+    """
     for _ in range(SHRINKS):
-        built = scales.build(factors)
+        built, weights = scales.build(factors)
         try:
-            lower(built[0])
-            return factors, built
+            return factors, lower_net(built), built, weights
         except IntegerOverflowError as error:
             failed = error
         factors = {root: 0.9 * factors.get(root, 1.0) for root in scales.roots}
     raise IntegerOverflowError(
-        f"no scale of the weights fits the declared widths: {failed}; use fewer weight bits, or put a neuron between layers"
+        f"no scale of the weights fits the declared widths: {failed}; use fewer weight bits, or put a neuron between "
+        "layers"
     ) from failed
 
 
-def _calibrate(graph: Graph, scales: Scales, inputs: NDArray[np.integer]) -> dict[Port, float]:
-    """The factor of each scale, one after the other, that leaves the fewest differing spikes; ties keep the data-free scale."""
-    expected = float_reference.run(graph, inputs)
+def _calibrate(net: Net, scales: Scales, inputs: NDArray[np.integer]) -> dict[Port, float]:
+    """The factor of each scale, one after the other, that leaves the fewest differing spikes; ties keep the data-free
+    scale.
+    """
+    expected = float_reference.run_net(net, inputs)
     best: dict[Port, float] = {}
     for root in scales.roots:
         if scales.lossless[root]:
@@ -191,9 +222,10 @@ def _calibrate(graph: Graph, scales: Scales, inputs: NDArray[np.integer]) -> dic
         costs = {}
         for factor in CANDIDATES:
             try:
-                costs[factor] = _compare(expected, scales.build({**best, root: factor})[0], inputs).differences
+                integers = reference.run(lower_net(scales.build({**best, root: factor})[0]), inputs)
             except (GraphError, IntegerOverflowError):  # a candidate beyond the formats is no candidate
                 continue
+            costs[factor] = compare(expected, integers).differences
         if costs:
             best[root] = min(costs, key=lambda factor: costs[factor])
     return best

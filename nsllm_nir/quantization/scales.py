@@ -1,37 +1,54 @@
 """The scale S of every signal of a prepared float graph, and the integer graph that follows from the scales.
 
 An edge, and a node without weights, ties two scales; a class of tied scales is one unknown. Spikes have S = 1.
-Each other class takes the largest scale that its weights, thresholds and state widths allow, or the largest one that is lossless.
+Each other class takes the largest scale that its weights, thresholds and state widths allow, or the largest one that is
+lossless.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir.errors import GraphError
-from nsllm_nir.graph import DT, Graph, Node
-from nsllm_nir.lowering.lower import SPIKING
-from nsllm_nir.lowering.node_rules import LIF_BIAS, MAX_GAIN, Shape, rounded
+from nsllm_nir.graph import DT, Node, Shape
+from nsllm_nir.lowering.net import Net
+from nsllm_nir.lowering.node_rules import LIF_BIAS, MAX_GAIN, rounded
 from nsllm_nir.program.constants import LIF_LIMIT
-from nsllm_nir.quantization.float_reference import Floats, Neuron, Synapses, cell, flatten, neuron, synapses
-from nsllm_nir.quantization.folding import INTEGRATORS, NEURONS, shaped, tie
+from nsllm_nir.quantization.float_nodes import (
+    ROLES,
+    Dynamic,
+    Entry,
+    Firing,
+    Floats,
+    Interval,
+    Neuron,
+    Passing,
+    Synapses,
+    Weighted,
+    has_states,
+    integrates,
+    neuron,
+    synapses,
+    tie,
+)
+from nsllm_nir.quantization.folding import emits, shaped
 from nsllm_nir.quantization.loihi_formats import Formats
 
 FRACTION = 64  # Loihi's states count in 1/64 of a weight unit
 LOSSLESS = 3e-5  # distance from an integer that float32 parameters may have
-NEAR = 0.99  # of the largest scale: what may be given up for integer gains, so that a reset subtracts exactly its threshold
+NEAR = 0.99  # of the largest scale: given up for integer gains, so that a reset subtracts exactly its threshold
 HEADROOM = 0.97  # for the rounding of weights, in bounds that float weights imply
 Port = tuple[str, int]  # node, 0: its input, 1: its output
-Interval = tuple[Floats, Floats]
 SPIKES: Port = ("", 1)
 
 
 @dataclass(frozen=True)
 class NodeScale:
-    """How a node with weights was quantized: integer weight = round(scale * weight); error: relative, root mean square."""
+    """A node with weights: integer weight = round(scale * weight). error: relative, root mean square."""
 
     node: str
     scale: float
@@ -48,7 +65,7 @@ class Scales:
         GraphError: ties contradict each other, or weights feed back into the scale of their own input.
     """
 
-    def __init__(self, net: Graph, units: frozenset[str], formats: Formats) -> None:
+    def __init__(self, net: Net, units: frozenset[str], formats: Formats) -> None:
         self.net, self.units, self.formats = net, units, formats
         self.shapes: dict[str, tuple[Node, Shape]] = {name: (node, shape) for name, node, shape in shaped(net)}
         self.parents: dict[Port, tuple[Port, float]] = {}
@@ -58,7 +75,7 @@ class Scales:
             found = synapses(node, name, shape) if tie(node) is None or name in units else None
             if found is not None:
                 self.weights[name] = found
-            if node.type in NEURONS:
+            if has_states(node):
                 self.neurons[name] = neuron(node, name, shape)
         self._tie_all()
         self.bounds = _bounds(net, self.shapes, self.neurons)
@@ -92,7 +109,8 @@ class Scales:
         if root_a == root_b:
             if not np.isclose(to_b, ratio * to_a, rtol=1e-9):
                 raise GraphError(
-                    f"{b[0]}: its inputs have scales that do not agree ({to_b:g} and {ratio * to_a:g}); put a Linear or Scale on one of them"
+                    f"{b[0]}: its inputs have scales that do not agree ({to_b:g} and {ratio * to_a:g}); put a Linear "
+                    "or Scale on one of them"
                 )
         elif root_b == SPIKES:
             self.parents[root_a] = (root_b, to_b / (ratio * to_a))
@@ -102,9 +120,9 @@ class Scales:
     def _tie_all(self) -> None:
         for name, (node, _) in self.shapes.items():
             ratio = tie(node)
-            if node.type in (*SPIKING, "Input"):
+            if emits(node):
                 self._tie(SPIKES, (name, 1), 1.0)
-            elif node.type in INTEGRATORS:
+            elif integrates(node):
                 self._tie((name, 0), (name, 1), self._unit(name) / float(self.neurons[name].gain.max()))
             elif name not in self.weights and ratio is not None:
                 self._tie((name, 0), (name, 1), ratio)
@@ -112,16 +130,20 @@ class Scales:
             self._tie((a, 1), (b, 0), 1.0)
 
     def _unit(self, name: str) -> int:
-        """Output of an integrator per input unit: 64, or 1 where weights read it, which needs the bounded `Integrate`."""
+        """Output of an integrator per input unit: 64, or 1 where weights read it, which needs a bounded `Integrate`."""
         node = self.shapes[name][0]
+        if not integrates(node):
+            return 1
         other = [b for a, b in self.net.edges if a == name and self.shapes[b][0].type not in ("Output", "Threshold")]
-        if node.type not in INTEGRATORS or not other:
-            return FRACTION if node.type in INTEGRATORS else 1
+        if not other:
+            return FRACTION
         shift = np.log2(256 * self.neurons[name].mem) if node.type == "LI" else np.full(1, -1.0)
         if (shift != np.rint(shift)).any() or shift.min() < 0 or self.neurons[name].leak.any():
             raise GraphError(
-                f"{name}: {other[0]} reads the potential of this {node.type} node, which integers bound only for an LI node with tau = 2**k steps (k <= 8) "
-                "and v_leak = 0; use such a tau, put weights in front of it (its neurons then need one tau and gain), or use a spiking neuron"
+                f"{name}: {other[0]} reads the potential of this {node.type} node, which integers bound only for an "
+                "LI node with tau = 2**k steps (k <= 8) "
+                "and v_leak = 0; use such a tau, put weights in front of it (its neurons then need one tau and gain), "
+                "or use a spiking neuron"
             )
         return 1
 
@@ -130,7 +152,8 @@ class Scales:
             return
         if root in self.active:
             raise GraphError(
-                f"{root[0]}: weights feed back into the scale of their own input without a neuron between; put a spiking neuron into that path"
+                f"{root[0]}: weights feed back into the scale of their own input without a neuron between; put a "
+                "spiking neuron into that path"
             )
         self.active.append(root)
         weights: list[Floats] = []
@@ -158,7 +181,8 @@ class Scales:
         top = _top(weights) or _top(gains)
         if 0 < cap * top < 1:
             raise GraphError(
-                f"{root[0]}: its thresholds, leak currents or worst-case sums exceed the formats {1 / (cap * top):.3g} times where its largest weight is 1; "
+                f"{root[0]}: its thresholds, leak currents or worst-case sums exceed the formats "
+                f"{1 / (cap * top):.3g} times where its largest weight is 1; "
                 "use larger weights or smaller thresholds, and merge weights that follow each other without a neuron"
             )
         self.resolved[root], self.lossless[root] = _choose(cap, top, weights + gains + biases, soft, gains)
@@ -184,7 +208,9 @@ class Scales:
         )
 
     def _room(self, name: str, n: Neuron) -> float:
-        """What an integrator that only thresholds read must hold: one step beyond the threshold, for it may saturate there as a spiking neuron does."""
+        """What an integrator that only thresholds read must hold: one step beyond the threshold, for it may saturate
+        there as a spiking neuron does.
+        """
         readers = [b for a, b in self.net.edges if a == name]
         alone = [self.shapes[b][0] for b in readers if sum(target == b for _, target in self.net.edges) == 1]
         levels = [node.array("threshold").astype(np.float64) for node in alone if node.type == "Threshold"]
@@ -194,29 +220,34 @@ class Scales:
             return np.inf
         return float((n.gain / n.syn).max()) * _largest(self.bounds[name, 0]) + _top(levels)
 
-    def build(self, factors: dict[Port, float]) -> tuple[Graph, tuple[NodeScale, ...]]:
-        """The integer graph, with each root's scale multiplied by its factor (1 where none is given), and how weights were rounded."""
-        nodes: dict[str, Node | Graph] = {}
+    def build(self, factors: dict[Port, float]) -> tuple[Net, tuple[NodeScale, ...]]:
+        """The integer graph, with each root's scale multiplied by its factor (1 where none is given), and how weights
+        were rounded.
+        """
+        nodes: dict[str, Node] = {}
         report = []
         for name, (node, _) in self.shapes.items():
             inner, outer = self.of((name, 0), factors), self.of((name, 1), factors)
-            if name in self.weights:
-                nodes[name], error = _weights(node, self.weights[name], outer / inner, outer, self._limit(name))
-                report.append(NodeScale(name, outer / inner, error))
-            elif name in self.neurons:
-                nodes[name] = _neuron(node, name, self.neurons[name], inner, self._unit(name), self.formats)
-            elif node.type == "Threshold":
-                nodes[name] = Node(
-                    "Threshold",
-                    {
-                        "threshold": _half(rounded(node.array("threshold") * inner)).reshape(
-                            node.array("threshold").shape
-                        )
-                    },
-                )
-            else:
-                nodes[name] = Node(node.type.replace("AvgPool", "SumPool"), node.parameters)
-        return Graph(nodes, tuple(sorted(self.net.edges)), self.net.metadata), tuple(report)
+            role = ROLES[node.type]
+            nodes[name] = node
+            match role:
+                case Weighted(integer=kind):
+                    if name in self.weights:
+                        weights = self.weights[name]
+                        nodes[name], error = _weights(node, weights, outer / inner, outer, self._limit(name))
+                        report.append(NodeScale(name, outer / inner, error))
+                    elif kind:
+                        nodes[name] = Node(kind, node.parameters)
+                case Dynamic():
+                    nodes[name] = _neuron(node, name, self.neurons[name], inner, self._unit(name), self.formats)
+                case Firing(parameter):
+                    level = node.array(parameter)
+                    nodes[name] = Node(node.type, {parameter: _half(rounded(level * inner)).reshape(level.shape)})
+                case Entry() | Passing():
+                    pass
+                case _:
+                    assert_never(role)
+        return Net(nodes, self.net.reads, self.net.metadata), tuple(report)
 
 
 def _over(limit: float, value: float) -> float:
@@ -242,7 +273,8 @@ def _soft(n: Neuron, ratio: float) -> list[Floats]:
 def _choose(
     cap: float, top: float, strict: list[Floats], soft: list[Floats], gains: list[Floats]
 ) -> tuple[float, bool]:
-    """Largest scale up to ``cap`` at which all numbers are integers, else all of ``strict``, else (near ``cap``) of ``gains``, else ``cap``.
+    """Largest scale up to ``cap`` at which all numbers are integers, else all of ``strict``, else (near ``cap``) of
+    ``gains``, else ``cap``.
 
     Returns also whether ``strict`` are integers there. top: the largest weight.
     """
@@ -262,34 +294,35 @@ def _near_integers(x: Floats) -> NDArray[np.bool_]:
     return near
 
 
-def _bounds(net: Graph, shapes: dict[str, tuple[Node, Shape]], neurons: dict[str, Neuron]) -> dict[Port, Interval]:
+def _bounds(net: Net, shapes: dict[str, tuple[Node, Shape]], neurons: dict[str, Neuron]) -> dict[Port, Interval]:
     """Worst-case intervals of every input and output for binary inputs; integrators by their fixed points."""
     out: dict[Port, Interval] = {}
-    spikes = {name: (0.0, 1.0) for name, (node, _) in shapes.items() if node.type in (*SPIKING, "Input")}
-    reads = flatten(net).reads
+    sending = {name: (0.0, 1.0) for name, (node, _) in shapes.items() if emits(node)}
     for name, (node, shape) in shapes.items():
         ends = [
-            tuple(np.broadcast_to(e, shape) for e in (spikes.get(r.source) or out[r.source, 1])) for r in reads[name]
+            tuple(np.broadcast_to(e, shape) for e in (sending.get(r.source) or out[r.source, 1]))
+            for r in net.reads[name]
         ]
         low, high = (np.sum([e[i] for e in ends], axis=0) if ends else np.full(shape, float(i)) for i in (0, 1))
         out[name, 0] = (low, high)
-        found = synapses(node, name, shape)
-        if found is not None:
-            plus, minus = np.maximum(found.weight, 0), np.minimum(found.weight, 0)
-            first = found.apply(plus, low) + found.apply(minus, high) + found.bias
-            out[name, 1] = (first, found.apply(plus, high) + found.apply(minus, low) + found.bias)
-        elif name in spikes:
-            out[name, 1] = (np.zeros(shape), np.ones(shape))
-        elif name in neurons:
-            n, reach = neurons[name], np.maximum(np.abs(low), np.abs(high))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                top = np.where(reach > 0, n.gain * reach / (n.mem * n.syn), 0.0) + np.abs(n.leak)
-            out[name, 1] = (-top, top)
-        elif node.type == "Delay":
-            out[name, 1] = (np.minimum(low, 0), np.maximum(high, 0))
-        else:
-            move = cell(node, name, shape)
-            out[name, 1] = (move(low), move(high))
+        role = ROLES[node.type]
+        match role:
+            case Weighted():
+                found = role.synapses(node, name, shape)
+                plus, minus = np.maximum(found.weight, 0), np.minimum(found.weight, 0)
+                first = found.apply(plus, low) + found.apply(minus, high) + found.bias
+                out[name, 1] = (first, found.apply(plus, high) + found.apply(minus, low) + found.bias)
+            case Passing():
+                out[name, 1] = role.bounds(node, name, shape, (low, high))
+            case Dynamic() if name not in sending:
+                n, reach = neurons[name], np.maximum(np.abs(low), np.abs(high))
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    top = np.where(reach > 0, n.gain * reach / (n.mem * n.syn), 0.0) + np.abs(n.leak)
+                out[name, 1] = (-top, top)
+            case Entry() | Firing() | Dynamic():
+                out[name, 1] = (np.zeros(shape), np.ones(shape))
+            case _:
+                assert_never(role)
     return out
 
 
@@ -316,12 +349,12 @@ def _half(threshold: Floats) -> Floats:
 def _neuron(node: Node, where: str, n: Neuron, scale: float, unit: int, formats: Formats) -> Node:
     """A neuron with rounded decays, gain ``unit`` and thresholds and leak currents at ``scale``."""
     mem, syn = formats.decay(n.mem), formats.decay(n.syn)
-    leaky = node.type not in ("I", "IF")
+    membrane = next((name for name in ("tau_mem", "tau") if name in node.parameters), "")
+    leaky, cuba = bool(membrane), "tau_syn" in node.parameters
     bias: NDArray[np.float64] = np.rint(FRACTION * scale * n.leak * mem / 4096 / n.gain)
     parameters: dict[str, Floats] = {"r": unit * 4096 / mem if leaky else np.full(mem.shape, unit / DT)}
     if leaky:
-        cuba = node.type.startswith("Cuba")
-        parameters |= {"tau_mem" if cuba else "tau": 4096 * DT / mem, "v_leak": unit * bias * 4096 / (FRACTION * mem)}
+        parameters |= {membrane: 4096 * DT / mem, "v_leak": unit * bias * 4096 / (FRACTION * mem)}
         if cuba:
             parameters |= {"tau_syn": 4096 * DT / syn, "w_in": 4096 / syn}
     if n.threshold is not None:
@@ -330,7 +363,8 @@ def _neuron(node: Node, where: str, n: Neuron, scale: float, unit: int, formats:
         level = _half(scaled) if memoryless else np.rint(scaled) if leaky else np.floor(scaled)
         if not memoryless and level.max() > formats.largest_threshold:
             raise GraphError(
-                f"{where}: v_threshold is {level.max():g} in units of its weights, beyond {formats.threshold_bits} bits; use a smaller scale"
+                f"{where}: v_threshold is {level.max():g} in units of its weights, beyond {formats.threshold_bits} "
+                "bits; use a smaller scale"
             )
         parameters |= {"v_threshold": level, "v_reset": np.zeros(mem.shape)}
     return Node(node.type, dict(parameters))

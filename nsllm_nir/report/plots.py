@@ -23,7 +23,10 @@ OTHER = "input, final and output nodes"
 
 
 def layers(report: Report) -> dict[str, list[str]]:
-    """Traced nodes by layer of a language model; the nodes outside of layers come last. In other graphs all nodes stand together."""
+    """Traced nodes by layer of a language model; the nodes outside of layers come last.
+
+    In other graphs all nodes stand together.
+    """
     found: dict[str, list[str]] = {}
     other = []
     for node in report.reference.values:
@@ -40,14 +43,15 @@ def raster_figure(report: Report, nodes: dict[str, list[str]], title: str = "") 
     figure = Figure(figsize=(9, 4.2 * len(nodes) + 0.5), layout="constrained")
     panels = figure.subplots(len(nodes), 1, squeeze=False)[:, 0]
     for axes, (name, members) in zip(panels, nodes.items(), strict=True):
-        _raster(axes, report, members)
+        raster(axes, report, members)
         axes.set_title(name, loc="left", fontsize=10)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
 
 
-def _raster(axes: Axes, report: Report, nodes: list[str]) -> None:
+def raster(axes: Axes, report: Report, nodes: list[str]) -> None:
+    """Draw nodes below each other: a dot per spike of the reference, a cross per cell that differs in a backend."""
     steps = len(next(iter(report.reference.values.values())))
     base, centres = 0, []
     for node in nodes:

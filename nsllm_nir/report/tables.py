@@ -38,7 +38,7 @@ class Row:
 
 
 def block_of(node: str) -> str:
-    """The part of the model that a node belongs to: ``layer_000.attention.key_spikes`` is in ``layer_000.attention``."""
+    """The part of the model that a node belongs to: ``layer_000.mixer`` of ``layer_000.mixer.key_spikes``."""
     parts = node.split(".")
     return ".".join(parts[:2]) if len(parts) > 2 else parts[0]
 
@@ -83,7 +83,10 @@ def total_spikes(program: Program, trace: Trace) -> int:
 
 
 def audit_totals(program: Program) -> dict[str, int]:
-    """Operations per token by class, every neuron spiking (dense bound); the classes that hardware must not need are listed with their 0."""
+    """Operations per token by class, every neuron spiking (dense bound).
+
+    The classes that hardware must not need are listed with their 0.
+    """
     totals = dict.fromkeys((*OPERATIONS, *ABSENT_OPERATIONS), 0)
     for counted in program.audit().values():
         for operation, times in counted.items():
@@ -179,11 +182,12 @@ def differences_table(report: Report, *, all_nodes: bool = False) -> Table:
 
 
 def quantization_tables(summary: Quantization | None, error: QuantizationReport | None) -> list[Table]:
-    """Spikes of the float and of the integer graph, and the cells in which they differ, by spiking node; nothing for an integer graph."""
+    """Spikes of a float and of its integer graph, and the differing cells, by node; nothing for an integer graph."""
     if summary is None or error is None:
         return []
     table = Table(
-        title=f"Caused by quantization, {error.steps} steps: float graph against its integer form ({summary.formats.weight_bits}-bit weights)"
+        title=f"Caused by quantization, {error.steps} steps: float graph against its integer form "
+        f"({summary.formats.weight_bits}-bit weights)"
     )
     table.add_column("node", no_wrap=True)
     for column in ("float\nspikes", "integer\nspikes", "differing\ncells", "of cells"):
@@ -237,8 +241,10 @@ def constraints_table(constraints: Sequence[dict[str, Any]], cores: int) -> Tabl
         "outside a documented limit": len(refused),
         "neurons": sum(row["neurons"] for row in constraints),
         "synapses": sum(row["synapses"] for row in constraints),
-        "weights as stored": f"[{min(row['weight_low'] for row in constraints)}, {max(row['weight_high'] for row in constraints)}]",
-        "states": f"[{min(row['state_low'] for row in constraints):,}, {max(row['state_high'] for row in constraints):,}]",
+        "weights as stored": f"[{min(row['weight_low'] for row in constraints)}, "
+        f"{max(row['weight_high'] for row in constraints)}]",
+        "states": f"[{min(row['state_low'] for row in constraints):,}, "
+        f"{max(row['state_high'] for row in constraints):,}]",
         "longest delay (steps)": max(row["delay"] for row in constraints),
         "neuro cores (tier: modelled)": cores,
     }

@@ -1,4 +1,7 @@
-"""What a graph reads: text, token ids, spikes from a file, random spikes. Tokens of text are the bytes of UTF-8."""
+"""What a graph reads: text, token ids, spikes from a file, random spikes. Tokens of text are the bytes of UTF-8.
+
+Errors name the fields of `InputOptions` in backquotes; the command line writes the options of its own in their place.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,10 @@ DETAILS = {
 
 @dataclass(frozen=True)
 class InputOptions:
-    """What the options of a command say about its input; None: not given.
+    """What a graph is to read; None: not given.
 
-    One source, prompt (text), tokens_file, text (corpus), input (file of spikes) or random (rate), and what belongs to one of
+    One source, prompt (text), tokens_file, text (corpus), input (file of spikes) or random (rate), and what belongs to
+    one of
     them: tokens (of text), sample (of input), steps and seed (of random).
 
     Raises:
@@ -52,19 +56,16 @@ class InputOptions:
         ]
         if len(given) > 1:
             raise InputError(
-                f"give only one of --prompt, --tokens-file, --text, --input and --random, got {' and '.join(map(_flag, given))}"
+                "give only one of `prompt`, `tokens_file`, `text`, `input` and `random`, got "
+                f"{' and '.join(map('`{}`'.format, given))}"
             )
         source = given[0] if given else "text"
         for detail, owner in DETAILS.items():
             if getattr(self, detail) is not None and owner != source:
-                raise InputError(f"{_flag(detail)} belongs to {_flag(owner)}; give both or neither")
+                raise InputError(f"`{detail}` belongs to `{owner}`; give both or neither")
         for name in ("tokens", "steps"):
             if (count := getattr(self, name)) is not None and count < 1:
-                raise InputError(f"{_flag(name)} must be at least 1, got {count}")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+                raise InputError(f"`{name}` must be at least 1, got {count}")
 
 
 def encode(text: str) -> NDArray[np.int64]:
@@ -88,7 +89,8 @@ def held_out(source: str, tokens: int) -> NDArray[np.int64]:
     tail = tail[newline[0] + 1 :] if newline.size and len(tail) - newline[0] > tokens else tail
     if len(tail) < tokens:
         raise InputError(
-            f"the held-out tail of {source!r} has {len(tail)} tokens, {tokens} are asked for; give a longer text or a smaller --tokens"
+            f"the held-out tail of {source!r} has {len(tail)} tokens, {tokens} are asked for; give a longer text or a "
+            "smaller `tokens`"
         )
     return tail[:tokens]
 
@@ -111,7 +113,8 @@ def read_tokens(path: Path) -> NDArray[Any]:
         ) from error
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise InputError(
-            f"{path}: expected integer token ids (tokens,), found {array.dtype} of shape {array.shape}; --input reads spikes (steps, neurons)"
+            f"{path}: expected integer token ids (tokens,), found {array.dtype} of shape {array.shape}; `input` reads "
+            "spikes (steps, neurons)"
         )
     return array
 
@@ -123,9 +126,9 @@ def random_spikes(program: Program, rate: float, steps: int, seed: int) -> NDArr
         InputError: a rate outside [0, 1], a negative seed, or a program with several inputs.
     """
     if not 0 <= rate <= 1:
-        raise InputError(f"--random takes a spike rate in [0, 1], got {rate}")
+        raise InputError(f"`random` takes a spike rate in [0, 1], got {rate}")
     if seed < 0:
-        raise InputError(f"--seed must not be negative, got {seed}")
+        raise InputError(f"`seed` must not be negative, got {seed}")
     return (np.random.default_rng(seed).random((steps, only_input(program).size)) < rate).astype(np.int64)
 
 
@@ -168,5 +171,6 @@ def check_byte_level(program: Program) -> None:
     sizes = [node.size for node in program.inputs]
     if sizes != [BYTES]:
         raise InputError(
-            f"text needs a model with one input of {BYTES} neurons (bytes), this one has {sizes}; other graphs read --input, --random or --tokens-file"
+            f"text needs a model with one input of {BYTES} neurons (bytes), this one has {sizes}; other graphs read "
+            "`input`, `random` or `tokens_file`"
         )

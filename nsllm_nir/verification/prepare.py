@@ -13,25 +13,33 @@ from numpy.typing import NDArray
 from nsllm_nir.errors import GraphError, InputError, IntegerOverflowError
 from nsllm_nir.graph import DT, Graph
 from nsllm_nir.graph.time_step import at_time_step, check_time_step, same_step
-from nsllm_nir.lowering.lower import lower
+from nsllm_nir.lowering.lower import lower_net, why_not_integer
+from nsllm_nir.lowering.net import Net, inline
 from nsllm_nir.program import Program
-from nsllm_nir.quantization.quantize import Quantization, QuantizationReport, compare_quantization, quantize
+from nsllm_nir.program.trace import Trace
+from nsllm_nir.quantization import float_reference
+from nsllm_nir.quantization.loihi_formats import Formats
+from nsllm_nir.quantization.quantize import Quantization, QuantizationReport, compare, quantize_net
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A program; if it came from a float graph, also that graph in steps of `graph.DT`, and what `quantize` made of it."""
+    """A program; if it came from a float graph, also that graph, inlined, in steps of `graph.DT`, and what `quantize`
+    did to it.
+    """
 
     program: Program
-    floats: Graph | None = None
-    integers: Graph | None = None
+    floats: Net | None = None
     quantization: Quantization | None = None
 
-    def quantization_error(self, inputs: NDArray[np.integer]) -> QuantizationReport | None:
-        """Cells in which the float and the integer graph differ on spikes (steps, neurons); None where the graph was integer already."""
-        if self.floats is None or self.integers is None:
-            return None
-        return compare_quantization(self.floats, self.integers, inputs)
+    def quantization_error(self, inputs: NDArray[np.integer], integers: Trace) -> QuantizationReport | None:
+        """Cells in which the float graph differs from the program; None where the graph was integer already.
+
+        Args:
+            inputs: spikes (steps, neurons).
+            integers: what the program did on them, on the reference or on a backend that is equal to it.
+        """
+        return None if self.floats is None else compare(float_reference.run_net(self.floats, inputs), integers)
 
 
 Source: TypeAlias = Prepared | Program | Graph | nir.NIRGraph | str | Path
@@ -46,15 +54,18 @@ def quantization_json(summary: Quantization | None, error: QuantizationReport | 
 
 
 def prepare(source: Source, dt: float = DT) -> Prepared:
-    """The program of ``source``; a graph that `lower` does not accept as it is goes through `quantize` (8 bits, no calibration) first.
+    """The program of ``source``; a graph whose numbers are no integers goes through `quantize` (8 bits, no calibration)
+    first.
 
     Args:
         source: NIR file, `nir.NIRGraph` or `Graph`; a `Program` or the result of an earlier call passes.
         dt: seconds per step that the graph was written for (`at_time_step`).
 
     Raises:
-        GraphError: an unreadable or inconsistent graph, or something that integers cannot hold (named, with the remedy).
-        IntegerOverflowError: no scale of the weights fits the widths of states.
+        GraphError: an unreadable or inconsistent graph, or something that integers cannot hold (named, with the
+            remedy).
+        IntegerOverflowError: the worst case of an integer graph, or of a float graph at every scale, exceeds the
+            widths of states.
         InputError: ``dt`` is no time step, or comes with a program, which counts steps.
     """
     if isinstance(source, Program | Prepared):
@@ -74,10 +85,8 @@ def prepare(source: Source, dt: float = DT) -> Prepared:
 
 
 def _prepared(graph: Graph) -> Prepared:
-    try:
-        return Prepared(lower(graph))
-    except (GraphError, IntegerOverflowError):
-        if "nsllm_nir" in graph.metadata:  # written by this project, hence integer: what is wrong is in the file
-            raise
-    integers, summary = quantize(graph)
-    return Prepared(lower(integers), graph, integers, summary)
+    net = inline(graph)
+    if not why_not_integer(net):
+        return Prepared(lower_net(net))
+    found = quantize_net(net, Formats())
+    return Prepared(found.program, net, found.summary)

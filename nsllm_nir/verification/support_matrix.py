@@ -1,6 +1,8 @@
-"""What runs where: a small graph of every NIR node, in each of its forms, on every backend, compared with the reference.
+"""What runs where: a small graph of every NIR node, in each of its forms, on every backend, compared with the
+reference.
 
-``python -m nsllm_nir.verification.support_matrix [PAGE.md]`` prints the table, or replaces the one between the markers of a page.
+``python -m nsllm_nir.verification.support_matrix [PAGE.md]`` prints the table, or replaces the one between the markers
+of a page.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from nsllm_nir.errors import (
     LossyConversionError,
     NsllmNirError,
 )
-from nsllm_nir.graph import DT
+from nsllm_nir.graph import DT, NODE_KINDS, Graph, Node, write
 from nsllm_nir.lowering.node_rules import RULES
 from nsllm_nir.program import Program
+from nsllm_nir.verification import nir_nodes
+from nsllm_nir.verification.nir_nodes import Floats, cuba_li, full, integrate_and_fire, li, pool
 from nsllm_nir.verification.prepare import prepare
 from nsllm_nir.verification.verify import token_spikes, verify
 
@@ -38,23 +42,20 @@ BEGIN, END = (
     "<!-- support matrix: python -m nsllm_nir.verification.support_matrix docs/nir_files.md -->",
     "<!-- end of the support matrix -->",
 )
-REFUSALS = tuple(kind.__name__ for kind in (GraphError, InputError, IntegerOverflowError, LossyConversionError))
+REFUSALS = (GraphError, InputError, IntegerOverflowError, LossyConversionError)  # of a graph; others are faults
 Writer = Callable[[Path], object]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One form of a node. numbers: "as they are", "quantized", or "" where the graph itself is refused; refused: {backend: reason}, "" where it is exact."""
+    """One form of a node. numbers: "as they are", "quantized", or "" where the graph itself is refused; refused:
+    {backend: reason}, "" where it is exact.
+    """
 
     node: str
     form: str
     numbers: str
     refused: dict[str, str]
-
-
-def full(size: int | tuple[int, ...], value: float) -> Floats:
-    return np.full(size, value, np.float64)
 
 
 def weights(*shape: int, unit: float = 1.0) -> Floats:
@@ -78,36 +79,12 @@ def lif(
     size: int | tuple[int, ...], threshold: float = 150.0, *, tau: float = 8.0, leak: float = 0.0, reset: float = 0.0
 ) -> nir.LIF:
     """tau in steps; r = tau / dt, so that the input enters with gain 1."""
-    return nir.LIF(full(size, tau * DT), full(size, tau), full(size, leak), full(size, threshold), full(size, reset))
+    return nir_nodes.lif(size, tau, threshold, leak=leak, reset=reset)
 
 
 def cuba(size: int, threshold: float, synapse: float, membrane: float, leak: float = 0.0) -> nir.CubaLIF:
-    constants = (
-        full(size, synapse * DT),
-        full(size, membrane * DT),
-        full(size, membrane),
-        full(size, leak),
-        full(size, threshold),
-    )
-    return nir.CubaLIF(*constants, v_reset=full(size, 0), w_in=full(size, synapse))
-
-
-def cuba_li(size: int, synapse: float, membrane: float) -> nir.CubaLI:
-    return nir.CubaLI(
-        full(size, synapse * DT), full(size, membrane * DT), full(size, membrane), full(size, 0), full(size, synapse)
-    )
-
-
-def li(size: int, tau: float) -> nir.LI:
-    return nir.LI(full(size, tau * DT), full(size, tau), full(size, 0))
-
-
-def integrate_and_fire(size: int, threshold: float) -> nir.IF:
-    return nir.IF(full(size, 1 / DT), full(size, threshold), full(size, 0))
-
-
-def pool(kind: type[nir.SumPool2d] | type[nir.AvgPool2d]) -> nir.NIRNode:
-    return kind(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
+    """Time constants in steps."""
+    return nir_nodes.cuba(size, synapse, membrane, threshold, leak=leak)
 
 
 def chain(size: int | tuple[int, ...], *nodes: nir.NIRNode) -> Writer:
@@ -159,8 +136,21 @@ UNIT = 1 / 97.3  # makes floats of integers
 LIF = (linear(5, 6), lif(5))
 BLOCK = nir.NIRGraph.from_list(nir.Input(np.array([5])), linear(5, 5), lif(5))
 
+
+def example(kind: str) -> Writer:
+    """The example of a node type between an Input and an Output."""
+    found = NODE_KINDS[kind].example
+    shape = {"shape": np.array(found.shape)}
+    nodes: dict[str, Node | Graph] = {
+        "input": Node("Input", shape),
+        "node": Node(kind, found.parameters),
+        "output": Node("Output", shape),
+    }
+    return lambda path: write(path, Graph(nodes, (("input", "node"), ("node", "output"))))
+
+
 # Node types, then what concerns the graph; each form is a graph as small as the statement allows.
-PROBES: dict[str, dict[str, Writer]] = {
+FORMS: dict[str, dict[str, Writer]] = {
     "Affine": {
         "integers": chain(6, nir.Affine(weights(5, 6), np.arange(5.0)), lif(5)),
         "floats": chain(6, nir.Affine(weights(5, 6, unit=UNIT), UNIT * np.arange(5)), lif(5, 1.3)),
@@ -306,6 +296,8 @@ PROBES: dict[str, dict[str, Writer]] = {
         "none": leaky("none", True),
     },
 }
+# A node type without forms of its own is shown by its example.
+PROBES = FORMS | {kind: {"example": example(kind)} for kind in NODE_KINDS if kind in RULES and kind not in FORMS}
 
 
 def matrix(backends: Iterable[str]) -> list[Row]:
@@ -326,16 +318,16 @@ def matrix(backends: Iterable[str]) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(RUNS_AT_ONCE) as pool:
         runs: list[Future[Row]] = []
         for node, forms in PROBES.items():
-            for form, write in forms.items():
-                path = _written(write, Path(folder) / f"{len(runs)}.nir")
+            for form, writer in forms.items():
+                path = _written(writer, Path(folder) / f"{len(runs)}.nir")
                 runs.append(pool.submit(_row, node, form, path, names))
         return [run.result() for run in runs]
 
 
-def _written(write: Writer, path: Path) -> Path | NsllmNirError:
+def _written(writer: Writer, path: Path) -> Path | NsllmNirError:
     """The file, or why there is none."""
     try:
-        write(path)
+        writer(path)
     except NsllmNirError as error:
         return error
     return path
@@ -353,9 +345,9 @@ def _row(node: str, form: str, path: Path | NsllmNirError, backends: list[str]) 
     if values.min() == values.max():
         raise GraphError(f"{node}, {form}: the probe always gives {values.min()}, which proves nothing")
     for result in report.results:
-        if (result.error and result.error.split(":")[0] not in REFUSALS) or (not result.error and not result.exact):
-            raise BackendError(f"{node}, {form}, {result.backend}: {result.error or result.first}")
-    refused = {result.backend: result.error.partition(": ")[2] for result in report.results}
+        if not result.exact and not isinstance(result.failure, REFUSALS):
+            raise BackendError(f"{node}, {form}, {result.backend}: {result.error or result.first}") from result.failure
+    refused = {result.backend: str(result.failure or "") for result in report.results}
     return Row(node, form, "quantized" if prepared.quantization else "as they are", refused)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir import exporters
-from nsllm_nir.errors import InputError, NsllmNirError
+from nsllm_nir.errors import InputError
 from nsllm_nir.graph import DT
+from nsllm_nir.notebook import html_table
 from nsllm_nir.program import Linear, Program, reference
 from nsllm_nir.program.trace import Difference, NodeResult, Trace, compare, first_difference
 from nsllm_nir.quantization.quantize import Quantization, QuantizationReport
@@ -21,26 +22,33 @@ from nsllm_nir.verification.prepare import Source, prepare, quantization_json
 
 @dataclass(frozen=True)
 class BackendResult:
-    """One backend: comparison per node, or the error that kept it from running."""
+    """One backend: comparison per node, or the exception that kept it from running."""
 
     backend: str
     version: str
     seconds: float
     nodes: tuple[NodeResult, ...]
     trace: Trace | None
-    error: str = ""
+    failure: Exception | None = None
+
+    @property
+    def error(self) -> str:
+        """Type and message of the failure, "" for a backend that ran."""
+        return f"{type(self.failure).__name__}: {self.failure}" if self.failure else ""
 
     @property
     def differences(self) -> int:
+        """Cells (node, step, neuron) that are not those of the reference."""
         return sum(node.differences for node in self.nodes)
 
     @property
     def exact(self) -> bool:
         """True only if the backend ran and every cell is equal."""
-        return not self.error and bool(self.nodes) and self.differences == 0
+        return self.failure is None and bool(self.nodes) and self.differences == 0
 
     @property
     def first(self) -> Difference | None:
+        """The earliest differing cell, or None."""
         return first_difference(list(self.nodes))
 
 
@@ -48,7 +56,8 @@ class BackendResult:
 class Report:
     """Comparison of all backends; ``exact`` only if every one ran and agrees in every cell.
 
-    quantization, quantization_error: what was done to a float graph before, and the spikes that this changed on the same inputs;
+    quantization, quantization_error: what was done to a float graph before, and the spikes that this changed on the
+        same inputs;
     None for an integer graph. They say nothing about backends, which all run the integer graph.
     """
 
@@ -60,10 +69,13 @@ class Report:
 
     @property
     def exact(self) -> bool:
+        """True only if at least one backend was asked for, every one ran, and every cell is equal."""
         return bool(self.results) and all(result.exact for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: per backend and node the spikes and differences, and the first difference; apart from them, what quantization changed."""
+        """Plain data: per backend and node the spikes and differences, and the first difference; apart from them, what
+        quantization changed.
+        """
         return {
             "exact": self.exact,
             "steps": len(next(iter(self.reference.values.values()))),
@@ -81,7 +93,18 @@ class Report:
             },
         }
 
+    def _repr_html_(self) -> str:
+        """In a notebook: one row per backend."""
+        rows = [
+            (r.backend, r.version, sum(n.spikes for n in r.nodes), "" if r.error else r.differences, _verdict(r))
+            for r in self.results
+        ]
+        cells = sum(values.size for values in self.reference.values.values())
+        caption = f"{cells:,} cells of {len(self.reference.values):,} nodes compared with the reference"
+        return html_table(caption, ("backend", "version", "spikes", "differences", "result"), rows)
+
     def __str__(self) -> str:
+        """A line per backend: exact, first differing cell, or why it did not run; before them what quantization changed."""
         lines = []
         if self.quantization and self.quantization_error:
             lines += [
@@ -104,6 +127,10 @@ class Report:
         return "\n".join(lines)
 
 
+def _verdict(result: BackendResult) -> str:
+    return result.error or str(result.first or "exact")
+
+
 def token_spikes(program: Program, tokens: NDArray[np.integer] | list[int]) -> NDArray[np.int64]:
     """Token ids to input spikes of ``program``.
 
@@ -124,7 +151,9 @@ def input_spikes(program: Program, inputs: NDArray[np.integer] | list[int]) -> N
 def run(
     source: Source, inputs: NDArray[np.integer] | list[int], backend: str = "reference", *, dt: float = DT
 ) -> Trace:
-    """Spike counts of every node on one backend; arguments as in `verify`, which also reports what quantization of a float graph changes."""
+    """Spike counts of every node on one backend; arguments as in `verify`, which also reports what quantization of a
+    float graph changes.
+    """
     program = prepare(source, dt).program
     return exporters.load(backend).compile(program).run(input_spikes(program, inputs))
 
@@ -140,14 +169,14 @@ def verify(
     """Compare ``backends`` with the reference.
 
     Args:
-        source: NIR file, `nir.NIRGraph`, `Graph` or `Program`. A float graph is quantized first (8 bits, no calibration), and the
-            report says what that changed.
+        source: NIR file, `nir.NIRGraph`, `Graph` or `Program`. A float graph is quantized first (8 bits, no
+            calibration), and the report says what that changed.
         inputs: token ids (tokens,), or spikes (tokens, neurons).
         backends: registered names.
         dt: seconds per step that the graph was written for.
         progress: called with one line before each run.
 
-    A backend that cannot run is reported with its error and makes the report inexact.
+    A backend that cannot run is reported with its exception and makes the report inexact; the others run all the same.
 
     Raises:
         GraphError, IntegerOverflowError: the graph has no exact integer form (`prepare`).
@@ -162,7 +191,7 @@ def verify(
     expected = reference.run(program, spikes)
     if prepared.quantization:
         progress("float graph")
-    error = prepared.quantization_error(spikes)
+    error = prepared.quantization_error(spikes, expected)
     results = []
     for backend in loaded:
         progress(backend.name)
@@ -177,10 +206,8 @@ def _check(backend: exporters.Backend, program: Program, spikes: NDArray[np.inte
         trace = backend.compile(program).run(spikes)
         # An output holds potentials: it is compared like every node, but has no spikes to count.
         nodes = tuple(n if program.signals[n.node].spikes else replace(n, spikes=0) for n in compare(expected, trace))
-    except NsllmNirError as error:
-        return BackendResult(
-            backend.name, "", time.perf_counter() - start, (), None, f"{type(error).__name__}: {error}"
-        )
+    except Exception as error:  # a backend may be anybody's: whatever happens in it is its row, and the others run
+        return BackendResult(backend.name, "", time.perf_counter() - start, (), None, error)
     return BackendResult(backend.name, version, time.perf_counter() - start, nodes, trace)
 
 

@@ -18,6 +18,21 @@ from nsllm_nir.program.wide import added, largest, shifted, widened
 Number = TypeVar("Number", bound=np.generic)
 
 
+def convolved(
+    size: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+) -> tuple[int, int]:
+    """(height, width) of the result of a convolution; each pair is (vertical, horizontal)."""
+    high, wide = (
+        (side + 2 * pad - gap * (reach - 1) - 1) // step + 1
+        for side, pad, gap, reach, step in zip(size, padding, dilation, kernel, stride, strict=True)
+    )
+    return high, wide
+
+
 @dataclass(frozen=True, eq=False)
 class Conv2d(Operation):
     """``(weight * source + bias) << shift`` on signals of shape ``input_shape`` = (channels, height, width), flattened.
@@ -40,12 +55,8 @@ class Conv2d(Operation):
     @property
     def output_shape(self) -> tuple[int, int, int]:
         """(outputs, height, width)."""
-        high, wide = (
-            (size + 2 * pad - gap * (kernel - 1) - 1) // stride + 1
-            for size, pad, gap, kernel, stride in zip(
-                self.input_shape[1:], self.padding, self.dilation, self.weight.shape[2:], self.stride, strict=True
-            )
-        )
+        kernel = (int(self.weight.shape[2]), int(self.weight.shape[3]))
+        high, wide = convolved(self.input_shape[1:], self.padding, self.dilation, kernel, self.stride)
         return int(self.weight.shape[0]), high, wide
 
     @classmethod

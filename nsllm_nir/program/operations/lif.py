@@ -92,7 +92,8 @@ class Lif(Operation):
 
 def _leak(state: Int64, decay: Ints) -> Int64:
     """``state (4096 - decay) / 4096``, rounded toward zero."""
-    return np.sign(state) * ((np.abs(state) * (LIF_DECAY_ONE - decay.astype(np.int64))) >> LIF_DECAY_BITS)
+    kept: Int64 = np.sign(state) * ((np.abs(state) * (LIF_DECAY_ONE - decay.astype(np.int64))) >> LIF_DECAY_BITS)
+    return kept
 
 
 def _bound(op: Lif, most: Ints, sign: int) -> Ints:

@@ -1,4 +1,6 @@
-"""What each op of a program does in each token: events, digits, levels, counted on the integer reference. The input of `cost_model`."""
+"""What each op of a program does in each token: events, digits, levels, counted on the integer reference. The input of
+`cost_model`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.hw.image_check import ALIGNMENT
-from nsllm_nir.program import Conv2d, Count, Delay, Gate, Input, Integrate, Lif, Linear, Op, Program, Sum, reference
+from nsllm_nir.hw.instruction_set import ALIGNMENT, OF_OP, WEIGHT_BITS, Layout
+from nsllm_nir.program import Conv2d, Count, Delay, Input, Lif, Linear, Op, Program, Sum, reference, sources
 from nsllm_nir.program.operations import Ints, convolve
 
 COUNT_LEVELS = 3  # a group of a Count takes at least as long as this many levels
@@ -21,9 +23,10 @@ DIGIT_BITS = 4  # of one pass over a source
 class Pass:
     """One digit of one scan: of the source of a Linear, of one window and group of a Conv2d. Numbers may be means.
 
-    events: neurons whose digit is not 0; digits: sum of these digits, which is how often a beat is added; plane: number of the digit;
-    scan: a Linear: blocks of 64 neurons, rows of PORTS neurons that are read, cycles of the neurons that are not 0 (one per set bit in
-    plane 0); a Conv2d: taps outside of the image, inside, and those of them that are not 0.
+    events: neurons whose digit is not 0; digits: sum of these digits, which is how often a beat is added; plane:
+    number of the digit; scan: a Linear: blocks of 64 neurons, rows of PORTS neurons that are read, cycles of the
+    neurons that are not 0 (one per set bit in plane 0); a Conv2d: taps outside of the image, inside, and those of them
+    that are not 0.
     """
 
     events: float
@@ -36,10 +39,11 @@ class Pass:
 class Work:
     """One op in one token.
 
-    size: its neurons; words, bytes: channels of constants that it fetches for each neuron (0: immediates).
-    steps: Input: events; Sum: sources; Count: levels looked at, summed over the groups of PORTS neurons; Delay: slots; Conv2d: bits of
-    the factors of its geometry. operands: signals that it reads. outputs: of one pass of a Linear or Conv2d; the rest belongs to these two.
-    count, groups: of a Conv2d, the scan of its whole source before the windows, as that of a Linear, and its groups of channels.
+    size: its neurons; words, bytes: channels of constants that it fetches for each neuron (0: immediates). steps:
+    Input: events; Sum: sources; Count: levels looked at, summed over the groups of PORTS neurons; Delay: slots;
+    Conv2d: bits of the factors of its geometry. operands: signals that it reads. outputs: of one pass of a Linear or
+    Conv2d; the rest belongs to these two. count, groups: of a Conv2d, the scan of its whole source before the windows,
+    as that of a Linear, and its groups of channels.
     """
 
     name: str
@@ -81,7 +85,7 @@ def profile(program: Program, spikes: NDArray[np.integer], ports: int) -> list[t
 def weight_bits(weight: Ints) -> int:
     """Bits per weight in the image: 2, 4 or 8."""
     low, high = int(weight.min()), int(weight.max())
-    return next(bits for bits in (2, 4, 8) if -(1 << bits - 1) <= low and high < 1 << bits - 1)
+    return next(bits for bits in WEIGHT_BITS if -(1 << bits - 1) <= low and high < 1 << bits - 1)
 
 
 def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Work:
@@ -121,10 +125,6 @@ def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Wo
                 steps=int(levels),
                 operands=1 + by_signal,
             )
-        case Gate():
-            return replace(work, operands=2)
-        case Integrate():
-            return replace(work, bytes=_varies(op.decay))
         case Lif():
             factors = op.current_decay.astype(np.int64) << 16 | op.voltage_decay.astype(np.int64)
             return replace(
@@ -132,6 +132,11 @@ def _work(op: Op, signals: dict[str, Any], ops: dict[str, Op], ports: int) -> Wo
             )
         case Delay():
             return replace(work, words=_varies(op.steps), steps=int(op.steps.max()))
+        case _:  # what its instruction says is all
+            channels = dict.fromkeys(Layout, 0)
+            for constant in OF_OP[type(op)].constants:
+                channels[constant.layout] += _varies(getattr(op, constant.name))
+            return replace(work, operands=len(sources(op)), words=channels[Layout.WORDS], bytes=channels[Layout.BYTES])
 
 
 def _varies(values: Ints) -> int:
@@ -148,7 +153,9 @@ def _planes(largest: int) -> int:
 
 
 def _scanned(sizes: Ints, ports: int, serial: bool) -> tuple[int, int, int]:
-    """Blocks, rows and neurons of a scan. serial: the source was written one by one, so that the flags of its rows are all set."""
+    """Blocks, rows and neurons of a scan. serial: the source was written one by one, so that the flags of its rows are
+    all set.
+    """
     rows = _groups(sizes, ports)
     return (
         -(-sizes.size // ALIGNMENT),
