@@ -11,14 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what editors and type checkers see of the names below; a test holds both lists together
     from nsllm_nir.errors import NsllmNirError as NsllmNirError
     from nsllm_nir.graph.time_step import at_time_step as at_time_step
+    from nsllm_nir.language_model.blocks.attention import SpikingLinearAttention as SpikingLinearAttention
+    from nsllm_nir.language_model.blocks.mixer import SpikingChannelMixer as SpikingChannelMixer
+    from nsllm_nir.language_model.cache import NSLLMCache as NSLLMCache
     from nsllm_nir.language_model.configuration import NSLLMConfig as NSLLMConfig
-    from nsllm_nir.language_model.layers import (
-        SpikingChannelMixer as SpikingChannelMixer,
-    )
-    from nsllm_nir.language_model.layers import (
-        SpikingLinearAttention as SpikingLinearAttention,
-    )
-    from nsllm_nir.language_model.modeling import NSLLMCache as NSLLMCache
     from nsllm_nir.language_model.modeling import NSLLMForCausalLM as NSLLMForCausalLM
     from nsllm_nir.language_model.neuron import LeakyIntegrator as LeakyIntegrator
     from nsllm_nir.language_model.neuron import SpikeCount as SpikeCount

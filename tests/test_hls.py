@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
+import signal
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
@@ -202,7 +204,7 @@ def test_engine_killed_in_the_middle_of_a_session(random_program: Callable[..., 
     row = reference.one_hot([3], 16)[0]
     with executable.open() as session:
         session.step(row)
-        session.engine.process.kill()
+        os.kill(session.engine.process.pid, signal.SIGKILL)
         with pytest.raises(BackendError, match="ended with status -9"):
             session.step(row)
 

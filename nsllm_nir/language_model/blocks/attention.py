@@ -132,6 +132,11 @@ class SpikingLinearAttention(ResidualBlock[AttentionNumbers]):
 
     @torch.no_grad()
     def load(self, numbers: AttentionNumbers, where: str) -> None:
+        """Take the integers of a file, of this block at ``where``.
+
+        Raises:
+            GraphError: sizes or constants that this block cannot hold.
+        """
         check_delay(numbers.delay, where)
         low, high = int(numbers.decay_shift.min()), int(numbers.decay_shift.max())
         if low < LeakyIntegrator.MIN_SHIFT or high > LeakyIntegrator.MAX_SHIFT:

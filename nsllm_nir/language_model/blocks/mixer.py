@@ -40,6 +40,7 @@ class SpikingChannelMixer(ResidualBlock[MixerNumbers]):
 
     @torch.no_grad()
     def numbers(self) -> MixerNumbers:
+        """The integers of the composite."""
         return MixerNumbers(
             input=self.input.numbers(),
             delay=token_shift(self.up.inputs),
@@ -50,6 +51,11 @@ class SpikingChannelMixer(ResidualBlock[MixerNumbers]):
         )
 
     def load(self, numbers: MixerNumbers, where: str) -> None:
+        """Take the integers of a file, of this block at ``where``.
+
+        Raises:
+            GraphError: sizes or constants that this block cannot hold.
+        """
         check_delay(numbers.delay, where)
         self.input.load(numbers.input, where)
         load_layer(self.up, numbers.up, where)
