@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from memory import peak_mib
 
@@ -40,7 +41,7 @@ def measure(name: str) -> dict[str, float]:
     from nsllm_nir.language_model.spiking_linear import SpikingLinear
 
     torch.set_num_threads(1)
-    size = dict(SIZES[name])
+    size: dict[str, Any] = dict(SIZES[name])
     repeats = size.pop("repeats")
     torch.manual_seed(0)
     model = NSLLMForCausalLM(NSLLMConfig(**size, weight_bits=2, frozen=True))

@@ -19,7 +19,7 @@ from typing import Any
 from memory import peak_mib
 
 LEVELS = 4
-SIZE = {"hidden_size": 128, "num_hidden_layers": 5, "levels": LEVELS}
+SIZE: dict[str, Any] = {"hidden_size": 128, "num_hidden_layers": 5, "levels": LEVELS}
 
 
 def build(binary: bool) -> Any:

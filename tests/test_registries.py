@@ -123,7 +123,7 @@ def test_a_loop_through_any_operation_is_refused_unless_it_is_bounded() -> None:
     assert Count.example("c", "in").bounds == (0, 2)
 
 
-# --- the spike engine 
+# --- the spike engine
 
 
 def test_generated_files_are_up_to_date() -> None:
