@@ -498,9 +498,9 @@ def test_doctor_finds_a_missing_compiler(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_doctor_finds_a_wrong_backend(wrong: Wrong) -> None:
-    wrong.node, wrong.step, wrong.neuron = "value_spikes", 3, 1
+    wrong.node, wrong.step, wrong.neuron = "linear_spikes", 3, 1
     check = check_backend("wrong", quick=False)
-    assert not check.runs and check.version == "broken" and "node 'value_spikes', step 3, neuron 1" in check.message
+    assert not check.runs and check.version == "broken" and "node 'linear_spikes', step 3, neuron 1" in check.message
     assert check_backend("wrong", quick=True).runs
 
 
