@@ -122,8 +122,8 @@ class _Rtl:
 
     def version(self) -> str:
         """The simulator, the compiler behind it, and the version of the image format."""
-        compiler = toolchain.compiler_version(toolchain.find_compiler())
-        return f"{toolchain.find_verilator().version}, {compiler}, image format {images.VERSION}"
+        verilator, compiler = toolchain.find_verilator(), toolchain.find_compiler()
+        return f"{verilator.version}, {toolchain.compiler_version(compiler)}, image format {images.VERSION}"
 
     def compile(self, program: Program) -> Executable:
         """The program on the largest build; raises as `executable`."""

@@ -191,7 +191,7 @@ NUMBERS: dict[str, tuple[str, np.ndarray, str]] = {
     "inputs": (
         "head/weight",
         np.zeros((1, 24, 15), np.int8),
-        r"^Linear 'head': weight \(24, 15\), .* do not fit a source of 16 neurons$",
+        r"^head: the weight \(1, 24, 15\) does not fit an input of shape \(1, 16\)$",
     ),
     "vector": (
         "head/weight",
@@ -232,7 +232,7 @@ NUMBERS: dict[str, tuple[str, np.ndarray, str]] = {
         np.full((1, 24), 2.0**40),
         r"^Linear 'head': shifts must be in \[0, 31\], found \[40, 40\]$",
     ),
-    "gain shape": ("head.scale/scale", np.ones((1, 23)), r"'head.*do not fit|'head.*expects"),
+    "gain shape": ("head.scale/scale", np.ones((1, 23)), r"^head\.scale: its scale has the shape \(1, 23\), its input \(1, 24\); give one"),
     "nan weight in a block": (
         "layer_000.mixer/nodes/up/weight",
         np.full((1, 24, 16), np.nan, np.float32),
@@ -356,7 +356,7 @@ GRAPHS: dict[str, tuple[Graph, str]] = {
     ),
     "shapes of an LI": (
         chain(("a", li(np.full(2, 2e-4), np.full(3, 2.0)))),
-        r"^a: the parameters of this LI do not fit each other",
+        r"^a: its r has the shape \(3,\), its input \(2,\); give one value per neuron, or one for all$",
     ),
     "tau of a LIF": (
         chain(

@@ -10,11 +10,13 @@ import h5py
 import nir
 import numpy as np
 import pytest
+import torch
 
 from nsllm_nir import exporters, lower, verify
 from nsllm_nir.errors import GraphError, LossyConversionError
-from nsllm_nir.graph import DT, NODE_KINDS, as_graph, walk, write
+from nsllm_nir.graph import DT, NODE_KINDS, Graph, Node, as_graph, walk, write
 from nsllm_nir.program import Conv2d, Count, Lif, Program
+from nsllm_nir.quantization import float_reference
 from nsllm_nir.quantization.quantize import quantize
 from nsllm_nir.verification.nir_nodes import cuba, cuba_li, full, integrate_and_fire, li, lif, pool, sequence
 
@@ -455,3 +457,53 @@ def test_renamed_and_reordered_graphs_run_the_same() -> None:
     inputs = spikes(first)
     a, b = (verify(p, inputs, ["reference"]).reference.values[p.outputs[0]] for p in (first, second))
     assert (a == b).all() and a.any()
+
+
+ELEMENTWISE = [kind for kind, known in NODE_KINDS.items() if known.output_shape is NODE_KINDS["LIF"].output_shape]
+
+
+@pytest.mark.parametrize("shape", [(), (1,)], ids=["scalar", "size 1"])
+@pytest.mark.parametrize("kind", ELEMENTWISE)
+def test_one_value_for_a_whole_layer_is_that_of_every_neuron(kind: str, shape: tuple[int, ...]) -> None:
+    """For every node of one value per neuron: the same program and the same floats as with the value written out."""
+    assert len(ELEMENTWISE) == 9
+    ports = {"input": Node("Input", {"shape": [3]}), "output": Node("Output", {"shape": [3]})}
+    given = {name: np.full(shape, value.reshape(-1)[0]) for name, value in NODE_KINDS[kind].example.parameters.items()}
+    full = {name: np.full(3, value) for name, value in given.items()}
+    one, all_ = (
+        Graph({**ports, "node": Node(kind, parameters)}, (("input", "node"), ("node", "output")))
+        for parameters in (given, full)
+    )
+    assert str(lower(one)) == str(lower(all_))
+    spikes = np.random.default_rng(0).integers(0, 2, (20, 3))
+    assert all(
+        np.array_equal(float_reference.run(one, spikes).values[n], v)
+        for n, v in float_reference.run(all_, spikes).values.items()
+    )
+    wrong = Graph({**ports, "node": Node(kind, {**full, next(iter(full)): np.ones(2)})}, one.edges)
+    with pytest.raises(
+        GraphError, match=r"^node: its \w+ has the shape \(2,\), its input \(3,\); give one value per neuron"
+    ):
+        lower(wrong)
+
+
+def test_a_graph_in_memory_may_hold_torch_tensors() -> None:
+    weight = np.arange(6.0).reshape(2, 3)
+    neuron = [np.full(2, value) for value in (8e-4, 8.0, 0.0, 2.0, 0.0)]
+    given = [
+        nir.NIRGraph.from_list(
+            nir.Input(np.array([3])), nir.Linear(take(weight)), nir.LIF(*map(take, neuron)), nir.Output(np.array([2]))
+        )
+        for take in (np.asarray, lambda value: torch.nn.Parameter(torch.tensor(value)))
+    ]
+    assert str(lower(given[0])) == str(lower(given[1]))
+
+
+def test_a_weight_that_does_not_fit_is_named_itself() -> None:
+    transposed = nir.NIRGraph(
+        {"input": nir.Input(np.array([3])), "w": nir.Linear(np.ones((3, 2))), "output": nir.Output(np.array([3]))},
+        [("input", "w"), ("w", "output")],
+        type_check=False,
+    )
+    with pytest.raises(GraphError, match=r"^w: the weight \(3, 2\) does not fit an input of shape \(3,\)$"):
+        lower(transposed)

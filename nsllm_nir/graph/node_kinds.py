@@ -7,8 +7,9 @@ and its part in quantization. `tests/test_registries.py` names a node type that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,25 @@ def _same(node: Node, where: str, shape: Shape) -> Shape:
     return shape
 
 
+def _per_neuron(node: Node, where: str, shape: Shape) -> Shape:
+    """A node whose parameters hold one value per neuron, or one for all of them."""
+    for name, value in node.parameters.items():
+        if np.size(value) not in (1, math.prod(shape)):
+            raise GraphError(
+                f"{where}: its {name} has the shape {np.shape(value)}, its input {shape}; "
+                "give one value per neuron, or one for all"
+            )
+    return shape
+
+
 def _matrix(node: Node, where: str, shape: Shape) -> Shape:
     weight = np.shape(node.parameters["weight"])
     if len(weight) < 2:
         raise GraphError(f"{where}: the weight has shape {weight}, expected (outputs, inputs)")
     if int(np.prod(weight[:-2])) != 1:
         raise GraphError(f"{where}: batched weights {weight} are not supported; use one matrix per node")
+    if weight[-1] != math.prod(shape):
+        raise GraphError(f"{where}: the weight {weight} does not fit an input of shape {shape}")
     return (*weight[:-2], weight[-2])
 
 
@@ -77,7 +91,7 @@ class NodeKind:
     seconds: tuple[str, ...] = ()
     per_second: tuple[str, ...] = ()
     threshold: str = ""
-    output_shape: Callable[[Node, str, Shape], Shape] = _same
+    output_shape: Callable[[Node, str, Shape], Shape] = _per_neuron
 
 
 def _full(value: float, size: int = 3) -> NDArray[np.float64]:
@@ -92,8 +106,8 @@ FIRING = {"v_threshold": _full(6.0), "v_reset": _full(0.0)}
 SYNAPSE = {"tau_syn": _full(2 * DT), "tau_mem": _full(4 * DT), "w_in": _full(2.0)}
 RESET = frozenset({"v_reset"})  # older nir versions leave it out, and w_in
 NODE_KINDS: dict[str, NodeKind] = {
-    "Input": NodeKind(("shape",), Example((3,), {"shape": np.array([3])})),
-    "Output": NodeKind(("shape",), Example((3,), {"shape": np.array([3])})),
+    "Input": NodeKind(("shape",), Example((3,), {"shape": np.array([3])}), output_shape=_same),
+    "Output": NodeKind(("shape",), Example((3,), {"shape": np.array([3])}), output_shape=_same),
     "Affine": NodeKind(
         ("weight", "bias"), Example((3,), {"weight": WEIGHT, "bias": np.array([2.0, -3])}), output_shape=_matrix
     ),
@@ -157,6 +171,15 @@ def known(name: str, where: str) -> NodeKind:
             f"{where}: node type {name!r} is not supported; supported are {', '.join(sorted(NODE_KINDS))} and NIRGraph"
         )
     return NODE_KINDS[name]
+
+
+def per_neuron(node: Node, shape: Shape) -> Node:
+    """The node with one value per neuron of ``shape`` where a parameter holds one for all of them."""
+    if NODE_KINDS[node.type].output_shape is not _per_neuron or math.prod(shape) == 1:
+        return node
+    one = {name: np.asarray(value) for name, value in node.parameters.items() if np.size(value) == 1}
+    spread = {name: np.broadcast_to(value.reshape(()), shape) for name, value in one.items()}
+    return replace(node, parameters={**node.parameters, **spread}) if spread else node
 
 
 def spikes(node: object) -> bool:

@@ -46,11 +46,16 @@ def from_nir_object(graph: nir.NIRGraph) -> Graph:
         names = known(kind, name).parameters
         if kind in ("Input", "Output"):
             return Node(kind, {"shape": np.asarray(next(iter(getattr(node, f"{kind.lower()}_type").values())))})
-        return Node(kind, {p: getattr(node, p) for p in names if getattr(node, p, None) is not None})
+        return Node(kind, {p: _plain(getattr(node, p)) for p in names if getattr(node, p, None) is not None})
 
     out = convert("graph", graph)
     assert isinstance(out, Graph)
     return out
+
+
+def _plain(value: Any) -> Any:
+    """Torch tensors as arrays, also those that need gradients; everything else as it is."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
 def read(path: Path | str) -> Graph:

@@ -16,7 +16,7 @@ import numpy as np
 from nsllm_nir.composites.registry import block_numbers
 from nsllm_nir.errors import GraphError
 from nsllm_nir.graph import NODE_KINDS, Graph, Node, Shape, as_graph
-from nsllm_nir.graph.node_kinds import spike_shape
+from nsllm_nir.graph.node_kinds import per_neuron, spike_shape
 from nsllm_nir.lowering.net import Net, Read, check_ports, fitting, inline, joined, shapes
 from nsllm_nir.lowering.node_rules import RULES, WEIGHT_LIMIT, Constant, Form, Ints, depthwise, gain_shift
 from nsllm_nir.program import DEFAULT_WIDTHS, Conv2d, Delay, Input, Linear, Op, Program, Sum, Widths
@@ -95,7 +95,7 @@ def weight_limit(net: Net) -> int:
 def form(node: Node, where: str, shape: Shape, limit: int) -> Form:
     """The integer form of a node; raises GraphError where shapes or parameters do not fit."""
     with fitting(node, where, shape):
-        return RULES[node.type](node, where, shape, limit)
+        return RULES[node.type](per_neuron(node, shape), where, shape, limit)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class _Lowering:
             elif node.type == "Output":
                 self.wires[name] = self._sum(name, wires)
                 self.outputs.append(self.wires[name].signal)
-            elif node.type == "Scale" and (shift := gain_shift(node)) is not None:
+            elif node.type == "Scale" and (shift := _gain(node, name, wires[0].shape)) is not None:
                 alone = readers.count(reads[0].source) == 1 and wires[0].signal == reads[0].source
                 self.wires[name] = self._power_of_two(shift, name, wires, alone)
             else:
@@ -220,6 +220,12 @@ class _Lowering:
         wire = _Wire(where + ".sum", reads[0].shape)
         self.ops.append(Sum(wire.signal, tuple(read.signal for read in reads), np.zeros(wire.size, np.int32)))
         return wire
+
+
+def _gain(node: Node, where: str, shape: Shape) -> Ints | None:
+    """Shifts of a Scale on an input of ``shape``, None if its gains are no powers of two; raises GraphError."""
+    NODE_KINDS[node.type].output_shape(node, where, shape)
+    return gain_shift(per_neuron(node, shape))
 
 
 def _shape(port: Node | Graph) -> Shape:
