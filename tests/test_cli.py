@@ -102,6 +102,9 @@ def model(small: Path, folder: Path) -> Path:
     return folder / "model.nir"
 
 
+WRONG = exporters.About("the reference, except for one cell", "every program", "nothing", True)
+
+
 @dataclasses.dataclass
 class Wrong:
     """The reference, except for one cell."""
@@ -110,7 +113,7 @@ class Wrong:
     step: int
     neuron: int
     name: str = "wrong"
-    about: exporters.About = exporters.About("the reference, except for one cell", "every program", "nothing", True)
+    about: exporters.About = WRONG
     program: Any = None
 
     def version(self) -> str:
@@ -505,7 +508,10 @@ def test_doctor_finds_a_wrong_backend(wrong: Wrong) -> None:
 
 
 def test_works_without_torch(tmp_path: Path) -> None:
-    script = "import sys\nsys.modules['torch'] = None\nfrom nsllm_nir.cli import main as cli\nsys.argv = ['nsllm-nir', *sys.argv[1:]]\ncli.main()"
+    script = (
+        "import sys\nsys.modules['torch'] = None\nfrom nsllm_nir.cli import main as cli\n"
+        "sys.argv = ['nsllm-nir', *sys.argv[1:]]\ncli.main()"
+    )
     for arguments, status, words in (
         (["--help"], 0, "verify"),
         (["doctor", "--backend", "hls", "--backend", "reference"], 0, "numpy"),
@@ -594,7 +600,9 @@ def float_graph(tmp_path: Path) -> Path:
 
 
 def test_a_float_graph_is_quantized_on_the_way(float_graph: Path) -> None:
-    """Two tables: what quantization changed, and the backends, which all agree; the file that `quantize` writes runs the same."""
+    """Two tables: what quantization changed, and the backends, which all agree; the file that `quantize` writes runs
+    the same.
+    """
     spikes, result = float_graph.with_name("spikes.npy"), float_graph.with_name("verify.json")
     np.save(spikes, np.random.default_rng(1).random((300, 2, 4)) < 0.3)
     status, out, err = call(

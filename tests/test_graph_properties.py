@@ -1,4 +1,6 @@
-"""Properties of random graphs: files are fixed points, names and orders carry no meaning, quantization is idempotent, intervals hold."""
+"""Properties of random graphs: files are fixed points, names and orders carry no meaning, quantization is idempotent,
+intervals hold.
+"""
 
 from __future__ import annotations
 

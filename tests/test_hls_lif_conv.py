@@ -79,7 +79,9 @@ def test_serial_multiplier_is_the_product_rounded_toward_zero(tmp_path: Path) ->
 
 
 def lif_program(seed: int, fires: bool, drive: int = 1000) -> Program:
-    """Every pair of decays, on neurons whose synaptic current stays within 24 bits; 70 % of the biases are near ``drive``."""
+    """Every pair of decays, on neurons whose synaptic current stays within 24 bits; 70 % of the biases are near
+    ``drive``.
+    """
     rng = np.random.default_rng(seed)
     current, voltage = (a.reshape(-1) for a in np.meshgrid(DECAYS, DECAYS))
     current, voltage = np.tile(current, 3), np.tile(voltage, 3)
@@ -384,7 +386,10 @@ def test_geometry_beyond_the_engine_is_refused() -> None:
     )
     with pytest.raises(
         LossyConversionError,
-        match=r"Conv2d 'far': the spike engine takes strides, paddings and dilations of at most 16777216, found 33554432",
+        match=(
+            r"Conv2d 'far': the spike engine takes strides, paddings and dilations of at most 16777216, "
+            r"found 33554432"
+        ),
     ):
         images.pack_image(Program((Input("input", 1), op), ("far",)))
 

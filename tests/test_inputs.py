@@ -231,7 +231,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "time step": (
         lambda folder: time_gridded(folder / "s.h5", SPIKES[:1], 1e-3),
-        r"has steps of 0\.001 s, the graph steps of 0\.0001 s; give `dt` = 0\.001 if the graph is meant so, or sample the data again$",
+        (
+            r"has steps of 0\.001 s, the graph steps of 0\.0001 s; give `dt` = 0\.001 if the graph is meant so, "
+            r"or sample the data again$"
+        ),
     ),
     "other node": (
         lambda folder: time_gridded(folder / "s.h5", node="lif"),
@@ -538,7 +541,10 @@ def test_errors_of_a_rewritten_graph_say_so() -> None:
         run(Program((NODE,), ("input",)), INPUTS, dt=1e-3)
     with pytest.raises(
         GraphError,
-        match=r"^lif: tau must be at least one step .*\(the graph is rewritten from steps of 0\.01 s to steps of 0\.0001 s",
+        match=(
+            r"^lif: tau must be at least one step .*\(the graph is rewritten from steps of 0\.01 s to steps of "
+            r"0\.0001 s"
+        ),
     ):
         run(network(1e-3), INPUTS, dt=1e-2)
     with pytest.raises(GraphError, match=r"^a: tau holds no numbers"):
@@ -546,7 +552,9 @@ def test_errors_of_a_rewritten_graph_say_so() -> None:
 
 
 def test_norse_at_its_own_time_step(one_thread: None) -> None:
-    """0 differences between norse at dt = 1e-3 and this project with dt=1e-3, at the float graph and after quantization."""
+    """0 differences between norse at dt = 1e-3 and this project with dt=1e-3, at the float graph and after
+    quantization.
+    """
     norse_torch, torch = pytest.importorskip("norse.torch"), pytest.importorskip("torch")
     graph = network(1e-3)
     with warnings.catch_warnings():

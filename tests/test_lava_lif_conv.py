@@ -81,7 +81,9 @@ def _conv_program(seed: int) -> Program:
 
 
 def _network(seed: int) -> Program:
-    """Convolution, merged populations of different decays, recurrence of a Lif and of a Count, delays, joins of unequal depth, read-out."""
+    """Convolution, merged populations of different decays, recurrence of a Lif and of a Count, delays, joins of unequal
+    depth, read-out.
+    """
     rng = np.random.default_rng(seed)
 
     def values(low: int, high: int, size: int = SIZE) -> np.ndarray:
@@ -229,7 +231,9 @@ def test_large_convolutions_stay_sparse() -> None:
 @needs_lava
 @pytest.mark.parametrize("backend", ["lava", "lava-stock"])
 def test_extreme_states(backend: str) -> None:
-    """Currents near 24 bits, a potential that saturates below, the largest and the smallest threshold, full and slow decays."""
+    """Currents near 24 bits, a potential that saturates below, the largest and the smallest threshold, full and slow
+    decays.
+    """
     linear = Linear(
         "a",
         "x",
@@ -249,7 +253,9 @@ def test_extreme_states(backend: str) -> None:
 
 
 def _bias_program(lif: Lif, depth: int = 0, weight: int = 1) -> Program:
-    """A Lif behind ``depth`` more pairs of synapses and one of ``weight``, and its spikes two tokens late (early spikes would show)."""
+    """A Lif behind ``depth`` more pairs of synapses and one of ``weight``, and its spikes two tokens late (early spikes
+    would show).
+    """
     ops: list[Op] = [Input("x", SIZE)]
     for k in range(depth):
         ops.append(_identity(f"pass_{k}", ops[-1].name))

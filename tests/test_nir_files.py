@@ -83,12 +83,13 @@ def without_metadata(found: Graph) -> Graph:
 
 @every_config
 def test_metadata_is_redundant(nir_file: Export, config: dict[str, Any]) -> None:
-    """A reader that knows only the primitives computes the same: every Linear, integrator, delay and count by its name."""
+    """A reader that knows only the primitives computes the same: every Linear, integrator, delay, count by its name."""
     composite = lower(nir_file(**config))
     primitive = lower(without_metadata(graph.read(nir_file(**config))))
     assert len(primitive.ops) > 1.5 * len(composite.ops)
     found, want = values(primitive), values(composite)
-    # `lower` folds a Scale into the Linear in front (key_value), and the primitive step lacks the constant that its thresholds hold.
+    # `lower` folds a Scale into the Linear in front (key_value), and the primitive step lacks the constant that its
+    # thresholds hold.
     common = [name for name in want if name in found and not name.endswith((".step", ".key_value"))]
     assert {"head", "layer_000.attention.numerator", "layer_000.mixer.up_spikes", "final.spikes"} <= set(common)
     for name in common:
@@ -230,7 +231,10 @@ def test_composites_whose_primitives_say_otherwise_are_refused(
     [
         (
             lambda b: replace(b, edges=b.edges[1:]),
-            r"^layer_000.mixer: its metadata says spiking_channel_mixer, but the edge \('down', 'down.scale'\) is missing, extra or doubled$",
+            (
+                r"^layer_000.mixer: its metadata says spiking_channel_mixer, but the edge \('down', "
+                r"'down.scale'\) is missing, extra or doubled$"
+            ),
         ),
         (lambda b: replace(b, edges=(*b.edges, b.edges[0])), r"^layer_000.mixer: .*edge.* doubled$"),
         (

@@ -1,4 +1,6 @@
-"""`to_nir` of snnTorch networks: every neuron and every form of forward gives the spikes of the module itself, or is refused by name."""
+"""`to_nir` of snnTorch networks: every neuron and every form of forward gives the spikes of the module itself, or is
+refused by name.
+"""
 
 from __future__ import annotations
 
