@@ -66,7 +66,7 @@ def build_program(seed: int, *, width: int = 8, vocabulary: int = 16, layers: in
     h = "embedding"
     for i in range(layers):
         p = f"layer_{i:02d}."
-        pooled = [
+        pooled: list[Op] = [
             Count(p + "pool_spikes", h, step(width, 3, 6), levels),
             Linear(
                 p + "pool",
@@ -80,7 +80,7 @@ def build_program(seed: int, *, width: int = 8, vocabulary: int = 16, layers: in
             ),
             Count(p + "in_spikes", h, p + "in_step", levels),
         ]
-        plain = [Count(p + "in_spikes", h, step(width, 2, 6), levels, signed=True)]
+        plain: list[Op] = [Count(p + "in_spikes", h, step(width, 2, 6), levels, signed=True)]
         ops += pooled if i % 2 else plain
         ops += [
             Delay(

@@ -27,7 +27,7 @@ from nsllm_nir.errors import (
     ToolNotFoundError,
 )
 from nsllm_nir.graph import Graph, Node
-from nsllm_nir.program import Program, Widths, reference
+from nsllm_nir.program import Delay, Program, Widths, reference
 from nsllm_nir.program.trace import Trace
 
 Export = Callable[..., Path]
@@ -283,7 +283,7 @@ def test_numbers_that_no_program_holds(nir_file: Export, case: str) -> None:
         from_nir(path)
 
 
-def chain(*nodes: tuple[str, Node], edges: tuple[tuple[str, str], ...] = ()) -> Graph:
+def chain(*nodes: tuple[str, Node | Graph], edges: tuple[tuple[str, str], ...] = ()) -> Graph:
     """input -> nodes in their order -> output, both of two neurons, and more edges."""
     names = ["input", *(name for name, _ in nodes), "output"]
     shape = {"shape": np.array([2])}
@@ -422,7 +422,8 @@ def test_a_gain_behind_a_subgraph_does_not_scale_other_readers() -> None:
 def test_delays_in_float32_seconds_are_read(steps: int) -> None:
     for seconds in (np.float32(1e-4) * np.float32(steps), np.float32(1e-4 * steps)):
         program = lower(chain(("a", Node("Delay", {"delay": np.full(2, seconds, np.float32)}))))
-        assert program.ops[-1].steps.tolist() == [steps, steps]
+        delay = program.ops[-1]
+        assert isinstance(delay, Delay) and delay.steps.tolist() == [steps, steps]
 
 
 def test_nir_objects_of_unknown_type_are_refused() -> None:

@@ -232,7 +232,7 @@ def test_export_opens_with_nir(model: Path, folder: Path) -> None:
 
 def test_export_portable(tmp_path: Path, small: Path) -> None:
     torch.manual_seed(0)
-    size = {
+    size: dict[str, Any] = {
         "vocab_size": 8,
         "hidden_size": 4,
         "num_hidden_layers": 1,
@@ -242,7 +242,8 @@ def test_export_portable(tmp_path: Path, small: Path) -> None:
         "state_fraction_bits": 0,
     }
     network = NSLLMForCausalLM(NSLLMConfig(**size))
-    network.layers[0].attention.integrator.shift.data.fill_(7.0)
+    attention: Any = network.layers[0].attention
+    attention.integrator.shift.data.fill_(7.0)
     network.save_pretrained(tmp_path / "tiny")
     assert call("export", tmp_path / "tiny", tmp_path / "portable.nir", "--profile", "portable")[0] == 0
     kinds = {type(node).__name__ for node in nir.read(tmp_path / "portable.nir").nodes.values()}
@@ -694,7 +695,7 @@ def test_the_time_step_of_a_file(command: str, float_graph: Path) -> None:
     """The same network written for another step, with its step given, does the same."""
     slow, folder = float_graph.with_name("slow.nir"), float_graph.parent
     nir.write(slow, float_network(1e-3))
-    outputs = []
+    outputs: list[Any] = []
     for path, dt in ((float_graph, ()), (slow, ("--dt", "1e-3"))):
         out = folder / f"{path.stem}.out"
         more = {

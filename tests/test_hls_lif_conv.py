@@ -109,7 +109,9 @@ def test_all_decays_are_exact(assert_exact: Callable[..., Trace], seed: int, fir
 @pytest.mark.parametrize("drive", [1 << 22, 1 << 24, (1 << 31) - 1])
 def test_potential_saturates_at_both_ends(assert_exact: Callable[..., Trace], drive: int, fires: bool) -> None:
     program = lif_program(4, fires, drive)
-    largest = dataclasses.replace(program.ops[2], threshold=np.full(program.ops[2].bias.size, (1 << 17) - 1))  # type: ignore[type-var]
+    lif = program.ops[2]
+    assert isinstance(lif, Lif)
+    largest = dataclasses.replace(lif, threshold=np.full(lif.bias.size, (1 << 17) - 1))
     program = Program((*program.ops[:2], largest), ("lif",)) if fires else program
     trace = assert_exact(program, counts(program, 4, 30)).values["lif"]
     assert trace.max() == 1 if fires else (trace.min(), trace.max()) == (-LIF_LIMIT, LIF_LIMIT)

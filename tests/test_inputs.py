@@ -520,9 +520,9 @@ def test_integer_graphs_stay_integer() -> None:
     integer, _ = quantize(at_time_step(network(1e-3), 1e-3))
     slow = at_time_step(integer, DT * DT / 1e-3)  # the same numbers, written for steps of 1e-3 s
     assert not any(
-        np.array_equal(node.array("tau"), slow.nodes[name].array("tau"))
-        for name, node in integer.nodes.items()
-        if node.type == "LIF"
+        np.array_equal(node.array("tau"), other.array("tau"))
+        for node, other in zip(integer.nodes.values(), slow.nodes.values(), strict=True)
+        if isinstance(node, Node) and isinstance(other, Node) and node.type == "LIF"
     )
     assert str(prepare(slow, 1e-3).program) == str(lower(integer)) and prepare(slow, 1e-3).quantization is None
 
@@ -601,7 +601,8 @@ def test_a_float_graph_is_quantized_and_reported(tmp_path: Path) -> None:
         < text.index("differences between backends:")
         < text.index("hls ")
     )
-    assert {n.node: n.integer_spikes for n in reports[0].quantization_error.nodes} == {
+    error = reports[0].quantization_error
+    assert error and {n.node: n.integer_spikes for n in error.nodes} == {
         name: int(reports[0].reference.values[name].sum()) for name in ("lif", "lif_1")
     }
     assert np.array_equal(run(graph, INPUTS, "hls").values["lif_1"], reports[0].reference.values["lif_1"])

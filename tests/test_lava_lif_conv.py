@@ -264,7 +264,7 @@ def _bias_program(lif: Lif, depth: int = 0, weight: int = 1) -> Program:
     return Program((*ops, last, replace(lif, source="last"), Delay("late", lif.name, _full(2))), ("late",))
 
 
-BIASES = {
+BIASES: dict[str, tuple[Any, ...]] = {
     "leak, positive": (_lif("s", "", 4096, [0, 0, 7, 100, 300, 1000], 20, [1, 63, 65, 700, 2000, -5]), 1),
     "leak, negative": (_lif("s", "", 4096, [0, 0, 7, 100, 300, 1000], 60, [-1, -63, -65, -700, -900, -300]), 1, 40),
     "multiples of 64 at a strong leak": (
@@ -394,7 +394,12 @@ def test_integrators_without_memory_may_be_negative() -> None:
 
 
 def _loop(
-    target: Op, recurrent: Op, *more: Op, source: str = "joined", outputs: tuple[str, ...] = ("s",), steps: Any = 1
+    target: Count | Lif,
+    recurrent: Op,
+    *more: Op,
+    source: str = "joined",
+    outputs: tuple[str, ...] = ("s",),
+    steps: Any = 1,
 ) -> Program:
     """x and the delayed spikes of "s" meet in "joined"."""
     delay = Delay("back", "s", np.broadcast_to(np.asarray(steps, np.int32), (SIZE,)).copy())
@@ -631,7 +636,9 @@ def test_the_report_names_registers_and_inlined_nodes() -> None:
     }
     recurrent = next(r for r in rows if r.node == "recurrent")
     assert (recurrent.role, recurrent.process, recurrent.neurons) == ("synapses", "LIF", 0)
-    assert recurrent.synapses == np.count_nonzero(next(o for o in program.ops if o.name == "recurrent").weight)
+    assert recurrent.synapses == np.count_nonzero(
+        next(o.weight for o in program.ops if isinstance(o, Linear) and o.name == "recurrent")
+    )
     assert next(r for r in rows if r.node == "back").delay == 1
     assert next(r for r in rows if (r.node, r.role) == ("memoryless", "lif")).process == "LIFReset"
 

@@ -162,11 +162,15 @@ def test_a_composite_may_read_the_sum_of_two_signals(nir_file: Export) -> None:
 
 
 def test_lowering_one_block_loads_only_that_block(nir_file: Export, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, loaded = nir_file(num_hidden_layers=2), []
+    path = nir_file(num_hidden_layers=2)
+    loaded: list[str] = []
     load = LazyArray.__array__
-    monkeypatch.setattr(
-        LazyArray, "__array__", lambda self, *args, **kwargs: loaded.append(self.dataset) or load(self, *args, **kwargs)
-    )
+
+    def record(self: LazyArray, *args: Any, **kwargs: Any) -> np.ndarray:
+        loaded.append(self.dataset)
+        return load(self, *args, **kwargs)
+
+    monkeypatch.setattr(LazyArray, "__array__", record)
     lazy = graph.read(path)
     assert loaded == []
     block = lower(lazy, node="layer_001.mixer", input_levels=200)
@@ -475,11 +479,13 @@ def test_a_file_that_cannot_be_opened_leaves_no_temporary_file(
 
 
 def poison(model: NSLLMForCausalLM) -> None:
-    model.layers[0].mixer.up.weight[1, 2] = float("nan")
+    mixer: Any = model.layers[0].mixer
+    mixer.up.weight[1, 2] = float("nan")
 
 
 def grow(model: NSLLMForCausalLM) -> None:
-    model.layers[0].mixer.up_spikes.threshold[3] = 2.0**20
+    mixer: Any = model.layers[0].mixer
+    mixer.up_spikes.threshold[3] = 2.0**20
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from nsllm_nir import verify
+from nsllm_nir.errors import BackendError
 from nsllm_nir.notebook import MOST_ROWS, html_table
 from nsllm_nir.program import Program, reference
 from nsllm_nir.program.trace import Trace
@@ -73,7 +74,7 @@ def test_a_trace_shows_its_nodes(random_program: Callable[..., Program], tokens:
 def test_a_report_shows_its_backends(random_program: Callable[..., Program], tokens: np.ndarray) -> None:
     report = verify(random_program(0), tokens, ["reference"])
     (result,) = report.results
-    broken = BackendResult("broken", "", 0.0, (), None, "BackendError: <it broke>")
+    broken = BackendResult("broken", "", 0.0, (), None, BackendError("<it broke>"))
     (wrong,) = (node for node in result.nodes if node.node == "logits")
     different = replace(wrong, differences=3, first=None)
     report = replace(report, results=(result, broken, replace(result, backend="wrong", nodes=(different,))))

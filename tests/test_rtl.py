@@ -391,7 +391,7 @@ def test_bad_events_memory_errors_and_unknown_commands(
 def test_a_bad_event_leaves_no_constants_behind(latency: int) -> None:
     """Those of the op behind the Input are on their way when the event ends the token; nobody else may take them."""
     rng = np.random.default_rng(latency)
-    ops = [
+    ops: list[Op] = [
         Linear(
             "output",
             "input",
