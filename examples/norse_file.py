@@ -84,7 +84,7 @@ folder = Path("out/norse")
 folder.mkdir(parents=True, exist_ok=True)
 # norse 1.1.0 multiplies time constants by the dt of this call: with dt=1 they stay seconds.
 nir.write(folder / "digits_norse.nir", norse.to_nir(net, torch.zeros(64), dt=1))
-_, one_of_each = np.unique(digits.target[held], return_index=True)
+one_of_each = np.unique(digits.target[held], return_index=True)[1]
 np.savez_compressed(folder / "digits_spikes.npz", spikes=test[one_of_each].numpy().astype(np.uint8).reshape(-1, 64))
 exact = compare(
     at_time_step(folder / "digits_norse.nir", DT),

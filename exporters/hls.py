@@ -15,7 +15,7 @@ from nsllm_nir.exporters import About
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession, SynapticEvents
 from nsllm_nir.files import check_new_folder, new_folder
-from nsllm_nir.hw import toolchain
+from nsllm_nir.hw import instruction_set, toolchain
 from nsllm_nir.hw.simulation import EngineProcess
 from nsllm_nir.program import Program, reference
 from nsllm_nir.program.trace import Trace
@@ -69,7 +69,7 @@ class _Hls:
 
     def version(self) -> str:
         """The compiler behind the C simulation, and the version of the image format."""
-        return f"{toolchain.compiler_version(toolchain.find_compiler())}, image format {images.VERSION}"
+        return f"{toolchain.compiler_version(toolchain.find_compiler())}, image format {instruction_set.VERSION}"
 
     def compile(self, program: Program) -> Executable:
         """Pack the program; the engine itself is compiled only if the cache does not hold it.

@@ -82,8 +82,9 @@ class _Packer:
         return _Section(at)
 
     def constants(self, *, bytewise: tuple[str, ...] = (), **arrays: NDArray[np.integer] | None) -> dict[str, int]:
-        """Descriptor fields of constant arrays: the value that all neurons share, or a section; and the flags that say
-        which. Of an absent array: none.
+        """Descriptor fields of constant arrays: each (neurons,), none of an absent one.
+
+        A field is the value that all neurons share, or a section; the flags say which.
         """
         fields: dict[str, int] = {"flags": 0}
         for key, values in arrays.items():
@@ -200,7 +201,8 @@ def _check_program(program: Program) -> None:
             )
         if isinstance(op, Conv2d) and (largest := max(*op.stride, *op.padding, *op.dilation)) > GEOMETRY_LIMIT:
             raise LossyConversionError(
-                f"Conv2d {op.name!r}: the spike engine takes strides, paddings and dilations of at most {GEOMETRY_LIMIT}, "
+                f"Conv2d {op.name!r}: the spike engine takes strides, paddings and dilations of at most "
+                f"{GEOMETRY_LIMIT}, "
                 f"found {largest}"
             )
 
@@ -268,9 +270,7 @@ def _descriptor(packer: _Packer, op: Op) -> dict[str, int]:
 
 
 def _by_instruction(packer: _Packer, op: Op, read: list[int]) -> dict[str, int]:
-    """Descriptor fields of an op that stands in the image as its `Instruction` says: signals, constants, parameter,
-    states.
-    """
+    """Descriptor fields of an op as its `Instruction` says: signals, constants, parameter, states."""
     instruction = OF_OP[type(op)]
     constants = {constant.field: getattr(op, constant.name) for constant in instruction.constants}
     bytewise = tuple(constant.field for constant in instruction.constants if constant.layout is Layout.BYTES)

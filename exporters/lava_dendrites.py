@@ -19,8 +19,10 @@ from nsllm_nir.program.operations.conv2d import per_neuron
 
 @dataclass(frozen=True)
 class Dendrites:
-    """inlined: {operation without neurons: neuron that it belongs to}; loops: {recurrent `Delay`: the neuron it
-    returns to}; refused: {recurrent `Delay`: why it cannot be laid out}.
+    """Where the operations without neurons of their own go, all by name.
+
+    inlined: {operation without neurons: neuron that it belongs to}; loops: {recurrent `Delay`: the neuron it returns
+    to}; refused: {recurrent `Delay`: why it cannot be laid out}.
     """
 
     inlined: dict[str, str]

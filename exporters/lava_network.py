@@ -47,6 +47,7 @@ class Population:
 
     @property
     def indices(self) -> Indices:
+        """Of its neurons in the process: (size,)."""
         return np.arange(self.start, self.start + self.size)
 
 

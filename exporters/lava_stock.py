@@ -92,33 +92,36 @@ class _Builder:
         match op:
             case Linear() | Conv2d() | Sum() if op.name in self.plan.inlined:
                 pass  # its synapses come with the neuron they end at
-            case Delay() if op.name in self.plan.loops:
-                pass  # `_close_loops`
             case Input():
                 self._input(op)
             case Linear() | Conv2d():
                 self._affine(op)
             case Sum():
                 self._sum(op)
-            case Count() if op.name in self.plan.loops.values():
-                self._recurrent_count(op)
             case Count():
-                self._count(op)
-            case Lif() if op.threshold is None:
-                self._integrator(op)
+                count = self._recurrent_count if op.name in self.plan.loops.values() else self._count
+                count(op)
             case Lif():
-                self._lif(op)
+                neurons = self._integrator if op.threshold is None else self._lif
+                neurons(op)
             case Gate():
                 self._gate(op)
             case Integrate():
                 self._integrate(op)
-            case Delay() if op.name in self.plan.refused:
-                self._value(op.name, 1)
             case Delay():
-                self.lags[op.name] = self.lags[op.source]
-                self.delays[op.name] = op  # no neurons of its own: `at` picks copies of its source
+                self._delay(op)
             case _:
                 assert_never(op)
+
+    def _delay(self, op: Delay) -> None:
+        """No neurons of its own: `at` picks copies of its source, `_close_loops` lays out a loop."""
+        if op.name in self.plan.loops:
+            return
+        if op.name in self.plan.refused:
+            self._value(op.name, 1)
+        else:
+            self.lags[op.name] = self.lags[op.source]
+            self.delays[op.name] = op
 
     def at(self, node: str, lag: int) -> Indices:
         """Indices within "graded" of the value of ``node`` at ``lag`` >= its own; makes the copies that are missing."""
@@ -359,8 +362,10 @@ class _Builder:
         self._send(units, [sign for sign, _ in groups])
 
     def _recurrent_count(self, op: Count) -> None:
-        """Units whose own spikes return to them: these come through a Sparse of their own, so nothing can be shifted
-        right before the sum. The input x itself must therefore fit into the 17 bits that Lava's LIF leaves for it.
+        """Units whose own spikes return to them.
+
+        These come through a Sparse of their own, so nothing can be shifted right before the sum: the input x itself
+        must fit into the 17 bits that Lava's LIF leaves for it.
         """
         terms, constant = inlined_terms(self.program, op.source, self.plan.inlined)
         assert not isinstance(op.step, str)  # refused by `dendrites`

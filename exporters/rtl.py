@@ -14,7 +14,7 @@ from nsllm_nir.errors import LossyConversionError
 from nsllm_nir.exporters import About
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession, SynapticEvents
-from nsllm_nir.hw import toolchain
+from nsllm_nir.hw import instruction_set, toolchain
 from nsllm_nir.hw.driver import Driver, Words
 from nsllm_nir.hw.image_check import check_image
 from nsllm_nir.hw.simulated_bus import SimulatedBus, Surroundings
@@ -122,8 +122,13 @@ class _Rtl:
 
     def version(self) -> str:
         """The simulator, the compiler behind it, and the version of the image format."""
+<<<<<<< HEAD
         verilator, compiler = toolchain.find_verilator(), toolchain.find_compiler()
         return f"{verilator.version}, {toolchain.compiler_version(compiler)}, image format {images.VERSION}"
+=======
+        compiler = toolchain.compiler_version(toolchain.find_compiler())
+        return f"{toolchain.find_verilator().version}, {compiler}, image format {instruction_set.VERSION}"
+>>>>>>> strict-engine
 
     def compile(self, program: Program) -> Executable:
         """The program on the largest build; raises as `executable`."""

@@ -67,6 +67,7 @@ class EngineSession(Generic[E]):
         return {n: part.astype(np.int64) for n, part in zip(names, np.split(values, ends[:-1], axis=1), strict=True)}
 
     def step(self, spikes: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The first output, (neurons,), for the spikes (neurons,) of the next token. Raises as `run`."""
         values: NDArray[np.int64] = self.run(np.asarray(spikes)[None], traced=False)[self.program.outputs[0]][0]
         return values
 

@@ -50,8 +50,9 @@ class Setting:
 
 @cache
 def unit_costs() -> Units:
-    """The fitted constants by kind of op, in clock cycles; ``queue``: depths of the response queues and the engine's
-    part of a read.
+    """The fitted constants by kind of op, in clock cycles.
+
+    ``queue``: depths of the response queues and the engine's part of a read.
     """
     content = json.loads(UNIT_COSTS.read_text(encoding="utf-8"))
     return {kind: dict(values) for kind, values in content["units"].items()}
@@ -66,8 +67,9 @@ def op_cycles(works: Sequence[Work], setting: Setting, units: Units) -> list[flo
 
 
 def lead(before: Work, took: float, setting: Setting, units: Units) -> float:
-    """Cycles before an op starts from which its constants are requested: those of the op ``before``, which ``took`` so
-    many cycles, are then all asked for.
+    """Clock cycles before an op starts from which its constants are requested.
+
+    Those of the op ``before``, which ``took`` so many cycles, are then all asked for.
     """
     if before.kind == "Conv2d":
         return 0.0
@@ -110,8 +112,9 @@ def cycles(work: Work, setting: Setting, units: Units, lead: float = 0.0) -> flo
 
 
 def token_cycles(program: Program, works: Sequence[Work], units: Units, traced: bool = False) -> float:
-    """Clock cycles of a token beside its ops: descriptors and the answer, which if ``traced`` holds every traced
-    signal, not only the outputs.
+    """Clock cycles of a token beside its ops: descriptors and the answer.
+
+    If ``traced``, the answer holds every traced signal, not only the outputs.
     """
     words = sum(program.signals[name].size for name in (program.traced if traced else program.outputs))
     return answer_cycles(works, units, len(program.traced), words)
@@ -162,8 +165,9 @@ def _arrival(beats: float, setting: Setting, units: Units, depth: str) -> float:
 
 
 def _streamed(items: float, beats: float, ahead: float, setting: Setting, units: Units) -> float:
-    """Cycles of so many items, whose constants come in so many beats, from the first of them on; ``ahead``: those that
-    are there by then.
+    """Cycles of so many items, whose constants come in so many beats, from the first of them on.
+
+    ahead: beats that are there by then.
     """
     return max(items, _arrival(beats - ahead, setting, units, "constant") + items / beats) if beats else items
 

@@ -21,9 +21,13 @@ START, DONE = 1, 1
 class Bus(Protocol):
     """How a host reaches the engine. Words are uint32; offsets and addresses count bytes."""
 
-    def read_register(self, offset: int) -> int: ...
+    def read_register(self, offset: int) -> int:
+        """The 32-bit register at ``offset``."""
+        ...
 
-    def write_register(self, offset: int, value: int) -> None: ...
+    def write_register(self, offset: int, value: int) -> None:
+        """Set the 32-bit register at ``offset``."""
+        ...
 
     def write_memory(self, address: int, words: Words) -> None:
         """Words into the external memory that the engine reads."""

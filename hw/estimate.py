@@ -60,6 +60,7 @@ class Estimate:
 
     @property
     def tokens_per_second(self) -> float:
+        """Mean rate at the clock of the board."""
         return self.clock_mhz * 1e6 / self.cycles
 
     def to_json(self) -> dict[str, Any]:
@@ -85,8 +86,9 @@ class Estimate:
 def configured(
     board: Board, lanes: int | None = None, ports: int | None = None, clock_mhz: float | None = None
 ) -> Board:
-    """The board with another build or clock. The latency of an external memory stays the same in seconds,
-    the other memories keep the pace of the engine.
+    """The board with another build or clock.
+
+    The latency of an external memory stays the same in seconds, the other memories keep the pace of the engine.
 
     Raises:
         InputError: lanes or ports that the engine cannot have, or a clock that is not positive.
@@ -114,7 +116,8 @@ def estimate(program: Program, image: bytes, spikes: NDArray[np.integer], board:
     """Cost of a program on a board, mean over the tokens of a run on the reference.
 
     Args:
-        program, image: with one input; packed for the beats of the board (`exporters.image.pack_image`).
+        program: with one input.
+        image: the program, packed for the beats of the board (`exporters.image.pack_image`).
         spikes: (tokens, neurons), from the silent state.
         board: build, clock and memory.
 

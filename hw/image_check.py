@@ -261,7 +261,7 @@ def _conv(words: Words, header: Header, op: Descriptor) -> bool:
     lanes = -(-group_outputs * op.parameter // unit) * (unit // op.parameter)
     if op.size > header.accumulators or op.size - group_outputs + lanes > header.accumulators:
         return False
-    block = y[2] * x[2] * _row_words(group_outputs, op.parameter, header)
+    block: int = y[2] * x[2] * _row_words(group_outputs, op.parameter, header)
     return block <= op.stride
 
 

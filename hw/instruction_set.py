@@ -1,5 +1,7 @@
-"""The instruction set of the spike engine, described once: the numbers of the program image (docs/image_format.md),
-and of each op its kind, what its descriptor refers to, and how the vector unit runs it.
+"""The instruction set of the spike engine, described once.
+
+The numbers of the program image (docs/image_format.md), and of each op its kind, what its descriptor refers to, and
+how the vector unit runs it.
 
 The Python half reads this module; `nsllm_nir.hw.generated_files` writes the C++ header and the SystemVerilog package
 from it.

@@ -32,7 +32,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Status:
-    """A returned status. text: the message of a host; when: the rule of the format; index: what its upper 24 bits count."""
+    """A returned status.
+
+    text: the message of a host; when: the rule of the format; index: what its upper 24 bits count.
+    """
 
     name: str
     code: int
@@ -46,7 +49,10 @@ REGISTERS = (
         "control",
         0x00,
         "RW",
-        "bit 0 start (write 1; reads 1 until the engine has taken it), bit 1 done (cleared by reading), bit 2 idle, bit 3 ready",
+        (
+            "bit 0 start (write 1; reads 1 until the engine has taken it), bit 1 done (cleared by reading), "
+            "bit 2 idle, bit 3 ready"
+        ),
     ),
     Register("interrupt_enable", 0x04, "RW", "bit 0: the interrupt line follows the interrupt status"),
     Register("interrupt_mask", 0x08, "RW", "bit 0: done sets the interrupt status"),
@@ -100,7 +106,8 @@ STATUSES = (
         "BAD_LAYOUT",
         7,
         "a section of the image lies outside it or does not fit the header",
-        "a reserved header word is not 0; word 18 is none of 4, 8, 16, 32; descriptors, ports or names leave the image; a port leaves the signal memory; "
+        "a reserved header word is not 0; word 18 is none of 4, 8, 16, 32; descriptors, "
+        "ports or names leave the image; a port leaves the signal memory; "
         "the sums of port sizes differ from words 16 and 17",
     ),
     Status(
@@ -128,7 +135,8 @@ STATUSES = (
         "BAD_DESCRIPTOR",
         12,
         "it is invalid",
-        "unknown kind, flags or parameter out of range, an inconsistent geometry, an unaligned row, or a signal, state, section, row, kernel block or "
+        "unknown kind, flags or parameter out of range, an inconsistent geometry, an unaligned row, or a signal, "
+        "state, section, row, kernel block or "
         "accumulator outside its memory as the header declares it",
         "op descriptor",
     ),

@@ -31,13 +31,19 @@ class SerialPort(Protocol):
         """Up to ``size`` bytes; fewer, or none, if no more come within the time-out of the port."""
         ...
 
-    def write(self, data: bytes) -> Any: ...
+    def write(self, data: bytes) -> Any:
+        """All of ``data``."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give the port back."""
+        ...
 
 
 def open_port(name: str) -> SerialPort:
-    """The serial port ``name`` (``/dev/ttyUSB0``, ``COM3``) with the settings of the boards: 1 Mbaud, 8 data bits, no parity, 1 stop bit.
+    """The serial port ``name`` (``/dev/ttyUSB0``, ``COM3``) with the settings of the boards.
+
+    1 Mbaud, 8 data bits, no parity, 1 stop bit.
 
     Raises:
         ToolNotFoundError: pyserial is not installed.
@@ -47,13 +53,15 @@ def open_port(name: str) -> SerialPort:
         import serial
     except ImportError:
         raise ToolNotFoundError(
-            "a serial port needs the Python package pyserial, which is not installed; install it with: pip install pyserial"
+            "a serial port needs the Python package pyserial, which is not installed; install it with: "
+            "pip install pyserial"
         ) from None
     try:
         port: SerialPort = serial.Serial(name, BAUD, timeout=0.1, write_timeout=ANSWER_TIMEOUT)
     except (OSError, ValueError) as error:  # SerialException is an OSError
         raise BackendError(
-            f"cannot open the serial port {name}: {error}; check that the board is plugged in and that you may use the port"
+            f"cannot open the serial port {name}: {error}; check that the board is plugged in and that you may use "
+            "the port"
         ) from None
     return port
 
@@ -61,10 +69,11 @@ def open_port(name: str) -> SerialPort:
 class SerialBus:
     """A board with a spike engine. Use it as a context manager: leaving it closes the port.
 
-    Connecting brings both sides into step and resets the engine: an image has to be loaded afterwards. After an error, connect again.
+    Connecting brings both sides into step and resets the engine: an image has to be loaded afterwards. After an error,
+    connect again.
 
-    port: its name, or an open port; timeout: seconds that a command of the engine may take; memory_words: 32-bit words that an image may have;
-    queue_words: that an event packet may have.
+    port: its name, or an open port; timeout: seconds that a command of the engine may take; memory_words: 32-bit words
+    that an image may have; queue_words: that an event packet may have.
 
     Raises:
         ToolNotFoundError: pyserial is not installed.
@@ -85,7 +94,8 @@ class SerialBus:
             version, self.memory_words, self.queue_words = self._ask(_RESET)[1].tolist()
             if version != VERSION:
                 raise BackendError(
-                    f"the board speaks version {version} of the serial protocol, this driver version {VERSION}; use a build of the same release"
+                    f"the board speaks version {version} of the serial protocol, this driver version {VERSION}; use "
+                    "a build of the same release"
                 )
         except BaseException:
             self.close()
@@ -104,20 +114,29 @@ class SerialBus:
         self._port.close()
 
     def read_register(self, offset: int) -> int:
+        """The 32-bit register at ``offset`` (bytes)."""
         return int(self._ask(_READ_REGISTER, offset)[1][0])
 
     def write_register(self, offset: int, value: int) -> None:
+        """Set the 32-bit register at ``offset`` (bytes)."""
         self._ask(_WRITE_REGISTER, offset, np.array([value], "<u4"))
 
     def write_memory(self, address: int, words: Words) -> None:
+        """Words, (words,) of uint32, into the image memory from the byte ``address`` on, a multiple of 4.
+
+        Raises:
+            BackendError: they do not fit the memory; else as the class says.
+        """
         if address % 4 or address // 4 + words.size > self.memory_words:
             raise BackendError(
-                f"{words.size} words at byte {address} do not fit the image memory of the board, which has {self.memory_words} words"
+                f"{words.size} words at byte {address} do not fit the image memory of the board, which has "
+                f"{self.memory_words} words"
             )
         for first in range(0, words.size, LONGEST):
             self._ask(_WRITE_MEMORY, address + 4 * first, words[first : first + LONGEST])
 
     def send(self, words: Words) -> None:
+        """An event packet, (words,) of uint32, to the engine."""
         if words.size > self.queue_words:
             raise BackendError(
                 f"an event packet has {words.size} words, the queue of the board holds {self.queue_words}"
@@ -126,6 +145,7 @@ class SerialBus:
             self._ask(_SEND, int(first + LONGEST >= words.size), words[first : first + LONGEST])
 
     def receive(self) -> Words:
+        """The next result packet, (words,) of uint32; waits until it is complete."""
         parts, deadline = [], time.monotonic() + self.timeout
         while True:
             status, words = self._ask(_RECEIVE, LONGEST)
@@ -135,6 +155,7 @@ class SerialBus:
             self._check(deadline, "the result packet")
 
     def wait(self) -> None:
+        """Until the engine raises its interrupt."""
         deadline = time.monotonic() + self.timeout
         while not self._ask(_RECEIVE)[0] & _INTERRUPT:
             self._check(deadline, "the interrupt")
@@ -143,7 +164,8 @@ class SerialBus:
         if time.monotonic() > deadline:
             status = self.read_register(OFFSETS["control"])
             raise BackendError(
-                f"{what} did not come within {self.timeout:g} s (control register 0x{status:X}); connect again, or set a longer time-out"
+                f"{what} did not come within {self.timeout:g} s (control register 0x{status:X}); connect again, or "
+                "set a longer time-out"
             )
 
     def _ask(self, operation: int, address: int = 0, words: Words | None = None) -> tuple[int, Words]:
@@ -154,20 +176,24 @@ class SerialBus:
         head = self._read(4)
         if head[0] != _ANSWER:
             raise BackendError(
-                f"the serial port answers with the byte 0x{head[0]:02X}, expected 0x{_ANSWER:02X}; check the port and the bitstream loaded"
+                f"the serial port answers with the byte 0x{head[0]:02X}, expected 0x{_ANSWER:02X}; check the port "
+                "and the bitstream loaded"
             )
         body = self._read(4 * head[3] + 2)
         if crc_hqx(head[1:] + body, 0xFFFF):
             raise BackendError(
-                "an answer of the board has a wrong checksum: bytes were lost or changed on the line; connect again, check the cable"
+                "an answer of the board has a wrong checksum: bytes were lost or changed on the line; connect again, "
+                "check the cable"
             )
         if head[2] & _DAMAGED:
             raise BackendError(
-                "the board received a request with a wrong checksum: bytes were lost or changed on the line; connect again, check the cable"
+                "the board received a request with a wrong checksum: bytes were lost or changed on the line; "
+                "connect again, check the cable"
             )
         if head[2] & _REFUSED or head[1] != operation:
             raise BackendError(
-                f"the board refuses operation {operation} at {address} with {len(payload) // 4} words (status {head[2]}); connect again"
+                f"the board refuses operation {operation} at {address} with {len(payload) // 4} words (status "
+                f"{head[2]}); connect again"
             )
         return head[2], np.frombuffer(body[:-2], "<u4")
 
@@ -177,7 +203,8 @@ class SerialBus:
             data += self._receive_bytes(size - len(data))
             if len(data) < size and time.monotonic() > deadline:
                 raise BackendError(
-                    f"the board sent {len(data)} of {size} bytes of an answer within {ANSWER_TIMEOUT:g} s; check that the bitstream is loaded, "
+                    f"the board sent {len(data)} of {size} bytes of an answer within {ANSWER_TIMEOUT:g} s; check "
+                    "that the bitstream is loaded, "
                     "that the port is that of the board, and the cable"
                 )
         return data

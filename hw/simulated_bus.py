@@ -31,8 +31,11 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Accounts:
-    """beats, bursts: read from memory; cycles: of the clock; checks: rules of the buses that were looked at and kept;
-    op_cycles: clock cycles in which each descriptor was busy."""
+    """What a simulated engine did between two readings.
+
+    beats, bursts: read from memory; cycles: of the clock; checks: rules of the buses that were looked at and kept;
+    op_cycles: clock cycles in which each descriptor was busy.
+    """
 
     beats: int
     bursts: int
@@ -54,12 +57,15 @@ class SimulatedBus(PipeProcess):
         super().__init__([str(binary), *map(str, astuple(surroundings))], timeout)
 
     def refusal(self, status: int, text: str) -> BackendError:
+        """The error of a broken rule of a bus, which ``text`` names."""
         return BackendError(f"the simulated engine breaks a rule: {text}")
 
     def read_register(self, offset: int) -> int:
+        """The 32-bit register at ``offset`` (bytes)."""
         return int(self._ask(_READ_REGISTER, [offset])[0])
 
     def write_register(self, offset: int, value: int) -> None:
+        """Set the 32-bit register at ``offset`` (bytes)."""
         self._ask(_WRITE_REGISTER, [offset, value])
 
     def write_memory(self, address: int, words: Words) -> None:
@@ -67,12 +73,15 @@ class SimulatedBus(PipeProcess):
         self.request(_WRITE_MEMORY, np.concatenate([np.array([address & 0xFFFFFFFF, address >> 32], "<u4"), words]))
 
     def send(self, words: Words) -> None:
+        """An event packet, (words,) of uint32, to the engine."""
         self.request(_SEND, words)
 
     def receive(self) -> Words:
+        """The next result packet, (words,) of uint32; waits until it is complete."""
         return self._ask(_RECEIVE, [])
 
     def wait(self) -> None:
+        """Until the engine raises its interrupt."""
         self._ask(_WAIT, [])
 
     def accounts(self) -> Accounts:

@@ -1,5 +1,6 @@
-"""What each op of a program does in each token: events, digits, levels, counted on the integer reference. The input of
-`cost_model`.
+"""What each op of a program does in each token: events, digits, levels, counted on the integer reference.
+
+The input of `cost_model`.
 """
 
 from __future__ import annotations
@@ -153,8 +154,9 @@ def _planes(largest: int) -> int:
 
 
 def _scanned(sizes: Ints, ports: int, serial: bool) -> tuple[int, int, int]:
-    """Blocks, rows and neurons of a scan. serial: the source was written one by one, so that the flags of its rows are
-    all set.
+    """Blocks, rows and neurons of a scan.
+
+    serial: the source was written one by one, so that the flags of its rows are all set.
     """
     rows = _groups(sizes, ports)
     return (

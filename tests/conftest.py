@@ -35,7 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The seeds of random graphs, which stand in the names of their tests: `graph_seed` of few, `many_graph_seeds` of ten times as many."""
+    """The seeds of random graphs, which stand in the names of their tests: `graph_seed` of few, `many_graph_seeds` of
+    ten times as many.
+    """
     count = metafunc.config.getoption("--graph-seeds")
     if "graph_seed" in metafunc.fixturenames:
         metafunc.parametrize("graph_seed", range(count))
@@ -64,7 +66,7 @@ def build_program(seed: int, *, width: int = 8, vocabulary: int = 16, layers: in
     h = "embedding"
     for i in range(layers):
         p = f"layer_{i:02d}."
-        pooled = [
+        pooled: list[Op] = [
             Count(p + "pool_spikes", h, step(width, 3, 6), levels),
             Linear(
                 p + "pool",
@@ -78,7 +80,7 @@ def build_program(seed: int, *, width: int = 8, vocabulary: int = 16, layers: in
             ),
             Count(p + "in_spikes", h, p + "in_step", levels),
         ]
-        plain = [Count(p + "in_spikes", h, step(width, 2, 6), levels, signed=True)]
+        plain: list[Op] = [Count(p + "in_spikes", h, step(width, 2, 6), levels, signed=True)]
         ops += pooled if i % 2 else plain
         ops += [
             Delay(
@@ -117,7 +119,8 @@ Shape = tuple[int, ...]
 
 
 class GraphMaker:
-    """One level of a random graph: its nodes and edges so far, and the spike signals (name, shape) that later nodes may read.
+    """One level of a random graph: its nodes and edges so far, and the spike signals (name, shape) that later nodes may
+    read.
 
     exact: integers in Loihi's formats, which `lower` accepts; else floats that have to be quantized.
     """
@@ -151,7 +154,9 @@ class GraphMaker:
         return name
 
     def population(self) -> None:
-        """One to three synapse nodes, the neurons they reach, perhaps a subgraph behind those, perhaps a loop to these or earlier neurons."""
+        """One to three synapse nodes, the neurons they reach, perhaps a subgraph behind those, perhaps a loop to these
+        or earlier neurons.
+        """
         first, shape = self.synapses(*(self.spikes[-1] if self.chance(0.6) else self.pick()))
         entries = [first]
         while self.chance(0.4) and len(entries) < 3:
@@ -287,7 +292,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 @pytest.fixture(scope="session")
 def assert_exact() -> Callable[..., Trace]:
-    """Run spikes (tokens, neurons) on the C simulation, or an executable; assert that it equals the reference everywhere and does not stay silent."""
+    """Run spikes (tokens, neurons) on the C simulation, or an executable; assert that it equals the reference
+    everywhere and does not stay silent.
+    """
 
     def check(program: Program, inputs: np.ndarray, executable: Executable | None = None) -> Trace:
         want = reference.run(program, inputs)
@@ -310,7 +317,9 @@ def one_thread() -> None:
 
 @pytest.fixture
 def tiny_model(one_thread: None) -> Callable[..., Any]:
-    """`tiny_model(seed=0, **config)`: a model of random weights in evaluation mode, 24 tokens, 16 channels, all of whose neurons fire."""
+    """`tiny_model(seed=0, **config)`: a model of random weights in evaluation mode, 24 tokens, 16 channels, all of
+    whose neurons fire.
+    """
     import torch
 
     from nsllm_nir import NSLLMConfig, NSLLMForCausalLM
@@ -334,7 +343,8 @@ def nir_file(tiny_model: Callable[..., Any], tmp_path: Path) -> Callable[..., Pa
 
 @pytest.fixture(scope="session")
 def edit_file() -> Callable[..., None]:
-    """`edit_file(path, "node/nodes/parameter", change)`: replace one array of a NIR file by ``change(array)``, in the file itself.
+    """`edit_file(path, "node/nodes/parameter", change)`: replace one array of a NIR file by ``change(array)``, in the
+    file itself.
 
     The data set is replaced, not overwritten: equal arrays of a file may be one data set under several names.
     """

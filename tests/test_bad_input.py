@@ -27,7 +27,7 @@ from nsllm_nir.errors import (
     ToolNotFoundError,
 )
 from nsllm_nir.graph import Graph, Node
-from nsllm_nir.program import Program, Widths, reference
+from nsllm_nir.program import Delay, Program, Widths, reference
 from nsllm_nir.program.trace import Trace
 
 Export = Callable[..., Path]
@@ -87,7 +87,10 @@ def test_an_array_that_became_unreadable_after_opening_is_named(nir_file: Export
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(
         GraphError,
-        match=rf"^{path}: /node/nodes/\S+ is not readable \(.*\); the file may be truncated or corrupt, export it again$",
+        match=(
+            rf"^{path}: /node/nodes/\S+ is not readable \(.*\); the file may be truncated or corrupt, export it "
+            r"again$"
+        ),
     ):
         lower(lazy)
 
@@ -280,7 +283,7 @@ def test_numbers_that_no_program_holds(nir_file: Export, case: str) -> None:
         from_nir(path)
 
 
-def chain(*nodes: tuple[str, Node], edges: tuple[tuple[str, str], ...] = ()) -> Graph:
+def chain(*nodes: tuple[str, Node | Graph], edges: tuple[tuple[str, str], ...] = ()) -> Graph:
     """input -> nodes in their order -> output, both of two neurons, and more edges."""
     names = ["input", *(name for name, _ in nodes), "output"]
     shape = {"shape": np.array([2])}
@@ -406,7 +409,7 @@ def test_graphs_that_are_no_program(case: str) -> None:
 
 
 def test_a_gain_behind_a_subgraph_does_not_scale_other_readers() -> None:
-    """The shift of a Scale moves into a Linear only where nothing else reads that Linear, through a subgraph neither."""
+    """The shift of a Scale moves into a Linear only where nothing else reads that Linear, in a subgraph neither."""
     passing = Graph({"in": SUB.nodes["in"], "out": SUB.nodes["out"]}, (("in", "out"),))
     double = Node("Scale", {"scale": np.full(2, 2.0)})
     nodes: dict[str, Node | Graph] = {**chain(("a", EYE)).nodes, "b": passing, "c": double, "d": EYE}
@@ -419,7 +422,8 @@ def test_a_gain_behind_a_subgraph_does_not_scale_other_readers() -> None:
 def test_delays_in_float32_seconds_are_read(steps: int) -> None:
     for seconds in (np.float32(1e-4) * np.float32(steps), np.float32(1e-4 * steps)):
         program = lower(chain(("a", Node("Delay", {"delay": np.full(2, seconds, np.float32)}))))
-        assert program.ops[-1].steps.tolist() == [steps, steps]
+        delay = program.ops[-1]
+        assert isinstance(delay, Delay) and delay.steps.tolist() == [steps, steps]
 
 
 def test_nir_objects_of_unknown_type_are_refused() -> None:
@@ -434,7 +438,10 @@ def test_nir_objects_of_unknown_type_are_refused() -> None:
 def test_an_overflow_prone_file_is_refused(nir_file: Export, random_program: Callable[..., Program]) -> None:
     with pytest.raises(
         IntegerOverflowError,
-        match=r"^Integrate 'layer_000\.attention\.numerator', neuron 0: the worst case \[0, \d+\] needs \d+ bits, 14 are declared",
+        match=(
+            r"^Integrate 'layer_000\.attention\.numerator', neuron 0: the worst case \[0, \d+\] needs \d+ bits, "
+            r"14 are declared"
+        ),
     ):
         lower(nir_file(), widths=Widths(potential=14))
 

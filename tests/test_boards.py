@@ -47,8 +47,10 @@ def board() -> Path:
 
 
 class Line:
-    """The serial port of a simulated board. Bytes at the positions in ``wrong`` are changed on the way to it, those in ``lost`` are dropped;
-    positions count from the first byte that is written after these are set.
+    """The serial port of a simulated board.
+
+    Bytes at the positions in ``wrong`` are changed on the way to it, those in ``lost`` are dropped; positions count
+    from the first byte that is written after these are set.
     """
 
     def __init__(self, process: PipeProcess) -> None:
@@ -142,7 +144,10 @@ def test_a_host_of_another_clock_is_understood(board: Path, skew: int) -> None:
 
 @pytest.mark.parametrize("position", [1, 2, 3, 7, 12], ids=lambda i: f"byte {i}")
 def test_a_changed_byte_of_a_request_is_refused(line: Line, position: int) -> None:
-    """Nothing of the request happens, and the next connection works. Byte 2 is the number of words: the board waits for more of them."""
+    """Nothing of the request happens, and the next connection works.
+
+    Byte 2 is the number of words: the board waits for more of them.
+    """
     offset = OFFSETS["image_address_low"]
     with SerialBus(line) as bus:
         bus.write_register(offset, 0x12345678)
@@ -249,7 +254,7 @@ def test_the_source_is_free_of_warnings() -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-# --- bitstreams ---------------------------------------------------------------------------------------------------------
+# --- bitstreams -------------------------------------------------------------------------------------------------------
 
 ECHO = """
 module board_top #(parameter int DIVISOR = 50, MULTIPLIER = 2, VCO_DIVIDER = 12, WORDS = 512) (
@@ -259,8 +264,10 @@ module board_top #(parameter int DIVISOR = 50, MULTIPLIER = 2, VCO_DIVIDER = 12,
     logic [7:0] in, out;
     board_clock #(.MULTIPLIER(MULTIPLIER), .VCO_DIVIDER(VCO_DIVIDER)) clocks (.oscillator(clock), .clock(fast), .reset);
     uart_receiver #(.DIVISOR(DIVISOR)) receiver (.clock(fast), .reset, .rx, .valid, .data(in));
-    fifo #(.WIDTH(8), .DEPTH(WORDS)) bytes (.clock(fast), .reset, .push(valid && !full), .in, .full, .pop(ready && some), .valid(some), .out);
-    uart_transmitter #(.DIVISOR(DIVISOR)) transmitter (.clock(fast), .reset, .ready, .send(ready && some), .data(out), .tx);
+    fifo #(.WIDTH(8), .DEPTH(WORDS)) bytes (.clock(fast), .reset, .push(valid && !full), .in, .full,
+        .pop(ready && some), .valid(some), .out);
+    uart_transmitter #(.DIVISOR(DIVISOR)) transmitter (.clock(fast), .reset, .ready, .send(ready && some), .data(out),
+        .tx);
     assign led = full;
 endmodule
 """
@@ -368,7 +375,7 @@ def test_missing_tools_and_boards_without_pins(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "out").exists()
 
 
-# --- descriptions -------------------------------------------------------------------------------------------------------
+# --- descriptions -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", boards.names())

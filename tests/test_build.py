@@ -1,4 +1,7 @@
-"""`nsllm-nir build` for boards. Synthesis is real, of a stand-in for the engine that takes seconds; the simulated engine is the real one."""
+"""`nsllm-nir build` for boards.
+
+Synthesis is real, of a stand-in for the engine that takes seconds; the simulated engine is the real one.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ from nsllm_nir.hw.simulated_bus import Surroundings
 from nsllm_nir.program import Program, reference
 from nsllm_nir.report.terminal import Steps
 
-# What stands for the engine, and for the top module of a board: a few flip-flops, for which the tools need seconds instead of minutes.
+# What stands for the engine, and for the top module of a board: a few flip-flops, for which the tools need seconds
+# instead of minutes.
 STAND_INS = {
     "spike_engine": """(input logic aclk, input logic [31:0] a, output logic [31:0] y);
     always_ff @(posedge aclk) y <= y + a;
@@ -79,7 +83,9 @@ speed = "6"
 
 
 def write_board(words: int = 1 << 20, **sizes: int) -> None:
-    """Board ``bench``: the engine that the backend rtl simulates, so that its binary is shared, unless ``sizes`` say otherwise."""
+    """Board ``bench``: the engine that the backend rtl simulates, so that its binary is shared, unless ``sizes`` say
+    otherwise.
+    """
     engine = {**vars(toolchain.RTL_BUILD), **sizes}
     text = BOARD.format(engine="\n".join(f"{name} = {value}" for name, value in engine.items()), words=words)
     (boards.FOLDER / "bench.toml").write_text(text, encoding="utf-8")
@@ -97,7 +103,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Synthesis of the stand-ins, kept in a cache of its own; the list grows with every run of it. The simulation keeps its cache."""
+    """Synthesis of the stand-ins, kept in a cache of its own; the list grows with every run of it.
+
+    The simulation keeps its cache.
+    """
     runs: list[str] = []
     real, kept = synthesis.synthesise, toolchain.cached
 
@@ -201,7 +210,9 @@ def test_another_model_needs_no_synthesis(
 
 
 def run_tcl(folder: Path, script: str, commands: dict[str, str]) -> list[str]:
-    """Run a tcl script with stand-ins for the commands of a vendor's tool: {command: its tcl body}; the calls in their order."""
+    """Run a tcl script with stand-ins for the commands of a vendor's tool: {command: its tcl body}; the calls in their
+    order.
+    """
     tcl = tkinter.Tcl()
     tcl.eval(f"cd {{{folder}}}; set calls {{}}; set status none")
     for name, body in commands.items():

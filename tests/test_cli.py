@@ -102,6 +102,9 @@ def model(small: Path, folder: Path) -> Path:
     return folder / "model.nir"
 
 
+WRONG = exporters.About("the reference, except for one cell", "every program", "nothing", True)
+
+
 @dataclasses.dataclass
 class Wrong:
     """The reference, except for one cell."""
@@ -110,7 +113,7 @@ class Wrong:
     step: int
     neuron: int
     name: str = "wrong"
-    about: exporters.About = exporters.About("the reference, except for one cell", "every program", "nothing", True)
+    about: exporters.About = WRONG
     program: Any = None
 
     def version(self) -> str:
@@ -229,7 +232,7 @@ def test_export_opens_with_nir(model: Path, folder: Path) -> None:
 
 def test_export_portable(tmp_path: Path, small: Path) -> None:
     torch.manual_seed(0)
-    size = {
+    size: dict[str, Any] = {
         "vocab_size": 8,
         "hidden_size": 4,
         "num_hidden_layers": 1,
@@ -239,7 +242,8 @@ def test_export_portable(tmp_path: Path, small: Path) -> None:
         "state_fraction_bits": 0,
     }
     network = NSLLMForCausalLM(NSLLMConfig(**size))
-    network.layers[0].attention.integrator.shift.data.fill_(7.0)
+    attention: Any = network.layers[0].attention
+    attention.integrator.shift.data.fill_(7.0)
     network.save_pretrained(tmp_path / "tiny")
     assert call("export", tmp_path / "tiny", tmp_path / "portable.nir", "--profile", "portable")[0] == 0
     kinds = {type(node).__name__ for node in nir.read(tmp_path / "portable.nir").nodes.values()}
@@ -505,7 +509,10 @@ def test_doctor_finds_a_wrong_backend(wrong: Wrong) -> None:
 
 
 def test_works_without_torch(tmp_path: Path) -> None:
-    script = "import sys\nsys.modules['torch'] = None\nfrom nsllm_nir.cli import main as cli\nsys.argv = ['nsllm-nir', *sys.argv[1:]]\ncli.main()"
+    script = (
+        "import sys\nsys.modules['torch'] = None\nfrom nsllm_nir.cli import main as cli\n"
+        "sys.argv = ['nsllm-nir', *sys.argv[1:]]\ncli.main()"
+    )
     for arguments, status, words in (
         (["--help"], 0, "verify"),
         (["doctor", "--backend", "hls", "--backend", "reference"], 0, "numpy"),
@@ -594,7 +601,9 @@ def float_graph(tmp_path: Path) -> Path:
 
 
 def test_a_float_graph_is_quantized_on_the_way(float_graph: Path) -> None:
-    """Two tables: what quantization changed, and the backends, which all agree; the file that `quantize` writes runs the same."""
+    """Two tables: what quantization changed, and the backends, which all agree; the file that `quantize` writes runs
+    the same.
+    """
     spikes, result = float_graph.with_name("spikes.npy"), float_graph.with_name("verify.json")
     np.save(spikes, np.random.default_rng(1).random((300, 2, 4)) < 0.3)
     status, out, err = call(
@@ -686,7 +695,7 @@ def test_the_time_step_of_a_file(command: str, float_graph: Path) -> None:
     """The same network written for another step, with its step given, does the same."""
     slow, folder = float_graph.with_name("slow.nir"), float_graph.parent
     nir.write(slow, float_network(1e-3))
-    outputs = []
+    outputs: list[Any] = []
     for path, dt in ((float_graph, ()), (slow, ("--dt", "1e-3"))):
         out = folder / f"{path.stem}.out"
         more = {

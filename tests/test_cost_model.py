@@ -1,4 +1,4 @@
-"""The cost model: cycles and beats against the simulated engine, its sensitivity, the estimate of a board, the command."""
+"""The cost model: cycles and beats against the simulated engine, sensitivity, the estimate of a board, the command."""
 
 from __future__ import annotations
 

@@ -21,7 +21,10 @@ SIZES = RtlSizes()
 
 
 class ModelBus:
-    """Registers, memory and streams as docs/image_format.md describes them. ``image_program``: what the image in memory stands for."""
+    """Registers, memory and streams as docs/image_format.md describes them.
+
+    ``image_program``: what the image in memory stands for.
+    """
 
     def __init__(self, image_program: Program) -> None:
         self.program = image_program

@@ -22,7 +22,8 @@ from nsllm_nir.quantization import float_reference
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem != "comparison")
-# Accuracy in percent that the float network must reach, and how far the integer one may be from it; a test sample is 0.28 or 0.27.
+# Accuracy in percent that the float network must reach, and how far the integer one may be from it; a test sample is
+# 0.28 or 0.27.
 LEARNED = {"digits_classifier": (95.0, 0.5), "norse_file": (93.0, 1.0), "recurrent_series": (95.0, 1.0)}
 
 

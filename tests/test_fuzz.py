@@ -1,4 +1,6 @@
-"""Corrupt and hostile files through read and lower: no crash, no hang, no unbounded memory, only the project's own errors."""
+"""Corrupt and hostile files through read and lower: no crash, no hang, no unbounded memory, only the project's own
+errors.
+"""
 
 from __future__ import annotations
 
@@ -220,7 +222,9 @@ def test_the_undamaged_file_is_accepted(tmp_path: Path) -> None:
 
 
 def test_edited_files_are_accepted(tmp_path: Path) -> None:
-    """Deleted objects leave their bytes in the file, also those of structures that others overwrote in part: they are no corruption."""
+    """Deleted objects leave their bytes in the file, also those of structures that others overwrote in part: they are
+    no corruption.
+    """
     paths = []
     for seed in range(6):
         paths.append(write_graph(tmp_path / f"{seed}.nir"))
@@ -252,7 +256,12 @@ import os, sys, time
 sys.path.insert(0, sys.argv[1])
 import fuzz
 fuzz.SECONDS = 1
-for act in (lambda path: time.sleep(60), lambda path: os.kill(os.getpid(), 11), lambda path: 1 / 0, lambda path: bytearray(1 << 33)):
+for act in (
+    lambda path: time.sleep(60),
+    lambda path: os.kill(os.getpid(), 11),
+    lambda path: 1 / 0,
+    lambda path: bytearray(1 << 33),
+):
     fuzz.read = act
     print(fuzz.guarded(None).kind)
 """

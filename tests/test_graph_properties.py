@@ -1,4 +1,6 @@
-"""Properties of random graphs: files are fixed points, names and orders carry no meaning, quantization is idempotent, intervals hold."""
+"""Properties of random graphs: files are fixed points, names and orders carry no meaning, quantization is idempotent,
+intervals hold.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from hypothesis import HealthCheck, example, given, settings
 
 from nsllm_nir import lower
 from nsllm_nir.errors import GraphError, NsllmNirError
-from nsllm_nir.graph import Graph, as_graph, read, write
-from nsllm_nir.program import Program, Signal, reference
+from nsllm_nir.graph import Graph, Node, as_graph, read, write
+from nsllm_nir.program import Linear, Program, Signal, reference
 from nsllm_nir.quantization.quantize import quantize
 
 MakeGraph = Callable[..., nir.NIRGraph]
@@ -97,10 +99,9 @@ def test_a_moved_edge_changes_the_spikes(random_graph: MakeGraph) -> None:
     node = next(
         name for name, node in graph.nodes.items() if not isinstance(node, Graph) and "weight" in node.parameters
     )
-    changed = replace(
-        graph.nodes[node],
-        parameters={**graph.nodes[node].parameters, "weight": graph.nodes[node].array("weight")[::-1].copy()},
-    )
+    found = graph.nodes[node]
+    assert isinstance(found, Node)
+    changed = replace(found, parameters={**found.parameters, "weight": found.array("weight")[::-1].copy()})
     a, b = (lower(g) for g in (graph, Graph({**graph.nodes, node: changed}, graph.edges)))
     inputs = spikes(a, 0)
     first, second = reference.run(a, inputs).values, reference.run(b, inputs).values
@@ -154,15 +155,15 @@ def exceeded(program: Program, values: Values) -> list[str]:
 def worst_inputs(program: Program, seed: int) -> dict[str, np.ndarray]:
     """Constant, alternating, random, and those that drive the first weights as far up or down as they go."""
     size, step = program.inputs[0].size, np.arange(STEPS)[:, None]
-    found = {
+    found: dict[str, np.ndarray] = {
         "ones": np.ones((STEPS, size)),
         "zeros": np.zeros((STEPS, size)),
         "steps": np.tile(step % 2, size),
         "checks": (step + np.arange(size)) % 2,
     }
     found |= {f"rate {rate}": np.random.default_rng(seed).random((STEPS, size)) < rate for rate in (0.05, 0.5, 0.95)}
-    weight = next(
-        (op.weight for op in program.ops if getattr(op, "weight", np.zeros(0)).shape[1:] == (size,)),
+    weight: np.ndarray = next(
+        (op.weight for op in program.ops if isinstance(op, Linear) and op.weight.shape[1:] == (size,)),
         np.zeros((1, size)),
     )
     found |= {f"up {row}": np.tile(weight[row] > 0, (STEPS, 1)) for row in range(min(len(weight), 3))}

@@ -459,7 +459,7 @@ def test_other_refusals() -> None:
     for name, (low, high) in LIMITS.items():
         for bits in (low - 1, high + 1):
             with pytest.raises(InputError, match=rf"^{name} must be in {low}\.\.{high}, got {bits}$"):
-                quantize(graph, **{name: bits})
+                quantize(graph, **{name: bits})  # type: ignore[arg-type]  # the name is one of the widths
     with pytest.raises(InputError, match="expects an array"):
         float_reference.run(as_graph(graph), np.zeros((3, 4)))
 

@@ -1,4 +1,6 @@
-"""Backend hls: the C simulation against the reference, its process, the compiler cache, and the Vitis project with its mutants."""
+"""Backend hls: the C simulation against the reference, its process, the compiler cache, and the Vitis project with its
+mutants.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,9 @@ STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 
 
 def every_width(seed: int) -> Program:
-    """What the shared random programs leave out: all weight widths, graded inputs, sizes around the alignment,
-    a recurrent signed loop, long delays, values near the 32-bit limits, several outputs."""
+    """What the shared random programs leave out: all weight widths, graded inputs, sizes around the alignment, a
+    recurrent signed loop, long delays, values near the 32-bit limits, several outputs.
+    """
     rng = np.random.default_rng(seed)
 
     def linear(name: str, source: str, outputs: int, inputs: int, low: int, high: int) -> Linear:

@@ -79,7 +79,9 @@ def test_serial_multiplier_is_the_product_rounded_toward_zero(tmp_path: Path) ->
 
 
 def lif_program(seed: int, fires: bool, drive: int = 1000) -> Program:
-    """Every pair of decays, on neurons whose synaptic current stays within 24 bits; 70 % of the biases are near ``drive``."""
+    """Every pair of decays, on neurons whose synaptic current stays within 24 bits; 70 % of the biases are near
+    ``drive``.
+    """
     rng = np.random.default_rng(seed)
     current, voltage = (a.reshape(-1) for a in np.meshgrid(DECAYS, DECAYS))
     current, voltage = np.tile(current, 3), np.tile(voltage, 3)
@@ -107,7 +109,9 @@ def test_all_decays_are_exact(assert_exact: Callable[..., Trace], seed: int, fir
 @pytest.mark.parametrize("drive", [1 << 22, 1 << 24, (1 << 31) - 1])
 def test_potential_saturates_at_both_ends(assert_exact: Callable[..., Trace], drive: int, fires: bool) -> None:
     program = lif_program(4, fires, drive)
-    largest = dataclasses.replace(program.ops[2], threshold=np.full(program.ops[2].bias.size, (1 << 17) - 1))  # type: ignore[type-var]
+    lif = program.ops[2]
+    assert isinstance(lif, Lif)
+    largest = dataclasses.replace(lif, threshold=np.full(lif.bias.size, (1 << 17) - 1))
     program = Program((*program.ops[:2], largest), ("lif",)) if fires else program
     trace = assert_exact(program, counts(program, 4, 30)).values["lif"]
     assert trace.max() == 1 if fires else (trace.min(), trace.max()) == (-LIF_LIMIT, LIF_LIMIT)
@@ -384,7 +388,10 @@ def test_geometry_beyond_the_engine_is_refused() -> None:
     )
     with pytest.raises(
         LossyConversionError,
-        match=r"Conv2d 'far': the spike engine takes strides, paddings and dilations of at most 16777216, found 33554432",
+        match=(
+            r"Conv2d 'far': the spike engine takes strides, paddings and dilations of at most 16777216, "
+            r"found 33554432"
+        ),
     ):
         images.pack_image(Program((Input("input", 1), op), ("far",)))
 

@@ -231,7 +231,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "time step": (
         lambda folder: time_gridded(folder / "s.h5", SPIKES[:1], 1e-3),
-        r"has steps of 0\.001 s, the graph steps of 0\.0001 s; give `dt` = 0\.001 if the graph is meant so, or sample the data again$",
+        (
+            r"has steps of 0\.001 s, the graph steps of 0\.0001 s; give `dt` = 0\.001 if the graph is meant so, "
+            r"or sample the data again$"
+        ),
     ),
     "other node": (
         lambda folder: time_gridded(folder / "s.h5", node="lif"),
@@ -517,9 +520,9 @@ def test_integer_graphs_stay_integer() -> None:
     integer, _ = quantize(at_time_step(network(1e-3), 1e-3))
     slow = at_time_step(integer, DT * DT / 1e-3)  # the same numbers, written for steps of 1e-3 s
     assert not any(
-        np.array_equal(node.array("tau"), slow.nodes[name].array("tau"))
-        for name, node in integer.nodes.items()
-        if node.type == "LIF"
+        np.array_equal(node.array("tau"), other.array("tau"))
+        for node, other in zip(integer.nodes.values(), slow.nodes.values(), strict=True)
+        if isinstance(node, Node) and isinstance(other, Node) and node.type == "LIF"
     )
     assert str(prepare(slow, 1e-3).program) == str(lower(integer)) and prepare(slow, 1e-3).quantization is None
 
@@ -538,7 +541,10 @@ def test_errors_of_a_rewritten_graph_say_so() -> None:
         run(Program((NODE,), ("input",)), INPUTS, dt=1e-3)
     with pytest.raises(
         GraphError,
-        match=r"^lif: tau must be at least one step .*\(the graph is rewritten from steps of 0\.01 s to steps of 0\.0001 s",
+        match=(
+            r"^lif: tau must be at least one step .*\(the graph is rewritten from steps of 0\.01 s to steps of "
+            r"0\.0001 s"
+        ),
     ):
         run(network(1e-3), INPUTS, dt=1e-2)
     with pytest.raises(GraphError, match=r"^a: tau holds no numbers"):
@@ -546,7 +552,9 @@ def test_errors_of_a_rewritten_graph_say_so() -> None:
 
 
 def test_norse_at_its_own_time_step(one_thread: None) -> None:
-    """0 differences between norse at dt = 1e-3 and this project with dt=1e-3, at the float graph and after quantization."""
+    """0 differences between norse at dt = 1e-3 and this project with dt=1e-3, at the float graph and after
+    quantization.
+    """
     norse_torch, torch = pytest.importorskip("norse.torch"), pytest.importorskip("torch")
     graph = network(1e-3)
     with warnings.catch_warnings():
@@ -593,7 +601,8 @@ def test_a_float_graph_is_quantized_and_reported(tmp_path: Path) -> None:
         < text.index("differences between backends:")
         < text.index("hls ")
     )
-    assert {n.node: n.integer_spikes for n in reports[0].quantization_error.nodes} == {
+    error = reports[0].quantization_error
+    assert error and {n.node: n.integer_spikes for n in error.nodes} == {
         name: int(reports[0].reference.values[name].sum()) for name in ("lif", "lif_1")
     }
     assert np.array_equal(run(graph, INPUTS, "hls").values["lif_1"], reports[0].reference.values["lif_1"])

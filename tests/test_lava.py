@@ -211,7 +211,7 @@ def _bumped(array: np.ndarray, by: int) -> Iterator[np.ndarray]:
 
 
 def _other_decays(program: Program, name: str) -> Iterator[np.ndarray]:
-    decay = next(op for op in program.ops if op.name == name).decay
+    decay = next(op.decay for op in program.ops if op.name == name and isinstance(op, Integrate))
     for i in range(decay.size):
         changed = decay.copy()
         changed[i] = 256 - 2 * (256 - decay[i])  # twice the leak
@@ -378,7 +378,7 @@ WIDTHS = Widths()
 def _count_program(
     count: Count, *, weight: int = 1, shift: int = 0, levels: int = 1, widths: Widths = WIDTHS
 ) -> Program:
-    source = [Input("x", 1, levels), _linear("v", "x", [[weight]], 0, shift), _linear("s", "x", [[1]], 4)]
+    source: list[Op] = [Input("x", 1, levels), _linear("v", "x", [[weight]], 0, shift), _linear("s", "x", [[1]], 4)]
     return Program((*source, count), ("count",), widths)
 
 

@@ -81,7 +81,9 @@ def _conv_program(seed: int) -> Program:
 
 
 def _network(seed: int) -> Program:
-    """Convolution, merged populations of different decays, recurrence of a Lif and of a Count, delays, joins of unequal depth, read-out."""
+    """Convolution, merged populations of different decays, recurrence of a Lif and of a Count, delays, joins of unequal
+    depth, read-out.
+    """
     rng = np.random.default_rng(seed)
 
     def values(low: int, high: int, size: int = SIZE) -> np.ndarray:
@@ -229,7 +231,9 @@ def test_large_convolutions_stay_sparse() -> None:
 @needs_lava
 @pytest.mark.parametrize("backend", ["lava", "lava-stock"])
 def test_extreme_states(backend: str) -> None:
-    """Currents near 24 bits, a potential that saturates below, the largest and the smallest threshold, full and slow decays."""
+    """Currents near 24 bits, a potential that saturates below, the largest and the smallest threshold, full and slow
+    decays.
+    """
     linear = Linear(
         "a",
         "x",
@@ -249,7 +253,9 @@ def test_extreme_states(backend: str) -> None:
 
 
 def _bias_program(lif: Lif, depth: int = 0, weight: int = 1) -> Program:
-    """A Lif behind ``depth`` more pairs of synapses and one of ``weight``, and its spikes two tokens late (early spikes would show)."""
+    """A Lif behind ``depth`` more pairs of synapses and one of ``weight``, and its spikes two tokens late (early spikes
+    would show).
+    """
     ops: list[Op] = [Input("x", SIZE)]
     for k in range(depth):
         ops.append(_identity(f"pass_{k}", ops[-1].name))
@@ -258,7 +264,7 @@ def _bias_program(lif: Lif, depth: int = 0, weight: int = 1) -> Program:
     return Program((*ops, last, replace(lif, source="last"), Delay("late", lif.name, _full(2))), ("late",))
 
 
-BIASES = {
+BIASES: dict[str, tuple[Any, ...]] = {
     "leak, positive": (_lif("s", "", 4096, [0, 0, 7, 100, 300, 1000], 20, [1, 63, 65, 700, 2000, -5]), 1),
     "leak, negative": (_lif("s", "", 4096, [0, 0, 7, 100, 300, 1000], 60, [-1, -63, -65, -700, -900, -300]), 1, 40),
     "multiples of 64 at a strong leak": (
@@ -388,7 +394,12 @@ def test_integrators_without_memory_may_be_negative() -> None:
 
 
 def _loop(
-    target: Op, recurrent: Op, *more: Op, source: str = "joined", outputs: tuple[str, ...] = ("s",), steps: Any = 1
+    target: Count | Lif,
+    recurrent: Op,
+    *more: Op,
+    source: str = "joined",
+    outputs: tuple[str, ...] = ("s",),
+    steps: Any = 1,
 ) -> Program:
     """x and the delayed spikes of "s" meet in "joined"."""
     delay = Delay("back", "s", np.broadcast_to(np.asarray(steps, np.int32), (SIZE,)).copy())
@@ -625,7 +636,9 @@ def test_the_report_names_registers_and_inlined_nodes() -> None:
     }
     recurrent = next(r for r in rows if r.node == "recurrent")
     assert (recurrent.role, recurrent.process, recurrent.neurons) == ("synapses", "LIF", 0)
-    assert recurrent.synapses == np.count_nonzero(next(o for o in program.ops if o.name == "recurrent").weight)
+    assert recurrent.synapses == np.count_nonzero(
+        next(o.weight for o in program.ops if isinstance(o, Linear) and o.name == "recurrent")
+    )
     assert next(r for r in rows if r.node == "back").delay == 1
     assert next(r for r in rows if (r.node, r.role) == ("memoryless", "lif")).process == "LIFReset"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,12 +29,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_from_training_to_equal_spikes_and_equal_text(trained: Path, tmp_path: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(trained)
+    model: Any = AutoModelForCausalLM.from_pretrained(trained)
     path = to_nir(model, tmp_path / "model.nir")
     report = verify(path, PROMPT, ["snntorch", "hls"])
     assert report.exact and len(report.results) == 2, str(report)
     text = model.generate(torch.tensor([PROMPT]), max_new_tokens=12, do_sample=False)[0, len(PROMPT) :].tolist()
-    for network in (from_nir(path), model.freeze()):
+    networks: tuple[Any, ...] = (from_nir(path), model.freeze())
+    for network in networks:
         again = network.generate(torch.tensor([PROMPT]), max_new_tokens=12, do_sample=False)
         assert again[0, len(PROMPT) :].tolist() == text
     program = lower(path)

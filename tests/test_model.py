@@ -53,7 +53,8 @@ def test_count_and_binary_mode_agree_bit_for_bit(tiny_model: Model, config: dict
 @pytest.mark.parametrize("chunk", [1, 3, 7])
 def test_parallel_equals_recurrent(tiny_model: Model, config: dict[str, Any], chunk: int) -> None:
     model, tokens = tiny_model(**config), ids(2, 17)
-    cache, parts = None, []
+    cache: Any = None
+    parts = []
     for part in tokens.split(chunk, dim=1):
         with torch.no_grad():
             out = model(part, past_key_values=cache, use_cache=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import h5py
 import numpy as np
@@ -49,7 +50,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Original:
     from nsllm_nir import NSLLMConfig, NSLLMForCausalLM
 
     torch.manual_seed(1)
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": 24,
         "hidden_size": 16,
         "intermediate_size": 24,

@@ -87,7 +87,8 @@ def test_count_gradient_is_the_rectangular_window() -> None:
     assert step.grad.tolist() == pytest.approx([0.0, 0.25, 0.0, -0.75, -1.75, 0.0])  # -v / step**2 inside
     v.grad = None
     spike_count(v, torch.tensor(2.0), 3, signed=True, margin=0.0).sum().backward()
-    assert v.grad.tolist() == [0.5, 0.5, 0.5, 0.5, 0.0, 0.0]
+    grad: Any = v.grad
+    assert grad.tolist() == [0.5, 0.5, 0.5, 0.5, 0.0, 0.0]
 
 
 def test_step_gradient_has_the_shape_of_a_shared_step() -> None:
@@ -190,7 +191,7 @@ def test_surrogates_of_snntorch_train_the_unrolled_neuron(
 
 def test_reset_of_snntorch_leaves_a_mixed_network_working() -> None:
     """`utils.reset` resets the snnTorch neurons beside ours, before and after a run."""
-    net = torch.nn.ModuleList([snntorch.Leaky(beta=0.5, init_hidden=True), neuron(2), SpikingLinear(1, 1, 8)])
+    net: Any = torch.nn.ModuleList([snntorch.Leaky(beta=0.5, init_hidden=True), neuron(2), SpikingLinear(1, 1, 8)])
     utils.reset(net)
     first = net[1](net[0](torch.full((1, 1, 1), 3.0)), 1.0)
     assert net[0].mem.abs().sum() > 0

@@ -83,12 +83,13 @@ def without_metadata(found: Graph) -> Graph:
 
 @every_config
 def test_metadata_is_redundant(nir_file: Export, config: dict[str, Any]) -> None:
-    """A reader that knows only the primitives computes the same: every Linear, integrator, delay and count by its name."""
+    """A reader that knows only the primitives computes the same: every Linear, integrator, delay, count by its name."""
     composite = lower(nir_file(**config))
     primitive = lower(without_metadata(graph.read(nir_file(**config))))
     assert len(primitive.ops) > 1.5 * len(composite.ops)
     found, want = values(primitive), values(composite)
-    # `lower` folds a Scale into the Linear in front (key_value), and the primitive step lacks the constant that its thresholds hold.
+    # `lower` folds a Scale into the Linear in front (key_value), and the primitive step lacks the constant that its
+    # thresholds hold.
     common = [name for name in want if name in found and not name.endswith((".step", ".key_value"))]
     assert {"head", "layer_000.attention.numerator", "layer_000.mixer.up_spikes", "final.spikes"} <= set(common)
     for name in common:
@@ -161,11 +162,15 @@ def test_a_composite_may_read_the_sum_of_two_signals(nir_file: Export) -> None:
 
 
 def test_lowering_one_block_loads_only_that_block(nir_file: Export, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, loaded = nir_file(num_hidden_layers=2), []
+    path = nir_file(num_hidden_layers=2)
+    loaded: list[str] = []
     load = LazyArray.__array__
-    monkeypatch.setattr(
-        LazyArray, "__array__", lambda self, *args, **kwargs: loaded.append(self.dataset) or load(self, *args, **kwargs)
-    )
+
+    def record(self: LazyArray, *args: Any, **kwargs: Any) -> np.ndarray:
+        loaded.append(self.dataset)
+        return load(self, *args, **kwargs)
+
+    monkeypatch.setattr(LazyArray, "__array__", record)
     lazy = graph.read(path)
     assert loaded == []
     block = lower(lazy, node="layer_001.mixer", input_levels=200)
@@ -230,7 +235,10 @@ def test_composites_whose_primitives_say_otherwise_are_refused(
     [
         (
             lambda b: replace(b, edges=b.edges[1:]),
-            r"^layer_000.mixer: its metadata says spiking_channel_mixer, but the edge \('down', 'down.scale'\) is missing, extra or doubled$",
+            (
+                r"^layer_000.mixer: its metadata says spiking_channel_mixer, but the edge \('down', "
+                r"'down.scale'\) is missing, extra or doubled$"
+            ),
         ),
         (lambda b: replace(b, edges=(*b.edges, b.edges[0])), r"^layer_000.mixer: .*edge.* doubled$"),
         (
@@ -471,11 +479,13 @@ def test_a_file_that_cannot_be_opened_leaves_no_temporary_file(
 
 
 def poison(model: NSLLMForCausalLM) -> None:
-    model.layers[0].mixer.up.weight[1, 2] = float("nan")
+    mixer: Any = model.layers[0].mixer
+    mixer.up.weight[1, 2] = float("nan")
 
 
 def grow(model: NSLLMForCausalLM) -> None:
-    model.layers[0].mixer.up_spikes.threshold[3] = 2.0**20
+    mixer: Any = model.layers[0].mixer
+    mixer.up_spikes.threshold[3] = 2.0**20
 
 
 @pytest.mark.parametrize(

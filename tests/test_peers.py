@@ -1,4 +1,6 @@
-"""Unmodified norse and snnTorch against `float_reference`: equal on dyadic parameters, and every difference has the cause that the table names."""
+"""Unmodified norse and snnTorch against `float_reference`: equal on dyadic parameters, and every difference has the
+cause that the table names.
+"""
 
 from __future__ import annotations
 

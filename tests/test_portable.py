@@ -299,7 +299,7 @@ def test_what_cannot_be_held_is_refused_by_name(tmp_path):
     two = Program((Input("a", 2), Input("b", 2), Sum("s", ("a", "b"), integers(0, 0))), ("s",))
     with pytest.raises(LossyConversionError, match="'a' with levels 1, 'b' with levels 1"):
         to_portable(two, path)
-    wide = [
+    wide: list[Op] = [
         linear("y", "v", shift=16, low=100, high=127),
         Sum("z", ("y", "v"), integers(0, 0, 0)),
         Count("c", "z", integers(1, 1, 1), 1),

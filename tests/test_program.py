@@ -178,7 +178,7 @@ def test_comparator_refusal_names_the_count() -> None:
 )
 def test_worst_cases_beyond_64_bits_do_not_wrap(op: Op) -> None:
     """2**33 << 31 is 0 in int64 arithmetic: the analysis must see the true value."""
-    big = [Input("in", 1, 2**21), linear("half", "in", [[64]]), linear("big", "half", [[64]])]
+    big: list[Op] = [Input("in", 1, 2**21), linear("half", "in", [[64]]), linear("big", "half", [[64]])]
     assert Program(tuple(big), (), Widths(40)).signals["big"].high[0] == 2**33
     with pytest.raises(IntegerOverflowError, match=r"'x', neuron 0: the worst case \[0, \d{20,}\] needs"):
         Program((*big, op), (), Widths(40, 64))
@@ -188,7 +188,8 @@ def exact_interval(op: Op, low: list[int], high: list[int]) -> tuple[list[int], 
     """Of an operation without memory, in Python integers, from the interval of its source."""
     if isinstance(op, Sum):
         parts = [len(op.sources)] * len(low)
-        return ([n * x + int(b) for n, x, b in zip(parts, end, op.bias, strict=True)] for end in (low, high))
+        lowest, highest = ([n * x + int(b) for n, x, b in zip(parts, end, op.bias, strict=True)] for end in (low, high))
+        return lowest, highest
     if isinstance(op, Conv2d):
         rows, columns, weights = (x.tolist() for x in synapses(op))
         bias, shift = per_neuron(op, op.bias).tolist(), per_neuron(op, op.shift).tolist()
@@ -203,7 +204,8 @@ def exact_interval(op: Op, low: list[int], high: list[int]) -> tuple[list[int], 
         products = weight * low[column], weight * high[column]
         ends[0][row] += min(products)
         ends[1][row] += max(products)
-    return tuple([x << s for x, s in zip(end, shift, strict=True)] for end in ends)
+    lowest, highest = ([x << s for x, s in zip(end, shift, strict=True)] for end in ends)
+    return lowest, highest
 
 
 @settings(max_examples=150)
@@ -233,7 +235,7 @@ def test_a_worst_case_of_any_size_is_exact_or_refused(data: st.DataObject) -> No
             ops.append(Conv2d(name, source, kernel, constant(biases, 2), constant(shifts, 2), *geometry))
     intervals = {"op0": ([0] * 4, [levels] * 4)}
     for before, op in pairwise(ops):
-        intervals[op.name] = tuple(exact_interval(op, *intervals[before.name]))
+        intervals[op.name] = exact_interval(op, *intervals[before.name])
     limit = 1 << (widths.potential - 1)
     fits = all(-limit <= min(low) and max(high) < limit for low, high in intervals.values())
     if not fits:

@@ -1,4 +1,7 @@
-"""Graphs of random topology on every backend: 0 differences from the reference. A failing test's name holds the seed (`pytest --graph-seeds N` runs more)."""
+"""Graphs of random topology on every backend: 0 differences from the reference.
+
+A failing test's name holds the seed (`pytest --graph-seeds N` runs more).
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,9 @@ def test_random_graphs_are_the_same_for_the_same_seed(random_graph: MakeGraph) -
 
 
 def test_random_graphs_hold_what_they_are_meant_to(random_graph: MakeGraph) -> None:
-    """Over 100 seeds: every kind of node, subgraphs, loops, fan-in and fan-out; most populations fire, not always; Loihi's processes hold many."""
+    """Over 100 seeds: every kind of node, subgraphs, loops, fan-in and fan-out; most populations fire, not always;
+    Loihi's processes hold many.
+    """
     kinds: Counter[str] = Counter()
     rates = []
     for seed in range(100):
@@ -90,7 +95,7 @@ def test_random_graphs_hold_what_they_are_meant_to(random_graph: MakeGraph) -> N
 
 
 def test_wrong_weights_are_found(random_graph: MakeGraph) -> None:
-    """The comparison can fail: engines with negated weights differ from the reference wherever weights matter at all."""
+    """The comparison can fail: engines with negated weights differ from the reference wherever weights matter."""
     found = 0
     for seed in range(10):
         graph = random_graph(seed)

@@ -43,7 +43,8 @@ SPIKES = np.random.default_rng(0).integers(0, 2, (30, 4))
 
 
 def subclasses(kind: type) -> set[type]:
-    return {kind, *(found for child in kind.__subclasses__() for found in subclasses(child))}
+    children: list[type] = kind.__subclasses__()
+    return {kind, *(found for child in children for found in subclasses(child))}
 
 
 def example(kind: type[Op]) -> Program:
@@ -309,8 +310,9 @@ def test_the_example_of_a_node_runs_from_file_to_comparison(kind: str, tmp_path:
         if report.quantization_error:
             assert report.quantization_error.differences == 0
         slow = at_time_step(graph, 1e-3)
-        before, after = (found.nodes["node"].parameters for found in (graph, slow))
-        changed = {name for name in declared.parameters if after[name] is not before[name]}
+        before, after = graph.nodes["node"], slow.nodes["node"]
+        assert isinstance(before, Node) and isinstance(after, Node)
+        changed = {name for name in declared.parameters if after.parameters[name] is not before.parameters[name]}
         assert changed == {*declared.seconds, *declared.per_second}
         assert str(verify(at_time_step(slow, DT * DT / 1e-3), inputs, ["reference"]).program) == str(report.program)
     bare = {name: value for name, value in declared.example.parameters.items() if name not in declared.optional}
@@ -348,7 +350,7 @@ def test_every_block_comes_back_from_its_primitives() -> None:
     from nsllm_nir import NSLLMConfig, NSLLMForCausalLM
     from nsllm_nir.composites.registry import BLOCKS, block_graph, block_numbers
 
-    layers = NSLLMForCausalLM(NSLLMConfig(hidden_size=8, num_hidden_layers=1, blocks=list(BLOCKS))).layers
+    layers: Any = NSLLMForCausalLM(NSLLMConfig(hidden_size=8, num_hidden_layers=1, blocks=list(BLOCKS))).layers
     for part, block in layers[0].blocks():
         graph = block_graph(block.numbers())
         assert block_graph(block_numbers(graph, part)).edges == graph.edges

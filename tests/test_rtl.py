@@ -1,4 +1,6 @@
-"""Backend rtl: the simulated SystemVerilog engine against the reference, whatever its surroundings do, and its refusals."""
+"""Backend rtl: the simulated SystemVerilog engine against the reference, whatever its surroundings do, and its
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ SURROUNDINGS = [
 
 def every_op(seed: int, size: int = 70) -> Program:
     """All weight widths, sizes around those of lanes and units, graded inputs, a recurrent signed loop, long delays,
-    counts beyond four bits, convolutions with groups, stride, padding and dilation, both LIF outputs, wide values."""
+    counts beyond four bits, convolutions with groups, stride, padding and dilation, both LIF outputs, wide values.
+    """
     rng = np.random.default_rng(seed)
 
     def linear(name: str, source: str, outputs: int, inputs: int, low: int, high: int) -> Linear:
@@ -388,7 +391,7 @@ def test_bad_events_memory_errors_and_unknown_commands(
 def test_a_bad_event_leaves_no_constants_behind(latency: int) -> None:
     """Those of the op behind the Input are on their way when the event ends the token; nobody else may take them."""
     rng = np.random.default_rng(latency)
-    ops = [
+    ops: list[Op] = [
         Linear(
             "output",
             "input",
@@ -424,7 +427,7 @@ def test_a_bad_event_leaves_no_constants_behind(latency: int) -> None:
                 driver.step(np.array([[70, 1]], "<u4"), traced=False)
 
 
-# --- mutants of the engine: one edit of its source, `verify` names the node that it spoils -----------------------------
+# --- mutants of the engine: one edit of its source, `verify` names the node that it spoils ----------------------------
 
 
 @pytest.fixture(scope="module")
@@ -485,7 +488,9 @@ def test_the_source_is_free_of_warnings(tmp_path: Path) -> None:
 
 
 def products(text: str) -> list[str]:
-    """Lines with ``*``, ``/`` or ``%`` other than in widths and places, which synthesis resolves: of constants and loop variables."""
+    """Lines with ``*``, ``/`` or ``%`` other than in widths and places, which synthesis resolves: of constants and loop
+    variables.
+    """
     code = re.sub(r"//.*|/\*.*?\*/|\(\*.*?\*\)|@?\(\*\)", "", text)
     found = [
         (line, *pair) for line in code.splitlines() for pair in re.findall(r"([\w\])}]+)\s*[*/%]\s*([\w({$]+)", line)

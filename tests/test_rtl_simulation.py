@@ -1,4 +1,6 @@
-"""The simulated surroundings of the engine: a small device behind the same ports works, and each broken bus rule is named."""
+"""The simulated surroundings of the engine: a small device behind the same ports works, and each broken bus rule is
+named.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ from nsllm_nir.hw.driver import Driver
 from nsllm_nir.hw.simulated_bus import Accounts, SimulatedBus, Surroundings
 from nsllm_nir.program import Input, Linear, Program, reference
 
-# Register 0xF0 chooses a fault. Command 1 adds up a word of each beat of the image; any other command returns the event packet, each word plus 1.
+# Register 0xF0 chooses a fault. Command 1 adds up a word of each beat of the image; any other command returns the event
+# packet, each word plus 1.
 DEVICE = """
 module spike_engine #(
-    parameter int LANES = 64, PORTS = 4, SIGNAL_WORDS = 64, STATE_WORDS = 64, QUEUE_WORDS = 64, DESCRIPTORS = 64, VALUE_BITS = 24, COMPARE_BITS = 32
+    parameter int LANES = 64, PORTS = 4, SIGNAL_WORDS = 64, STATE_WORDS = 64, QUEUE_WORDS = 64, DESCRIPTORS = 64,
+        VALUE_BITS = 24, COMPARE_BITS = 32
 ) (
     input logic aclk, aresetn,
     output logic interrupt,
@@ -77,7 +81,9 @@ module spike_engine #(
     assign op_index = 3;
     assign op_busy = adding;
     always_ff @(posedge aclk) begin
-        if (s_axi_control_awvalid && s_axi_control_awready) begin have_address <= 1; write_address <= s_axi_control_awaddr; end
+        if (s_axi_control_awvalid && s_axi_control_awready) begin
+            have_address <= 1; write_address <= s_axi_control_awaddr;
+        end
         if (s_axi_control_wvalid && s_axi_control_wready) begin have_data <= 1; write_data <= s_axi_control_wdata; end
         if (have_address && (have_data || fault == 9) && !s_axi_control_bvalid) begin
             s_axi_control_bvalid <= 1;
@@ -87,7 +93,8 @@ module spike_engine #(
                 {adding, echoing} <= registers[11] == 1 ? 2'b10 : 2'b01;
                 m_axi_image_arvalid <= registers[11] == 1;
                 {error, beats, total} <= 0;
-                m_axi_image_araddr <= {registers[7], registers[6] + (fault == 5 ? 32'd8 : fault == 6 ? 32'd4080 : 32'd0)};
+                m_axi_image_araddr <=
+                    {registers[7], registers[6] + (fault == 5 ? 32'd8 : fault == 6 ? 32'd4080 : 32'd0)};
             end
         end
         if (s_axi_control_bvalid && s_axi_control_bready) {s_axi_control_bvalid, have_address, have_data} <= 0;
@@ -122,7 +129,9 @@ module spike_engine #(
         if (fault == 13 && interrupt) s_axi_control_bvalid <= 1;
         if (fault == 8) m_axis_results_tdata[9] <= flip;
         flip <= !flip;
-        if (!aresetn) {have_address, have_data, s_axi_control_bvalid, s_axi_control_rvalid, m_axi_image_arvalid, m_axis_results_tvalid} <= 0;
+        if (!aresetn)
+            {have_address, have_data, s_axi_control_bvalid, s_axi_control_rvalid,
+             m_axi_image_arvalid, m_axis_results_tvalid} <= 0;
         if (!aresetn) registers[60] <= 0;
         if (!aresetn) {adding, echoing, interrupt} <= 0;
     end
@@ -255,11 +264,13 @@ def test_a_device_is_built_once_and_errors_of_its_source_are_shown(device: Path,
         toolchain.build_rtl(toolchain.RtlSizes(), ("-O0",), tmp_path)
 
 
-# --- bursts of the engine itself ---------------------------------------------------------------------------------------
+# --- bursts of the engine itself --------------------------------------------------------------------------------------
 
 
 def step_of_a_linear(binary: Path, address: int, surroundings: Surroundings) -> tuple[np.ndarray, np.ndarray, Accounts]:
-    """One token through a Linear with rows of 17 beats (8-bit weights), its image at ``address``: what came, what should come, accounts."""
+    """One token through a Linear with rows of 17 beats (8-bit weights), its image at ``address``: what came, what
+    should come, accounts.
+    """
     rng = np.random.default_rng(4)
     weight = rng.integers(-128, 128, (260, 40)).astype(np.int8)
     program = Program(

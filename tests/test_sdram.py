@@ -1,4 +1,7 @@
-"""The controller of the SDRAM on a model of the chip that checks every command. The whole board with it: test_boards.py."""
+"""The controller of the SDRAM on a model of the chip that checks every command.
+
+The whole board with it: test_boards.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`to_nir` of snnTorch networks: every neuron and every form of forward gives the spikes of the module itself, or is refused by name."""
+"""`to_nir` of snnTorch networks: every neuron and every form of forward gives the spikes of the module itself, or is
+refused by name.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +154,7 @@ def test_recurrent_convolution(tmp_path: Path) -> None:
 @pytest.mark.parametrize("beta", [0.5, torch.tensor([0.9])])
 def test_leaky_parallel(beta: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         snn.LeakyParallel(INPUTS, SIZE, beta=beta, threshold=1.5), snn.LeakyParallel(SIZE, 6, beta=0.9, threshold=8.0)
     )
     with torch.no_grad():
@@ -235,7 +237,7 @@ class OverItems(Tutorial):
 
 
 class Explicit(Tutorial):
-    def forward(self, x: Any, mem1: Any, mem2: Any) -> Any:
+    def forward(self, x: Any, mem1: Any, mem2: Any) -> Any:  # type: ignore[override]  # of one step, with its states
         spk1, mem1 = self.lif1(self.fc1(x), mem1)
         spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
         return mem1.detach(), spk1, mem2, spk2
@@ -376,7 +378,8 @@ class Convolutions(nn.Module):
         self.fc = nn.Linear(16, 6)
         self.bn = nn.BatchNorm1d(6, affine=False)
         self.lif3 = snn.Synaptic(alpha=0.5, beta=0.8, threshold=0.2, **HIDDEN)
-        for norm in (self.bn1, self.bn):
+        norms: tuple[Any, ...] = (self.bn1, self.bn)
+        for norm in norms:
             norm.running_mean.normal_(0, 0.1)
             norm.running_var.uniform_(0.2, 0.5)
 
@@ -450,7 +453,8 @@ def test_one_neuron_and_input_shape(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"give input_shape=\(...\)"):
         to_nir(snn.Leaky(beta=0.5), tmp_path / "n.nir")
     net = exported(snn.Leaky(beta=0.5, **HIDDEN), tmp_path, input_shape=(2, 3))
-    assert net.nodes["0"].array("threshold").shape == (2, 3)
+    neuron = net.nodes["0"]
+    assert isinstance(neuron, Node) and neuron.array("threshold").shape == (2, 3)
     with pytest.raises(InputError, match=r"0: Linear cannot take an input of shape \(3,\)"):
         to_nir(weighted(snn.Leaky(beta=0.5, **HIDDEN)), tmp_path / "n.nir", input_shape=(3,))
     with pytest.raises(InputError, match="positive integers"):
@@ -486,7 +490,8 @@ def test_the_model_stays_as_it_is_and_bytes_are_equal(tmp_path: Path) -> None:
         if name in dict(model.named_parameters())
     )
     with torch.no_grad():
-        model[0].weight[0, 0] += 0.5
+        first: Any = model[0]
+        first.weight[0, 0] += 0.5
     assert to_nir(model, tmp_path / "other.nir").read_bytes() != empty
 
 

@@ -1,4 +1,6 @@
-"""What `to_nir` refuses of snnTorch networks: each forward, layer and option by name, with the remedy, and nothing is written."""
+"""What `to_nir` refuses of snnTorch networks: each forward, layer and option by name, with the remedy, and nothing is
+written.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,10 @@ def own_recurrence(m: Custom, x: Any) -> list[Any]:
 FORWARDS: dict[str, tuple[Callable[..., Any], str]] = {
     "data-dependent": (
         branch,
-        r"Custom.forward cannot be read without data \(line \d+ of .*test_snntorch_refusals.py\): .*control flow; write a forward of one step",
+        (
+            r"Custom.forward cannot be read without data \(line \d+ of .*test_snntorch_refusals.py\): .*control flow; "
+            r"write a forward of one step"
+        ),
     ),
     "function": (lambda m, x: m.lif(torch.relu(m.fc(x))), "uses `relu`, which has no NIR form"),
     "product": (lambda m, x: m.lif(m.fc(x) * 2), "uses `mul`"),

@@ -1,4 +1,6 @@
-"""Unmodified norse, snnTorch and nirtorch run portable files spike for spike, with the code of docs/portable_profile.md."""
+"""Unmodified norse, snnTorch and nirtorch run portable files spike for spike, with the code of
+docs/portable_profile.md.
+"""
 
 from __future__ import annotations
 

@@ -121,7 +121,8 @@ def test_engine_source_has_no_multiplication_or_division() -> None:
 def vitis(tmp_path: Path) -> list[str]:
     """Flags with which a compiler sees the engine as Vitis HLS does; its stream is declared, not defined."""
     (tmp_path / "hls_stream.h").write_text(
-        "namespace hls { template <class T> class stream { public: void write(const T&); T read(); bool empty(); }; }\n",
+        "namespace hls { template <class T> class stream {"
+        " public: void write(const T&); T read(); bool empty(); }; }\n",
         encoding="utf-8",
     )
     return ["-std=c++14", "-D__SYNTHESIS__", "-DNSLLM_VITIS", f"-I{tmp_path}"]
@@ -132,7 +133,10 @@ def test_vitis_sees_every_pragma(vitis: list[str]) -> None:
         ["g++", "-E", *vitis, str(toolchain.SOURCES / "top.cpp")], capture_output=True, text=True, check=True
     ).stdout
     expected = [
-        "interface mode=m_axi port=image offset=slave bundle=weights depth=1048576 latency=64 num_read_outstanding=16 max_read_burst_length=64",
+        (
+            "interface mode=m_axi port=image offset=slave bundle=weights depth=1048576 latency=64 "
+            "num_read_outstanding=16 max_read_burst_length=64"
+        ),
         "interface mode=axis port=events",
         "interface mode=axis port=results",
         f"interface mode=s_axilite port=image bundle=control offset=0x{OFFSETS['image_address_low']:02X}",
@@ -161,7 +165,7 @@ def test_every_interface_names_each_argument_of_the_block() -> None:
 
 
 def call_graph(source: Path, flags: list[str], folder: Path) -> dict[str, set[str]]:
-    """{function: functions it calls} of everything that ``source`` compiles to, from g++; names as the linker has them."""
+    """{function: functions it calls} of everything that ``source`` compiles to, from g++; names are the linker's."""
     subprocess.run(
         ["g++", *flags, "-O0", "-fcallgraph-info", "-c", str(source), "-o", str(folder / "graph.o")],
         check=True,
@@ -175,7 +179,9 @@ def call_graph(source: Path, flags: list[str], folder: Path) -> dict[str, set[st
 
 
 def cycle(graph: dict[str, set[str]]) -> list[str]:
-    """The functions from which a recursion is reached: those left when the ones that call none of the rest are taken away, over and over."""
+    """The functions from which a recursion is reached: those left when the ones that call none of the rest are taken
+    away, over and over.
+    """
     left = {name: set(callees) for name, callees in graph.items()}
     while leaves := [name for name, callees in left.items() if not callees & set(left)]:
         for name in leaves:
@@ -184,7 +190,9 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_engine_neither_allocates_nor_recurses(vitis: list[str], tmp_path: Path) -> None:
-    """Nothing outside of the engine is called but the streams of Vitis HLS: no allocation, no library, no pointer to a function."""
+    """Nothing outside of the engine is called but the streams of Vitis HLS: no allocation, no library, no pointer to a
+    function.
+    """
     graph = call_graph(toolchain.SOURCES / "top.cpp", vitis, tmp_path)
     assert "spike_engine" in graph and len(graph) > 60
     assert cycle(graph) == []
@@ -203,7 +211,9 @@ def test_the_call_graph_shows_recursion(tmp_path: Path, body: str, left: list[st
 
 
 def unbounded(source: str) -> list[str]:
-    """Loops that are no `for` with a condition, and `for` loops of a bound that is neither a constant nor stated by a tripcount."""
+    """Loops that are no `for` with a condition, and `for` loops of a bound that is neither a constant nor stated by a
+    tripcount.
+    """
     text = tokens_of(re.sub(r"HLS\((?:loop_tripcount|unroll)[^\n]*\)", "BOUNDED", source))
     found = re.findall(r"\b(?:while|do|goto)\b", text)
     for condition, body in re.findall(r"\bfor \(([^\n]*)\)[^\n]*\n((?:\s*(?:HLS\(.*|BOUNDED)\n)*)", text):

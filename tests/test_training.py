@@ -91,7 +91,10 @@ def test_windows_never_touch_the_held_out_tail() -> None:
 def test_short_texts_are_refused() -> None:
     with pytest.raises(
         InputError,
-        match=r"^the text has 8 training tokens, a window needs more than 8; give a longer text or a smaller --context$",
+        match=(
+            r"^the text has 8 training tokens, a window needs more than 8; "
+            r"give a longer text or a smaller --context$"
+        ),
     ):
         RandomWindows(np.arange(8), 8, 1, 0)
     with pytest.raises(InputError, match=r"^the held-out text has 7 tokens, a window needs 8$"):

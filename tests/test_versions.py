@@ -89,7 +89,12 @@ def test_an_upgrade_is_kept_if_the_tests_pass(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(upgrade, "CONSTRAINTS", tmp_path)
     monkeypatch.setattr(upgrade, "CHANGELOG", tmp_path / "CHANGELOG.md")
     asked: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(upgrade, "install", lambda folder, end, extras: asked.append((end, extras)) or python)
+
+    def install(_: Path, end: str, extras: list[str]) -> Path:
+        asked.append((end, extras))
+        return python
+
+    monkeypatch.setattr(upgrade, "install", install)
     if passes:
         upgrade.main()
     else:

@@ -186,7 +186,9 @@ def float_stack(rng: np.random.Generator) -> nir.NIRGraph:
 
 
 def subtractive(rng: np.random.Generator) -> nir.NIRGraph:
-    """A neuron that loses its threshold when it spikes, one step later, as NIR can write it: its spikes return with that weight."""
+    """A neuron that loses its threshold when it spikes, one step later, as NIR can write it: its spikes return with
+    that weight.
+    """
     nodes = {
         "w": nir.Linear(rng.normal(0.2, 0.5, (5, 6))),
         "li": li(5, 8),
@@ -308,7 +310,10 @@ REFUSED = {  # by the stock processes, which hold a part of all programs; every 
     "two-populations": r"node 'e\.delay'.*the loop passes through 'i', a Lif, and would take more than one Lava step",
     "delay-in-a-loop": r"node 'e\.delay'.*the loop passes through 'i', a Lif, and would take more than one Lava step",
     "i": r"node 'i'.*voltage_decay 0 is no multiple of 16",
-    "float-subtractive": r"node 's\.delay'.*the loop passes through 'li', a Lif, and would take more than one Lava step",
+    "float-subtractive": (
+        r"node 's\.delay'.*the loop passes through 'li', a Lif, "
+        r"and would take more than one Lava step"
+    ),
     "cubali": r"node 'cubali'.*a negative state would round down instead of toward zero",
 }
 

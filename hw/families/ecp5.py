@@ -23,6 +23,7 @@ def constraints(board: Board) -> str:
 
 
 def device_options(device: Device) -> list[str]:
+    """What nextpnr-ecp5 is told of a device and of its files: chip, package, speed grade, constraints, result."""
     size = [f"--{device.chip}", "--package", device.package, "--speed", device.speed]
     return [*size, "--lpf", "constraints", "--textcfg", "placed"]
 

@@ -22,6 +22,7 @@ def constraints(board: Board) -> str:
 
 
 def device_options(device: Device) -> list[str]:
+    """What nextpnr-himbaechel is told of a device: part, family, constraints, configuration pins given back."""
     pins = [f"{name}_as_gpio" for name in device.released if name in ("i2c", "sspi")]
     settings = [f"family={device.chip}", "cst=constraints", *pins]
     values = [option for setting in settings for option in ("--vopt", setting)]
@@ -29,11 +30,13 @@ def device_options(device: Device) -> list[str]:
 
 
 def pack(device: Device) -> list[str]:
+    """The command of Apicula that turns the placed design into the bitstream."""
     pins = [f"--{name}_as_gpio" for name in device.released]
     return ["gowin_pack", "-d", device.chip, *pins, "-o", "bitstream", "placed"]
 
 
 def synthesis_flags(device: Device) -> list[str]:
+    """What the synthesis of Yosys is told of a device: the family (``gw1n``, ``gw2a``, ``gw5a``)."""
     lut_ram = ["-nolutram"] if device.chip.startswith("GW5A") else []  # nextpnr has none there
     return ["-family", device.chip[:4].lower(), *lut_ram]
 

@@ -111,8 +111,8 @@ struct Constant {
     Word without = 0, low = 0, high = 0;
 };
 
-// What a descriptor of a kind refers to: the flags that it may have, signals of `size` neurons, constants of the neurons
-// (of a Conv2d: of the output channels), the range of its parameter, words of state for each neuron.
+// What a descriptor of a kind refers to: the flags that it may have, signals of `size` neurons, constants of the
+// neurons (of a Conv2d: of the output channels), the range of its parameter, words of state for each neuron.
 struct Format {
     Word flags;
     bool source, second;

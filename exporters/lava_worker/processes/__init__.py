@@ -23,7 +23,7 @@ from nsllm_nir.exporters.lava_worker.job import RESET
 from nsllm_nir.program import Program
 
 
-class FileSource(AbstractProcess):
+class FileSource(AbstractProcess):  # type: ignore[misc]  # Lava has no types
     """Sends the next ``block`` rows of a memory-mapped int32 array (rows, neurons) at each Lava step, round and round.
 
     The file is read at every step, so the host can change it between two runs without `Var.set`,
@@ -35,7 +35,7 @@ class FileSource(AbstractProcess):
         self.s_out = OutPort(shape=(block, neurons))
 
 
-class FileSink(AbstractProcess):
+class FileSink(AbstractProcess):  # type: ignore[misc]  # Lava has no types
     """Writes ``a_in[..., indices]`` to the next rows of a memory-mapped int32 array (rows, len(indices)), in turn.
 
     shape: (neurons,) for one row per Lava step, or (rows per step, neurons).
@@ -47,7 +47,7 @@ class FileSink(AbstractProcess):
         self.a_in = InPort(shape=shape)
 
 
-class FusedProgram(AbstractProcess):
+class FusedProgram(AbstractProcess):  # type: ignore[misc]  # Lava has no types
     """A whole `Program`: input spikes (block, neurons) of the next tokens in, all traced signals out, in the same step.
 
     The first row of ``NO_TOKEN`` ends the block; the values beyond are 0. A first row of ``RESET`` makes the state
@@ -63,7 +63,7 @@ class FusedProgram(AbstractProcess):
 @implements(proc=FileSource, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class PyFileSource(PyLoihiProcessModel):
+class PyFileSource(PyLoihiProcessModel):  # type: ignore[misc]  # Lava has no types
     """Model of `FileSource`."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
@@ -74,13 +74,14 @@ class PyFileSource(PyLoihiProcessModel):
         self._blocks = rows.reshape(-1, proc_params["block"], rows.shape[1])
 
     def run_spk(self) -> None:
+        """Send the rows of this Lava step."""
         self.s_out.send(np.array(self._blocks[(self.time_step - 1) % len(self._blocks)]))
 
 
 @implements(proc=FileSink, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class PyFileSink(PyLoihiProcessModel):
+class PyFileSink(PyLoihiProcessModel):  # type: ignore[misc]  # Lava has no types
     """Model of `FileSink`."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
@@ -91,6 +92,7 @@ class PyFileSink(PyLoihiProcessModel):
         self._indices = proc_params["indices"]
 
     def run_spk(self) -> None:
+        """Write the rows of this Lava step."""
         block = np.atleast_2d(self.a_in.recv())
         first = (self.time_step - 1) * len(block) % len(self._rows)
         self._rows[first : first + len(block)] = block[:, self._indices]
@@ -99,7 +101,7 @@ class PyFileSink(PyLoihiProcessModel):
 @implements(proc=FusedProgram, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class PyFusedProgram(PyLoihiProcessModel):
+class PyFusedProgram(PyLoihiProcessModel):  # type: ignore[misc]  # Lava has no types
     """Model of `FusedProgram`."""
 
     s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
@@ -110,6 +112,7 @@ class PyFusedProgram(PyLoihiProcessModel):
         self._engine = Engine(proc_params["program"])
 
     def run_spk(self) -> None:
+        """Run the tokens of this block; values of tokens beyond are 0."""
         block = self.s_in.recv()
         if block[0, 0] == RESET:
             self._engine.reset()
