@@ -2,7 +2,8 @@
 
     python benchmarks/startup.py /path/of/an/older/checkout      # writes benchmarks/startup.md
 
-Each command runs in a process of its own with the packages of this Python; `doctor` with an empty cache folder each time.
+Each command runs in a process of its own with the packages of this Python; `doctor` with an empty cache folder each
+time.
 The figure is user and system time of the process and its children; Lava's worker is among them, the processes that Lava
 itself starts are not. The checkouts take turns; the least of three turns counts (of one for `doctor`).
 """

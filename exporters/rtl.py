@@ -122,13 +122,8 @@ class _Rtl:
 
     def version(self) -> str:
         """The simulator, the compiler behind it, and the version of the image format."""
-<<<<<<< HEAD
         verilator, compiler = toolchain.find_verilator(), toolchain.find_compiler()
-        return f"{verilator.version}, {toolchain.compiler_version(compiler)}, image format {images.VERSION}"
-=======
-        compiler = toolchain.compiler_version(toolchain.find_compiler())
-        return f"{toolchain.find_verilator().version}, {compiler}, image format {instruction_set.VERSION}"
->>>>>>> strict-engine
+        return f"{verilator.version}, {toolchain.compiler_version(compiler)}, image format {instruction_set.VERSION}"
 
     def compile(self, program: Program) -> Executable:
         """The program on the largest build; raises as `executable`."""

@@ -235,7 +235,11 @@ NUMBERS: dict[str, tuple[str, np.ndarray, str]] = {
         np.full((1, 24), 2.0**40),
         r"^Linear 'head': shifts must be in \[0, 31\], found \[40, 40\]$",
     ),
-    "gain shape": ("head.scale/scale", np.ones((1, 23)), r"^head\.scale: its scale has the shape \(1, 23\), its input \(1, 24\); give one"),
+    "gain shape": (
+        "head.scale/scale",
+        np.ones((1, 23)),
+        r"^head\.scale: its scale has the shape \(1, 23\), its input \(1, 24\); give one",
+    ),
     "nan weight in a block": (
         "layer_000.mixer/nodes/up/weight",
         np.full((1, 24, 16), np.nan, np.float32),

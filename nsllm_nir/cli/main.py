@@ -52,7 +52,9 @@ def _stop(message: str) -> None:
 
 
 def with_options(message: str) -> str:
-    """A message of the library, which names arguments in backquotes, with the options that give them on the command line."""
+    """A message of the library, which names arguments in backquotes, with the options that give them on the command
+    line.
+    """
     return ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')}" if found[1] in ARGUMENTS else found[0], message)
 
 

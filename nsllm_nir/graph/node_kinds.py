@@ -1,8 +1,7 @@
 """The NIR primitives that this project reads: one entry per node type, what files say of it.
 
-What a node does is said once per stage: `lowering.node_rules` makes operations of it, `quantization.float_nodes`
-    its float step
-and its part in quantization. `tests/test_registries.py` names a node type that a stage lacks.
+What a node does is said once per stage: `lowering.node_rules` makes operations of it, `quantization.float_nodes` has
+its float step and its part in quantization. `tests/test_registries.py` names a node type that a stage lacks.
 """
 
 from __future__ import annotations

@@ -68,9 +68,8 @@ def why_not_integer(net: Net) -> str:
     """Why integers do not hold a graph as it is, so that it has to be quantized; "" where they do.
 
     The first node, in execution order, whose numbers are no integers in the ranges of a program. What this project
-    wrote is
-    integer whatever it holds, and so is a graph with a composite block: there an error of `lower` is an error of
-        the file.
+    wrote is integer whatever it holds, and so is a graph with a composite block: there an error of `lower` is an error
+    of the file.
 
     Raises:
         GraphError: shapes or parameters that do not fit.

@@ -53,7 +53,8 @@ def check(own: nn.Module, network: Network, graph: Graph, shape: Shape) -> None:
         )
         if difference:
             raise LossyConversionError(
-                f"the graph and the network differ ({difference}); either forward does more than its layers show, or a potential lies within"
+                f"the graph and the network differ ({difference}); either forward does more than its layers show, or "
+                "a potential lies within"
                 " rounding of its threshold, then change that threshold slightly"
             )
 

@@ -31,7 +31,8 @@ def network_graph(model: nn.Module, input_shape: tuple[int, ...] | None = None) 
         input_shape: of one step without batch; needed unless the first layer with weights is Linear.
 
     Raises:
-        LossyConversionError: a layer or an option without exact NIR form; or the graph and ``model`` gave different spikes.
+        LossyConversionError: a layer or an option without exact NIR form; or the graph and ``model`` gave different
+        spikes.
         GraphError: a forward that cannot be read without data.
         InputError: no module, or ``input_shape`` is missing or does not fit.
     """
@@ -79,7 +80,9 @@ def _own_instances(own: nn.Module) -> Iterator[None]:
 
 @dataclass
 class _Builder:
-    """Nodes and edges made so far; ``values``: the nodes whose sum each layer gives; ``binary``: layers that give spikes."""
+    """Nodes and edges made so far; ``values``: the nodes whose sum each layer gives; ``binary``: layers that give
+    spikes.
+    """
 
     network: Network
     shape: Shape
@@ -111,14 +114,15 @@ class _Builder:
         return Graph(dict(sorted(self.nodes.items())), tuple(sorted(self.edges)))
 
     def _refuse_mixed_time(self) -> None:
-        """`LeakyParallel` takes whole sequences, so only layers that keep the axes of time and batch can be beside it."""
+        """`LeakyParallel` takes whole sequences: only layers that keep the axes of time and batch can be beside it."""
         if any(isinstance(layer.module, snn.LeakyParallel) for layer in self.network.layers):
             beside = (snn.LeakyParallel, nn.Linear, *UNCHANGING)
             other = next((layer for layer in self.network.layers if not isinstance(layer.module, beside)), None)
             if other is not None or self.network.steps > 1:
                 what = "a loop over steps" if other is None else f"{other.name} ({type(other.module).__name__})"
                 raise LossyConversionError(
-                    f"LeakyParallel takes all steps at once, {what} does not; use snn.Leaky(reset_mechanism='none') in its place"
+                    f"LeakyParallel takes all steps at once, {what} does not; use snn.Leaky(reset_mechanism='none') "
+                    "in its place"
                 )
 
     def _reads(self, layers: tuple[str, ...], where: str) -> tuple[str, ...]:
@@ -126,7 +130,8 @@ class _Builder:
         for layer in layers:
             if layer in self.folded:
                 raise LossyConversionError(
-                    f"{where}: {layer!r} is read in front of its batch normalisation {self.folded[layer]!r} too; use a layer of its own"
+                    f"{where}: {layer!r} is read in front of its batch normalisation {self.folded[layer]!r} too; use "
+                    "a layer of its own"
                 )
         nodes = tuple(node for layer in layers for node in self.values[layer])
         if len(set(nodes)) < len(nodes):
@@ -141,7 +146,8 @@ class _Builder:
         spikes = set(layer.reads) <= self.binary
         if isinstance(module, (*NORMS, *UNCHANGING[1:])) and module.training:
             raise LossyConversionError(
-                f"{where}: {type(module).__name__} in training mode depends on chance or on the batch; call model.eval() first"
+                f"{where}: {type(module).__name__} in training mode depends on chance or on the batch; call "
+                "model.eval() first"
             )
         if isinstance(module, NORMS):
             self._fold(layer, reads)
@@ -175,7 +181,8 @@ class _Builder:
             return Part(where, (where,), {where: pool(module, where, layer.shape, layer.out)})
         if not single:
             raise LossyConversionError(
-                f"{where}: the largest of potentials has no NIR form; pool the spikes behind the neuron, or use AvgPool2d"
+                f"{where}: the largest of potentials has no NIR form; pool the spikes behind the neuron, or use "
+                "AvgPool2d"
             )
         total = f"{where}.sum"
         nodes = {
@@ -193,7 +200,8 @@ class _Builder:
             or any(a == reads[0] for a, _ in self.edges)
         ):
             raise LossyConversionError(
-                f"{layer.name}: batch normalisation goes into the weights in front; put it behind a Linear or Conv read by it alone"
+                f"{layer.name}: batch normalisation goes into the weights in front; put it behind a Linear or Conv "
+                "read by it alone"
             )
         self.nodes[reads[0]] = normalized(front, layer.module, layer.name)
         self.folded |= {name: layer.name for name, nodes in self.values.items() if nodes == reads}
@@ -207,7 +215,8 @@ class _Builder:
             if len(names) != 1 or names[0] not in self.binary - {INPUT}:
                 what = " + ".join(name or "its input" for name in names)
                 raise LossyConversionError(
-                    f"forward returns {what}, which is no train of spikes; return spikes (and states), put a neuron behind other layers"
+                    f"forward returns {what}, which is no train of spikes; return spikes (and states), put a neuron "
+                    "behind other layers"
                 )
             found[names[0]] = layers[names[0]]
         if not found:

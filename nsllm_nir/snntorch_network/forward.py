@@ -1,6 +1,7 @@
 """Reads the `forward` of a network of snnTorch neurons: which layer reads which, within one step of time.
 
-The forward is recorded with symbols in place of data (`snntorch_tracing`). A loop over steps is recorded step by step and
+The forward is recorded with symbols in place of data (`snntorch_tracing`). A loop over steps is recorded step by step
+and
 accepted if all steps are the same.
 """
 
@@ -62,7 +63,8 @@ class Layer:
 class Network:
     """Layers of one step in execution order, the layers whose values the forward returns, and how to call it.
 
-    time_axis: axis of the input over which the forward loops; None if it takes one step's input. steps: recorded steps per call, 1 without
+    time_axis: axis of the input over which the forward loops; None if it takes one step's input. steps: recorded steps
+    per call, 1 without
     a loop. states: for each state argument, the place of the new state among the returned values.
     """
 
@@ -90,7 +92,9 @@ def read_forward(model: nn.Module, input_shape: Shape) -> Network:
 
 
 def leaves(value: Any, *, trains: bool = False) -> Iterator[Any]:
-    """What a forward returned, out of its tuples, dictionaries and lists; ``trains``: a list of one symbol per step is one value."""
+    """What a forward returned, out of its tuples, dictionaries and lists; ``trains``: a list of one symbol per step is
+    one value.
+    """
     if isinstance(value, dict):
         value = tuple(value.values())
     if isinstance(value, list) and not (
@@ -128,7 +132,8 @@ class _Trace:
         other = next((path for path, n in counts.items() if n != self.count), None)
         if other is not None:
             raise GraphError(
-                f"{other}: called {counts[other]} times, another neuron {self.count} times; one neuron layer runs once per step, {ONE_STEP}"
+                f"{other}: called {counts[other]} times, another neuron {self.count} times; one neuron layer runs "
+                f"once per step, {ONE_STEP}"
             )
         (returned,) = next(node for node in self.graph.nodes if node.op == "output").args
         self.returned = list(leaves(returned, trains=self.count > 1))
@@ -163,7 +168,8 @@ class _Trace:
             )
         if len(train) != len(steps):
             raise GraphError(
-                f"{self.name} returns {train[-1]}, not one value per step; collect every step of a neuron in a list and return its torch.stack"
+                f"{self.name} returns {train[-1]}, not one value per step; collect every step of a neuron in a list "
+                "and return its torch.stack"
             )
         found = [step.returned(node) for step, node in zip(steps, train, strict=True)]
         if any(each != found[0] for each in found):
@@ -187,13 +193,15 @@ class _Trace:
                     or len(node.users) > 1
                 ):
                     raise GraphError(
-                        f"{path}: its {state} must be an argument of forward that nothing else reads, or use init_hidden=True"
+                        f"{path}: its {state} must be an argument of forward that nothing else reads, or use "
+                        "init_hidden=True"
                     )
                 new = (i for i, value in enumerate(self.returned) if self._is_output(value, call, names.index(state)))
                 place = next(new, None)
                 if place is None:
                     raise GraphError(
-                        f"{path}: forward takes its {state} {node.target!r} but does not return the new one; return it, or use init_hidden=True"
+                        f"{path}: forward takes its {state} {node.target!r} but does not return the new one; return "
+                        "it, or use init_hidden=True"
                     )
                 found[str(node.target)] = place
         return found
@@ -262,13 +270,15 @@ class _Step:
             zero = isinstance(node, fx.Node) and self.trace.is_zero(node)
             if self.trace.count == 1 and zero:
                 raise GraphError(
-                    f"{path}: its {state} starts at zero in every call, and one call is one step; make it an argument, or use init_hidden=True"
+                    f"{path}: its {state} starts at zero in every call, and one call is one step; make it an "
+                    "argument, or use init_hidden=True"
                 )
             if self.trace.count > 1 and not (
                 zero if self.t == 0 else self.trace.is_previous(node, path, self.t, state)
             ):
                 raise GraphError(
-                    f"{path}: in step {self.t} its {state} is not its own of the step before, or zero at first; {ONE_STEP}"
+                    f"{path}: in step {self.t} its {state} is not its own of the step before, or zero at first; "
+                    f"{ONE_STEP}"
                 )
 
     def value(self, node: Any) -> tuple[str, ...]:
@@ -322,11 +332,13 @@ class _Step:
         path = str(source.target)
         if source.op != "call_module" or path not in self.trace.calls:
             raise GraphError(
-                f"{self.trace.name} takes the part {index} of {source}; NIR has no slices, give that layer its own module"
+                f"{self.trace.name} takes the part {index} of {source}; NIR has no slices, give that layer its own "
+                "module"
             )
         if index != 0:
             raise GraphError(
-                f"{path}: its {outputs_of(self.trace.modules[path])[index]} is used as a signal; only spikes leave a neuron, use an own layer"
+                f"{path}: its {outputs_of(self.trace.modules[path])[index]} is used as a signal; only spikes leave a "
+                "neuron, use an own layer"
             )
         if source is not self.trace.calls[path][self.t]:
             raise GraphError(
@@ -375,7 +387,8 @@ def first_shape(model: nn.Module) -> Shape:
             return (module.rnn.input_size,)
         if is_layer(module) and next(module.parameters(), None) is not None:
             raise InputError(
-                f"{name or type(model).__name__}: give input_shape=(...), the shape of one step's input without batch and time"
+                f"{name or type(model).__name__}: give input_shape=(...), the shape of one step's input without batch "
+                "and time"
             )
     raise InputError(
         f"{type(model).__name__}: give input_shape=(...), the shape of one step's input without batch and time"

@@ -34,7 +34,8 @@ def weights(module: nn.Module, where: str, shape: Shape) -> Node:
     """Linear, Conv1d or Conv2d on inputs of ``shape``.
 
     Raises:
-        LossyConversionError: NaN, infinity, a padding other than zeros, or a Linear that acts on one of several dimensions.
+        LossyConversionError: NaN, infinity, a padding other than zeros, or a Linear that acts on one of several
+        dimensions.
     """
     assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
     found = {"weight": array(module.weight, where, "the weight")}
@@ -43,7 +44,8 @@ def weights(module: nn.Module, where: str, shape: Shape) -> Node:
     if isinstance(module, nn.Linear):
         if len(shape) > 1:
             raise LossyConversionError(
-                f"{where}: Linear on neurons of shape {shape} acts on the last dimension only, NIR's on all; flatten in front of it"
+                f"{where}: Linear on neurons of shape {shape} acts on the last dimension only, NIR's on all; flatten "
+                "in front of it"
             )
         return _weights_node("Affine" if "bias" in found else "Linear", found)
     if module.padding_mode != "zeros":
@@ -74,7 +76,8 @@ def normalized(node: Node, norm: nn.Module, where: str) -> Node:
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     if norm.running_mean is None or norm.running_var is None:
         raise LossyConversionError(
-            f"{where}: a batch normalisation without running statistics depends on the batch; use track_running_stats=True"
+            f"{where}: a batch normalisation without running statistics depends on the batch; use "
+            "track_running_stats=True"
         )
     gain = 1 / np.sqrt(array(norm.running_var, where, "the running variance") + norm.eps)
     if norm.weight is not None:
@@ -102,7 +105,8 @@ def pool(module: nn.Module, where: str, shape: Shape, out: Shape) -> Node:
     floored = tuple((n + 2 * p - k) // s + 1 for n, p, k, s in zip(shape[-2:], padding, kernel, stride, strict=True))
     if floored != out[-2:]:
         raise LossyConversionError(
-            f"{where}: windows that stick out at the end (ceil_mode) or have gaps (dilation) have no NIR form; pad or crop the input"
+            f"{where}: windows that stick out at the end (ceil_mode) or have gaps (dilation) have no NIR form; pad or "
+            "crop the input"
         )
     if isinstance(module, nn.MaxPool2d):
         if _pair(module.dilation) != (1, 1) or module.return_indices:

@@ -7,8 +7,8 @@ With U the potential before a reset, x the input, b = beta, t the threshold and 
     zero                   U = b U' (1 - s') + x                   s = [U > t]
     none                   U = b U' + x                            s = [U > t]
 
-A prime marks the step before; e says that the potential exceeds the threshold even after its reset, in which case snnTorch
-asks it to exceed the threshold twice in the next step.
+A prime marks the step before; e says that the potential exceeds the threshold even after its reset, in which
+case snnTorch asks it to exceed the threshold twice in the next step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ PROBES = (-1.0, -1e-6, 0.0, 1e-6, 1.0)
 
 @dataclass(frozen=True)
 class Part:
-    """What a layer becomes: nodes, edges between them, the nodes that read its input, and the one that gives its output."""
+    """What a layer becomes: nodes, edges between them, the nodes that read its input, and the one that gives its
+    output.
+    """
 
     out: str
     entries: tuple[str, ...]
@@ -52,7 +54,8 @@ def neuron(module: nn.Module, name: str, shape: Shape) -> Part:
     threshold = _values(module.threshold, shape, name, "threshold")
     if reset != "none" and (threshold < 0).any():
         raise LossyConversionError(
-            f"{name}: a negative threshold ({threshold.min():g}) resets before the first spike; use reset_mechanism='none'"
+            f"{name}: a negative threshold ({threshold.min():g}) resets before the first spike; use "
+            "reset_mechanism='none'"
         )
     decay, gain = _membrane(module, shape, name)
     synapse = _unit(module.alpha, shape, name, "alpha") if isinstance(module, snn.Synaptic | snn.RSynaptic) else None
@@ -92,7 +95,8 @@ def parallel(module: nn.Module, name: str, shape: Shape, *, positive_input: bool
     """`LeakyParallel`: weights, an integrator without reset, a threshold. Its ReLU must have nothing to clip.
 
     Raises:
-        LossyConversionError: potentials that could become negative, neurons that leak into each other, options as for `neuron`.
+        LossyConversionError: potentials that could become negative, neurons that leak into each other, options as for
+        `neuron`.
     """
     assert isinstance(module, snn.LeakyParallel)
     rnn = module.rnn
@@ -106,7 +110,8 @@ def parallel(module: nn.Module, name: str, shape: Shape, *, positive_input: bool
     decay = np.diag(hidden).copy()
     if (hidden != np.diag(decay)).any():
         raise LossyConversionError(
-            f"{name}: potentials that leak into each other (weight_hh_enable) have no NIR form; use a diagonal, beta=..."
+            f"{name}: potentials that leak into each other (weight_hh_enable) have no NIR form; use a diagonal, "
+            "beta=..."
         )
     if not positive_input or (weight < 0).any() or (bias < 0).any() or (decay < 0).any():
         what = "its input may be negative" if not positive_input else "a weight, bias or beta is negative"
@@ -153,7 +158,8 @@ def _heaviside(potential: torch.Tensor) -> torch.Tensor:
 def _refuse_options(module: snn.SpikingNeuron, name: str) -> None:
     if module.inhibition:
         raise LossyConversionError(
-            f"{name}: inhibition lets one neuron of the layer spike, NIR has no comparison of neurons; use inhibition=False"
+            f"{name}: inhibition lets one neuron of the layer spike, NIR has no comparison of neurons; use "
+            "inhibition=False"
         )
     if module.state_quant:
         raise LossyConversionError(
@@ -166,12 +172,14 @@ def _reset(module: snn.SpikingNeuron, name: str) -> str:
     mechanism = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}[module.state_function.__name__]
     if snn.SpikingNeuron.reset_dict[mechanism] != int(module.reset_mechanism_val):
         raise LossyConversionError(
-            f"{name}: reset_mechanism was changed after construction, snnTorch follows in part only; construct the neuron with it"
+            f"{name}: reset_mechanism was changed after construction, snnTorch follows in part only; construct the "
+            "neuron with it"
         )
     delayed = getattr(module, "reset_delay", True)
     if isinstance(module, snn.RSynaptic) and not delayed:
         raise LossyConversionError(
-            f"{name}: RSynaptic of snnTorch 1.0.0 does not reset without delay; use reset_delay=True, which computes the same"
+            f"{name}: RSynaptic of snnTorch 1.0.0 does not reset without delay; use reset_delay=True, which computes "
+            "the same"
         )
     if mechanism == "zero" and delayed and not isinstance(module, snn.Leaky):
         remedy = (
@@ -180,7 +188,8 @@ def _reset(module: snn.SpikingNeuron, name: str) -> str:
             else "reset_mechanism='subtract'"
         )
         raise LossyConversionError(
-            f"{name}: reset_mechanism='zero' with delay drops the whole next step, for which NIR has no node; use {remedy}"
+            f"{name}: reset_mechanism='zero' with delay drops the whole next step, for which NIR has no node; use "
+            f"{remedy}"
         )
     return mechanism if mechanism != "subtract" else "delayed" if delayed else "immediate"
 
@@ -196,7 +205,8 @@ def _membrane(module: snn.SpikingNeuron, shape: Shape, name: str) -> tuple[Float
     decay, gain = 1 - step / (resistance * capacity), resistance * (1 / (resistance * capacity)) * step
     if (decay < 0).any() or (decay > 1).any() or not (gain > 0).all():
         raise LossyConversionError(
-            f"{name}: R, C and time_step give a decay of {decay.min():g} and gain {gain.min():g}; use 0 < time_step <= R C, R > 0"
+            f"{name}: R, C and time_step give a decay of {decay.min():g} and gain {gain.min():g}; use 0 < time_step "
+            "<= R C, R > 0"
         )
     return decay, gain
 
@@ -220,7 +230,9 @@ def _unit(tensor: torch.Tensor, shape: Shape, name: str, what: str) -> Floats:
 def _integrators(
     name: str, decay: Floats, gain: Floats, synapse: Floats | None, threshold: Floats | None
 ) -> tuple[dict[str, Node], list[tuple[str, str]], str]:
-    """Nodes from the input to the potential, or (``threshold``) to the spikes of a neuron that resets to zero; and the first node's name."""
+    """Nodes from the input to the potential, or (``threshold``) to the spikes of a neuron that resets to zero; and the
+    first node's name.
+    """
     last, make = (f"{name}.membrane", _integrator) if threshold is None else (name, _resetting(threshold))
     if synapse is None:
         return {last: make(decay, gain, name)}, [] if last == name else [(last, name)], last
@@ -240,7 +252,8 @@ def _integrator(decay: Floats, gain: Floats, name: str) -> Node:
         return Node("I", {"r": gain / DT})
     if (decay == 1).any():
         raise LossyConversionError(
-            f"{name}: some of its neurons leak, others (beta or alpha 1) never do, which one NIR node cannot hold; use two layers"
+            f"{name}: some of its neurons leak, others (beta or alpha 1) never do, which one NIR node cannot hold; "
+            "use two layers"
         )
     return Node("LI", {"tau": DT / (1 - decay), "r": gain / (1 - decay), "v_leak": np.zeros_like(decay)})
 

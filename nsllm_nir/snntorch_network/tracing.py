@@ -1,6 +1,7 @@
 """Symbols in place of data: `torch.fx` records what a forward does with layers of torch and neurons of snnTorch.
 
-Layers stay whole. Every value has a shape and no content, so that a forward that looks at data fails instead of being guessed.
+Layers stay whole. Every value has a shape and no content, so that a forward that looks at data fails instead of being
+guessed.
 """
 
 from __future__ import annotations
@@ -203,14 +204,16 @@ def _layer_example(module: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
         return (args[0],) * len(outputs_of(module))
     if args[0].ndim == 0 or args[0].shape[0] != BATCH:
         raise GraphError(
-            f"{path}: the first dimension of its input is not the batch; read single steps, use x.size(0) in view, flatten from dimension 1"
+            f"{path}: the first dimension of its input is not the batch; read single steps, use x.size(0) in view, "
+            "flatten from dimension 1"
         )
     try:
         return module(*args, **kwargs)
     except (RuntimeError, ValueError, TypeError) as error:
         shape = tuple(args[0].shape[1:])
         raise InputError(
-            f"{path}: {type(module).__name__} cannot take an input of shape {shape} without batch ({error}); check input_shape"
+            f"{path}: {type(module).__name__} cannot take an input of shape {shape} without batch ({error}); check "
+            "input_shape"
         ) from error
 
 
@@ -237,7 +240,8 @@ def record(model: nn.Module, tracer: Tracer) -> fx.Graph:
     """The forward as a graph; arguments with a default value other than None keep it."""
     if "forward" in vars(model):
         raise GraphError(
-            f"{type(model).__name__}.forward was replaced on the instance, where a copy would run the original; define it in the class"
+            f"{type(model).__name__}.forward was replaced on the instance, where a copy would run the original; "
+            "define it in the class"
         )
     parameters = inspect.signature(model.forward).parameters.items()
     fixed = {name: p.default for name, p in parameters if p.default is not p.empty and p.default is not None}

@@ -104,7 +104,9 @@ class Report:
         return html_table(caption, ("backend", "version", "spikes", "differences", "result"), rows)
 
     def __str__(self) -> str:
-        """A line per backend: exact, first differing cell, or why it did not run; before them what quantization changed."""
+        """A line per backend: exact, first differing cell, or why it did not run; before them what quantization
+        changed.
+        """
         lines = []
         if self.quantization and self.quantization_error:
             lines += [
