@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nsllm_nir.errors import InputError
 from nsllm_nir.exporters import About
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters.spike_engine import EngineSession, SynapticEvents
@@ -105,11 +108,15 @@ def build_vitis(
     at all. Returns its path.
 
     Raises:
-        InputError: ``out_dir`` exists and is not empty, or the inputs do not fit the program.
+        InputError: ``out_dir`` exists and is not empty, no such part or clock, or the inputs do not fit the program.
         LossyConversionError: the engine cannot hold the program.
     """
     target = Path(out_dir)
     check_new_folder(target)
+    if not (math.isfinite(clock_ns) and clock_ns > 0):
+        raise InputError(f"the clock period must be a positive number of nanoseconds, got {clock_ns:g}")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", part):
+        raise InputError(f"an FPGA part is named by letters, digits, '-', '_' and '.', got {part!r}")
     image, vectors = images.pack_image(program), images.pack_vectors(program, inputs, trace)
     depths = _hardware_depths(images.needs(image))
     facts = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,8 @@ import typer
 
 from nsllm_nir.cli.options import READING, AllNodes, Backends, Json, Model, Reading, given, with_reading
 from nsllm_nir.errors import InputError
+from nsllm_nir.graph import DT
+from nsllm_nir.graph.time_step import same_step
 from nsllm_nir.hw import boards
 from nsllm_nir.report.terminal import Steps, show
 
@@ -27,6 +30,8 @@ def load(model: Path, reading: Reading, length: int = 64) -> tuple[Prepared, NDA
 
     inputs = reading.inputs()
     prepared = prepare(model, reading.dt)
+    if prepared.quantization and same_step(reading.dt, DT):
+        print(f"note: steps of {DT:g} s are assumed; --dt SECONDS reads a file written for others", file=sys.stderr)
     return prepared, input_spikes(prepared.program, choose(prepared.program, inputs, length=length, dt=reading.dt))
 
 
@@ -181,6 +186,8 @@ def build(
         raise InputError(
             f"--part and --clock-ns belong to --target vitis; part and clock of {target} stand in its board file"
         )
+    if not timeout > 0:
+        raise InputError(f"--timeout must be a positive number of seconds, got {timeout:g}")
     prepared, spikes = load(model, reading, length=16)
     if target != "vitis":
         return _build_board(prepared, spikes, boards.load(target), out, timeout)

@@ -26,7 +26,14 @@ app = typer.Typer(
 )
 TORCH_PACKAGES = ("torch", "transformers", "snntorch", "tokenizers", "safetensors", "accelerate", "datasets")
 ARGUMENT = re.compile("`([a-z_]+)`")
-ARGUMENTS = {found.name for found in fields(InputOptions)} | {"dt"}
+ARGUMENTS = {found.name for found in fields(InputOptions)} | {
+    "dt",
+    "batch_size",
+    "context",
+    "learning_rate",
+    "new_tokens",
+    "save_steps",
+}
 MODEL_COMMANDS = (cli_models.train, cli_models.quantize, cli_models.export)
 GRAPH_COMMANDS = (cli_graphs.run, cli_graphs.verify, cli_graphs.generate, cli_graphs.build, cli_estimate.estimate)
 for command in (*MODEL_COMMANDS, *GRAPH_COMMANDS):

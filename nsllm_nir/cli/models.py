@@ -89,6 +89,8 @@ def train(
     config = NSLLMConfig(
         **size, **given(coding=coding, state=state, normalisation=normalisation, denominator=denominator)
     )
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads must be at least 1, got {threads}")
     _check_out(out, config, resume)
     plan = TrainingPlan(
         **given(

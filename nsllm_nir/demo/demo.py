@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsllm_nir import exporters
-from nsllm_nir.errors import NsllmNirError
+from nsllm_nir.errors import InputError, NsllmNirError
 from nsllm_nir.language_model.checkpoints import load_model, shipped_checkpoint
 from nsllm_nir.lowering.lower import lower
 from nsllm_nir.program import Program
@@ -91,6 +91,9 @@ def run_demo(out: Path, checkpoint: Path | None, tokens: int, new_tokens: int, p
     from nsllm_nir.exporters import lava_constraints
     from nsllm_nir.language_model.nir_export import to_nir
 
+    for name, count in (("tokens", tokens), ("new_tokens", new_tokens)):
+        if count < 1:
+            raise InputError(f"`{name}` must be at least 1, got {count}")
     source = shipped_checkpoint() if checkpoint is None else checkpoint
     progress("load the checkpoint and export it")
     model = load_model(source).freeze()

@@ -38,11 +38,12 @@ def load_model(checkpoint: Path) -> NSLLMForCausalLM:
 
     logging.disable_progress_bar()  # a bar for every file of a few kilobytes says nothing
 
-    hub_name = not checkpoint.is_absolute() and len(checkpoint.parts) <= 2 and not checkpoint.exists()
+    hub_name = not checkpoint.is_absolute() and len(checkpoint.parts) == 2 and not checkpoint.parent.exists()
     if not hub_name and not (checkpoint / "config.json").is_file():
+        why = "there is no config.json" if checkpoint.exists() else "there is no such folder"
         raise InputError(
-            f"{checkpoint} holds no checkpoint (there is no config.json); "
-            "give a folder that `nsllm-nir train` or save_pretrained wrote"
+            f"{checkpoint} holds no checkpoint ({why}); give a folder that `nsllm-nir train` or save_pretrained wrote, "
+            "or OWNER/NAME of a model on the Hugging Face hub"
         )
     try:
         kind = PretrainedConfig.get_config_dict(str(checkpoint))[0].get("model_type")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,11 @@ from nsllm_nir.language_model.corpus import split
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long and how fast. context: tokens per window; learning_rate: peak of a cosine with linear warm-up."""
+    """How long and how fast. context: tokens per window; learning_rate: peak of a cosine with linear warm-up.
+
+    Raises:
+        InputError: a number out of its range.
+    """
 
     steps: int = 1200
     batch_size: int = 16
@@ -28,6 +33,16 @@ class TrainingPlan:
     seed: int = 0
     save_steps: int = 200
     gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "batch_size": 1, "context": 2, "warmup_steps": 0, "save_steps": 1, "seed": 0}
+        for name, low in least.items():
+            if (found := getattr(self, name)) < low:
+                raise InputError(f"`{name}` must be at least {low}, got {found}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise InputError(f"`learning_rate` must be a positive number, got {self.learning_rate:g}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise InputError(f"`weight_decay` must be a number of at least 0, got {self.weight_decay:g}")
 
 
 class _Trainer(Trainer):

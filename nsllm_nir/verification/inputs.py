@@ -150,6 +150,8 @@ def choose(program: Program, options: InputOptions, *, length: int = 64, dt: flo
         return random_spikes(program, options.random, options.steps or length, options.seed or 0)
     if options.tokens_file is not None:
         return read_tokens(options.tokens_file)
+    if options.prompt is None and options.text is None and not reads_bytes(program):
+        raise InputError("no input is given, and the graph reads no text; give `input` (a file of spikes) or `random`")
     check_byte_level(program)
     if options.prompt is not None:
         return encode(options.prompt)
@@ -166,10 +168,15 @@ def only_input(program: Program) -> Input:
     return program.inputs[0]
 
 
+def reads_bytes(program: Program) -> bool:
+    """True for one input of as many neurons as there are bytes."""
+    return [node.size for node in program.inputs] == [BYTES]
+
+
 def check_byte_level(program: Program) -> None:
     """Refuse text for a model whose input neurons are not the 256 bytes; raises InputError."""
-    sizes = [node.size for node in program.inputs]
-    if sizes != [BYTES]:
+    if not reads_bytes(program):
+        sizes = [node.size for node in program.inputs]
         raise InputError(
             f"text needs a model with one input of {BYTES} neurons (bytes), this one has {sizes}; other graphs read "
             "`input`, `random` or `tokens_file`"

@@ -145,8 +145,14 @@ def token_spikes(program: Program, tokens: NDArray[np.integer] | list[int]) -> N
 
 
 def input_spikes(program: Program, inputs: NDArray[np.integer] | list[int]) -> NDArray[np.int64]:
-    """Token ids (steps,), or spikes (steps, neurons), as checked spikes (steps, neurons); raises InputError."""
+    """Token ids (steps,), or spikes (steps, neurons) or (steps, *shape), as checked spikes (steps, neurons).
+
+    Raises:
+        InputError: wrong dimensions, dtype or values.
+    """
     array = np.asarray(inputs)
+    if array.ndim > 2:
+        array = array.reshape(len(array), -1)
     return token_spikes(program, array) if array.ndim == 1 else reference.check_inputs(program, array)
 
 
