@@ -130,8 +130,8 @@ module spike_engine #(
         if (fault == 8) m_axis_results_tdata[9] <= flip;
         flip <= !flip;
         if (!aresetn)
-            {have_address, have_data, s_axi_control_bvalid, s_axi_control_rvalid,
-             m_axi_image_arvalid, m_axis_results_tvalid} <= 0;
+            {have_address, have_data,
+             s_axi_control_bvalid, s_axi_control_rvalid, m_axi_image_arvalid, m_axis_results_tvalid} <= 0;
         if (!aresetn) registers[60] <= 0;
         if (!aresetn) {adding, echoing, interrupt} <= 0;
     end
