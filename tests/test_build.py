@@ -13,6 +13,7 @@ import tkinter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
@@ -23,6 +24,7 @@ from nsllm_nir.cli import main as cli
 from nsllm_nir.errors import BackendError, InputError, LossyConversionError, ToolNotFoundError
 from nsllm_nir.exporters import image as images
 from nsllm_nir.exporters import rtl
+from nsllm_nir.exporters.hls import build_vitis
 from nsllm_nir.fpga_build import build as building
 from nsllm_nir.fpga_build import report as build_report
 from nsllm_nir.hw import boards, synthesis, toolchain
@@ -495,3 +497,20 @@ def test_the_report_of_a_placed_design(
         ],
     )
     assert done.exit_code == 0 and "bench.bit" in done.output and "48,000" in done.output
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"clock_ns": 0.0}, "clock period must be a positive number of nanoseconds, got 0"),
+        ({"clock_ns": float("nan")}, "clock period must be a positive number of nanoseconds, got nan"),
+        ({"part": "a}b; exit"}, "an FPGA part is named by letters, digits"),
+    ],
+)
+def test_a_part_or_clock_that_no_tool_takes_is_refused(
+    model: Model, folder: Path, option: dict[str, Any], message: str
+) -> None:
+    program, inputs = model
+    with pytest.raises(InputError, match=message):
+        build_vitis(program, inputs, reference.run(program, inputs), folder / "project", **option)
+    assert not (folder / "project").exists()

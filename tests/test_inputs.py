@@ -402,7 +402,7 @@ def test_corrupt_files_are_read_or_refused(kind: str, tmp_path: Path) -> None:
         ({"random": float("nan")}, r"^`random` takes a spike rate"),
         ({"random": 0.5, "seed": -1}, r"^`seed` must not be negative, got -1$"),
         ({"text": ""}, r"text needs a model with one input of 256 neurons"),
-        ({}, r"^text needs .* this one has \[6\]; other graphs read `input`, `random` or `tokens_file`$"),
+        ({}, r"^no input is given, and the graph reads no text; give `input` .a file of spikes. or `random`$"),
     ],
 )
 def test_options_that_name_no_input(options: dict[str, Any], message: str) -> None:

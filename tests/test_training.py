@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nsllm_nir import NSLLMForCausalLM
 from nsllm_nir.errors import InputError
 from nsllm_nir.language_model.byte_tokens import RandomWindows, Windows, byte_tokenizer
+from nsllm_nir.language_model.checkpoints import load_model
 from nsllm_nir.language_model.corpus import corpus, split
 from nsllm_nir.language_model.training import TrainingPlan, evaluate, train
 
@@ -120,3 +122,28 @@ def test_tokenizer_ids_are_bytes() -> None:
     tokenizer, data = byte_tokenizer(), bytes(range(256)).decode("latin-1")
     assert len(tokenizer) == 256 and tokenizer(data).input_ids == list(data.encode())
     assert tokenizer.decode(list(data.encode())) == data
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 0}, "`steps` must be at least 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"context": 1}, "`context` must be at least 2, got 1"),
+        ({"save_steps": 0}, "`save_steps` must be at least 1, got 0"),
+        ({"seed": -1}, "`seed` must be at least 0, got -1"),
+        ({"learning_rate": float("nan")}, "`learning_rate` must be a positive number, got nan"),
+        ({"learning_rate": -1.0}, "`learning_rate` must be a positive number, got -1"),
+        ({"weight_decay": float("inf")}, "`weight_decay` must be a number of at least 0, got inf"),
+    ],
+)
+def test_plans_out_of_range_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}$"):
+        TrainingPlan(**wrong)
+
+
+def test_a_mistyped_folder_is_an_error_at_once(tmp_path: Path) -> None:
+    """Nothing asks the hub: neither a bare name nor a folder beside others is OWNER/NAME."""
+    for name in (Path("missing"), tmp_path / "missing"):
+        with pytest.raises(InputError, match="there is no such folder"):
+            load_model(name)

@@ -10,8 +10,6 @@ import typer
 
 from nsllm_nir.cli.options import READING, AllNodes, Backends, Json, Model, Reading, given, with_reading
 from nsllm_nir.errors import InputError
-from nsllm_nir.graph import DT
-from nsllm_nir.graph.time_step import same_step
 from nsllm_nir.hw import boards
 from nsllm_nir.report.terminal import Steps, show
 
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
 
 def load(model: Path, reading: Reading, length: int = 64) -> tuple[Prepared, NDArray[Any]]:
     """What backends run, and its input spikes (steps, neurons)."""
+    from nsllm_nir.graph import DT
+    from nsllm_nir.graph.time_step import same_step
     from nsllm_nir.verification.inputs import choose
     from nsllm_nir.verification.prepare import prepare
     from nsllm_nir.verification.verify import input_spikes

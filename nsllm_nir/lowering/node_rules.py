@@ -1,8 +1,8 @@
 """How each NIR primitive becomes program operations: one small function per node type, in `RULES`.
 
 A rule gets the node, its dotted name and the shape of what it reads, and returns its integer form: the numbers that
-must be integers, and the operations made of them (the last one carries the node's name). Numbers must be integers already
-(`quantize` makes them so); neuron constants must be exact in Loihi's formats.
+must be integers, and the operations made of them (the last one carries the node's name). Numbers must be integers
+already (`quantize` makes them so); neuron constants must be exact in Loihi's formats.
 """
 
 from __future__ import annotations
