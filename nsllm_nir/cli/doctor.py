@@ -74,7 +74,8 @@ def _model_file(folder: Path) -> Path:
     from nsllm_nir.language_model.nir_export import to_nir
 
     path = folder / "probe.nir"
-    to_nir(NSLLMForCausalLM(NSLLMConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1)).eval(), path)
+    model = NSLLMForCausalLM(NSLLMConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1))
+    to_nir(model.eval(), path)  # type: ignore[no-untyped-call] # of transformers
     return path
 
 

@@ -33,8 +33,9 @@ def estimate(
     all_nodes: AllNodes = False,
     json_file: Json = None,
 ) -> None:
-    """Estimate cycles, bytes, memory and energy per token of a model on a board, from the spikes of a run on the
-    reference. Nothing is measured.
+    """Estimate cycles, bytes, memory and energy per token of a model on a board.
+
+    From the spikes of a run on the reference; nothing is measured.
     """
     from nsllm_nir.cli.graphs import load
     from nsllm_nir.exporters.image import pack_image

@@ -46,8 +46,9 @@ def run(
     all_nodes: AllNodes = False,
     json_file: Json = None,
 ) -> None:
-    """Run a model on one backend: spikes and synaptic operations. A float graph is quantized first, and the spikes that
-    this changes are counted.
+    """Run a model on one backend: spikes and synaptic operations.
+
+    A float graph is quantized first, and the spikes that this changes are counted.
     """
     from nsllm_nir import exporters
     from nsllm_nir.files import write_arrays, write_json
@@ -168,9 +169,11 @@ def build(
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="With a board: time limit of each tool.")] = 7200.0,
     reading: Reading = READING,
 ) -> None:
-    """Build the hardware that runs a model: for a board its program image, a cycle-accurate simulation that must equal
-    the reference, and a report of area, clock and cycles. Boards with pins get a bitstream from open tools; the others
-    a yosys estimate, and projects for Vivado and Vitis HLS.
+    """Build the hardware that runs a model.
+
+    For a board: its program image, a cycle-accurate simulation that must equal the reference, and a report of area,
+    clock and cycles. Boards with pins get a bitstream from open tools; the others a yosys estimate, and projects for
+    Vivado and Vitis HLS.
 
     With vitis only the Vitis HLS project, with golden vectors; `make` in it checks them with g++. A float graph is
     quantized first, and the spikes that this changes are counted.

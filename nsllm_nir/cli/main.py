@@ -59,8 +59,9 @@ def _stop(message: str) -> None:
 
 
 def with_options(message: str) -> str:
-    """A message of the library, which names arguments in backquotes, with the options that give them on the command
-    line.
+    """A message of the library with the options of the command line.
+
+    The library names its arguments, in backquotes.
     """
     return ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')}" if found[1] in ARGUMENTS else found[0], message)
 
@@ -71,8 +72,9 @@ def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Only look at versions, run nothing.")] = False,
     json_file: Json = None,
 ) -> None:
-    """Say which backends and tools run here, and the command that installs what is missing; exit status 0 only if all
-    backends run.
+    """Say which backends and tools run here, and the command that installs what is missing.
+
+    The exit status is 0 only if all backends run.
     """
     from rich.table import Table
 
@@ -107,8 +109,9 @@ def demo(
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 32,
     json_file: Json = None,
 ) -> None:
-    """Run a trained model on every backend, compare every spike, generate the same text everywhere, and write the
-    report page.
+    """Run a trained model on every backend, compare every spike, and write the report page.
+
+    Every engine also continues the same text.
     """
     from nsllm_nir.demo.demo import run_demo
     from nsllm_nir.files import write_json

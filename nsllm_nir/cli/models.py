@@ -63,8 +63,9 @@ def train(
     threads: Annotated[int | None, typer.Option(help="Torch threads.")] = None,
     json_file: Json = None,
 ) -> None:
-    """Train a spiking language model on a text, quantization-aware; options not given take the defaults of NSLLMConfig
-    and TrainingPlan.
+    """Train a spiking language model on a text, quantization-aware.
+
+    Options not given take the defaults of NSLLMConfig and TrainingPlan.
     """
     import torch
 
@@ -151,9 +152,11 @@ def quantize(
     dt: TimeStep = 1e-4,
     json_file: Json = None,
 ) -> None:
-    """Integers for floats: a checkpoint's latent weights become the int8 weights they stand for (the logits stay
-    identical);
-    a float NIR graph becomes an integer one in Loihi's number formats, written for steps of 1e-4 s."""
+    """Integers for floats.
+
+    A checkpoint's latent weights become the int8 weights they stand for (the logits stay identical); a float NIR graph
+    becomes an integer one in Loihi's number formats, written for steps of 1e-4 s.
+    """
     if checkpoint.suffix == ".nir":
         _quantize_graph(checkpoint, out, dt, json_file)
         return

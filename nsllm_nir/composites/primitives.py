@@ -225,6 +225,7 @@ def add_integrate(nodes: Nodes, edges: Edges, name: str, source: str, decay_shif
 
 
 def add_block_input(nodes: Nodes, edges: Edges, prefix: str, source: str, numbers: BlockInputNumbers) -> None:
+    """Nodes of the neurons that read the residual stream, pooled inhibition included."""
     if numbers.pool_step is None:
         add_count(nodes, edges, prefix + "spikes", source, numbers.step, numbers.levels, signed=numbers.signed)
         return
@@ -246,11 +247,13 @@ def add_block_input(nodes: Nodes, edges: Edges, prefix: str, source: str, number
 
 
 def add_shift(nodes: Nodes, edges: Edges, delay: Ints) -> None:
+    """The token shift: a Delay of 0 or 1 token per channel."""
     nodes["shift"] = Node("Delay", {"delay": (delay[None] * DT).astype(np.float32)})
     edges += chain("input.spikes", "shift")
 
 
 def add_write(nodes: Nodes, edges: Edges, name: str, source: str, projection: Projection) -> None:
+    """A projection into the residual stream, and the Scale behind it."""
     size = projection.shift.size
     nodes[name] = linear(projection, False)
     nodes[name + ".scale"] = scale(projection.shift)
@@ -267,6 +270,7 @@ def read_step(graph: Graph, name: str) -> tuple[Ints, int, bool]:
 
 
 def read_array(graph: Graph, name: str, parameter: str) -> Ints:
+    """An integer parameter of a node, (...); raises KeyError where node or parameter is missing."""
     node = graph.nodes.get(name)
     if not isinstance(node, Node) or parameter not in node.parameters:
         raise KeyError(f"{name}.{parameter}")
@@ -308,10 +312,13 @@ def _shifts(gain: Ints, what: str) -> Ints:
 
 
 def read_block_input(graph: Graph, prefix: str) -> BlockInputNumbers:
+    """The integers of `add_block_input`."""
     step, levels, signed = read_step(graph, prefix + "spikes")
     pool = read_step(graph, prefix + "pool_spikes")[0] if prefix + "pool" in graph.nodes else None
     return BlockInputNumbers(step, levels, signed, pool)
 
 
 def read_delay(graph: Graph) -> Ints:
-    return np.rint(read_array(graph, "shift", "delay")[0] / DT).astype(np.int32)
+    """The delays of `add_shift`, in tokens."""
+    delay: Ints = np.rint(read_array(graph, "shift", "delay")[0] / DT).astype(np.int32)
+    return delay

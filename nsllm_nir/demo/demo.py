@@ -49,6 +49,7 @@ class Demo:
 
     @property
     def passed(self) -> bool:
+        """True only if every cell was equal and every engine wrote the same text."""
         return self.report.exact and self.same_text
 
     def to_json(self) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def _hugging_face(model: NSLLMForCausalLM, prompt: NDArray[np.int64], new_tokens
     mask = torch.ones_like(ids)
     out: Any = model.generate(
         ids, attention_mask=mask, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False
-    )  # type: ignore[misc]
+    )
     tokens: list[int] = out[0, ids.shape[1] :].tolist()
     return tokens
 

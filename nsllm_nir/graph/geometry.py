@@ -31,6 +31,7 @@ class Geometry:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what it reads."""
         return self.channels, *self.size
 
     @property

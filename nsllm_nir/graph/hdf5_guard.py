@@ -1,5 +1,6 @@
-"""Between the HDF5 library and the disk: no file that is read makes it crash, hang or fill the memory, no full disk
-makes it crash.
+"""Between the HDF5 library and the disk.
+
+No file that is read makes the library crash, hang or fill the memory, and no full disk makes it crash.
 
 `open_file`, `member`, `dataset` and `Source.value` check what the library would believe, `Sink` holds back errors that
 it cannot take.
@@ -66,6 +67,7 @@ class Source(io.FileIO):
         return found.decode("utf8") if isinstance(found, bytes) else found
 
     def readinto(self, buffer: Any) -> int:
+        """As `io.RawIOBase.readinto`."""
         view, start = memoryview(buffer).cast("B"), self.tell()
         done = 0
         while done < len(view) and (count := super().readinto(view[done:])):
@@ -87,8 +89,9 @@ class Source(io.FileIO):
         self.sound.add(at)
 
     def is_usual(self) -> bool:
-        """Whether the superblock (section II) has what the walks rely on: addresses of 8 bytes that count from 0,
-        B-trees of the default size.
+        """Whether the superblock (section II) has what the walks rely on.
+
+        Addresses of 8 bytes that count from 0, B-trees of the default size.
         """
         head = self._bytes(0, 36)
         if not head.startswith(b"\x89HDF"):
@@ -149,8 +152,9 @@ class Source(io.FileIO):
 
 
 class Sink(io.FileIO):
-    """A file for the HDF5 library, which crashes when a write fails: what the disk refuses stays in memory until
-    `close`.
+    """A file for the HDF5 library, which crashes when a write fails.
+
+    What the disk refuses stays in memory until `close`.
     """
 
     def __init__(self, handle: int) -> None:
@@ -159,6 +163,7 @@ class Sink(io.FileIO):
         self.refused: list[tuple[int, bytes]] = []  # offset, data
 
     def write(self, data: Any) -> int:
+        """As `io.RawIOBase.write`."""
         view, start, done = memoryview(data).cast("B"), self.tell(), 0
         while done < len(view) and self.error is None:
             try:
@@ -171,6 +176,7 @@ class Sink(io.FileIO):
         return len(view)
 
     def readinto(self, buffer: Any) -> int:
+        """As `io.RawIOBase.readinto`."""
         view, start = memoryview(buffer).cast("B"), self.tell()
         view[:] = super().read(len(view)).ljust(len(view), b"\0")
         for offset, data in self.refused:
@@ -181,6 +187,7 @@ class Sink(io.FileIO):
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
+        """As `io.IOBase.truncate`."""
         try:
             return super().truncate(size)
         except OSError as error:
@@ -226,8 +233,9 @@ def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
 
 
 def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
-    """A data set of numbers or text whose claimed size the file can hold: the HDF5 library trusts a corrupt header and
-    allocates.
+    """A data set of numbers or text whose claimed size the file can hold.
+
+    The HDF5 library trusts a corrupt header and allocates.
 
     Raises:
         GraphError: another kind of object or element, numbers in other files, or a claim beyond what is stored.

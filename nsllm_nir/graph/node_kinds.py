@@ -21,8 +21,9 @@ from nsllm_nir.graph.nir_graph import DT, Node, Shape
 
 @dataclass(frozen=True)
 class Example:
-    """The smallest useful node of a kind: shape of what it reads, parameters. Integers hold it as it is, unless its
-    kind is refused.
+    """The smallest useful node of a kind: shape of what it reads, parameters.
+
+    Integers hold it as it is, unless its kind is refused.
     """
 
     shape: Shape

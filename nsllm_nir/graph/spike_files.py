@@ -1,5 +1,6 @@
-"""Input spikes from files: numpy arrays (``.npy``, ``.npz``), and NIR data files as `nir.write_data` makes them (nir
-1.0.8).
+"""Input spikes from files.
+
+Numpy arrays (``.npy``, ``.npz``), and NIR data files as `nir.write_data` makes them (nir 1.0.8).
 """
 
 from __future__ import annotations
@@ -131,8 +132,9 @@ def _from_nir_data(path: Path, node: Input, sample: int | None, dt: float) -> ND
 
 
 def _number(group: h5py.Group, name: str) -> float:
-    """An attribute; only numbers are safe to read, so the attributes that name types are left alone: the arrays tell as
-    much.
+    """An attribute that is a number.
+
+    Only numbers are safe to read; the attributes that name types are left alone, for the arrays tell as much.
     """
     found = group.attrs.get_id(name)
     if found.shape != () or found.dtype.kind not in "iuf":
@@ -180,8 +182,9 @@ def _gridded(group: h5py.Group, sample: int | None, dt: float, where: str) -> ND
 
 
 def _events(group: h5py.Group, node: Input, sample: int | None, dt: float, where: str) -> NDArray[np.int64]:
-    """EventData: ``idx`` and ``time`` (samples, events), idx -1 where there is none; ValuedEventData: counts in
-    ``value`` as well.
+    """EventData: ``idx`` and ``time`` (samples, events), idx -1 where there is none.
+
+    ValuedEventData has counts in ``value`` as well.
     """
     idx, time = dataset(group, "idx"), dataset(group, "time")
     value = dataset(group, "value") if "value" in group else None

@@ -61,6 +61,7 @@ class GraphWriter:
             raise self.sink.error
 
     def connect(self, *edges: tuple[str, str]) -> None:
+        """Remember edges (source, target); `finish` writes them."""
         self.edges += edges
 
     def finish(self, metadata: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ def dataset_text(name: str, column: str = "text") -> str:
     return "\n".join(load_dataset(name, split="train")[column])
 
 
-class RandomWindows(Dataset):
+class RandomWindows(Dataset[dict[str, torch.Tensor]]):
     """``length`` windows of ``size`` tokens at positions drawn from ``seed``: resumable, as window i never changes."""
 
     def __init__(self, tokens: NDArray[np.int64], size: int, length: int, seed: int) -> None:
@@ -59,7 +59,7 @@ class RandomWindows(Dataset):
         return {"input_ids": window, "labels": window}
 
 
-class Windows(Dataset):
+class Windows(Dataset[dict[str, torch.Tensor]]):
     """Consecutive, non-overlapping windows, at most ``limit`` of them."""
 
     def __init__(self, tokens: NDArray[np.int64], size: int, limit: int = 256) -> None:

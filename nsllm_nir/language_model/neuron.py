@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from snntorch import SpikingNeuron
@@ -26,7 +27,7 @@ class _StraightThroughRound(torch.autograd.Function):
         return torch.floor(x + 0.5)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
         return grad
 
 
@@ -37,7 +38,7 @@ def round_straight_through(x: Tensor) -> Tensor:
 
 class _SpikeCount(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, v: Tensor, step: Tensor, levels: int, margin: float, signed: bool) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, v: Tensor, step: Tensor, levels: int, margin: float, signed: bool) -> Tensor:
         # One correctly rounded division decides like the comparisons while 2 * levels * step < 2**23 units.
         u = v / step
         if signed:
@@ -51,7 +52,7 @@ class _SpikeCount(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         inside, u, step = ctx.saved_tensors
         grad_v = torch.where(inside, grad, 0.0) / step
         return grad_v, (-grad_v * u).sum_to_size(step.shape), None, None, None
@@ -67,11 +68,13 @@ def spike_count(v: Tensor, step: Tensor, levels: int, *, margin: float = 0.5, si
         v: membrane potential (..., C), float32.
         step: firing step (..., C) or (C,), > 0.
         levels: D, the largest count.
+        margin: how far the window of the gradient reaches beyond [0, D], in steps.
+        signed: counts of both signs (ternary coding).
     """
     return _SpikeCount.apply(v, step, levels, margin, signed)
 
 
-class SpikeCount(SpikingNeuron):
+class SpikeCount(SpikingNeuron):  # type: ignore[misc] # snnTorch is untyped
     """Spike-count neuron: graded counts while training, binary spikes in inference.
 
     ``binary_mode`` False: one pass returns the count, shape (1, B, N, C). True: the neuron runs
@@ -161,7 +164,7 @@ class TokenShift(nn.Module):
 
 class _LeakyIntegrate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, shift: Tensor, state: Tensor, fraction_bits: int) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, shift: Tensor, state: Tensor, fraction_bits: int) -> Tensor:
         leak = torch.exp2(shift - 8)
         scaled = (x * 2.0**fraction_bits).unbind(1)
         out, s = [], state
@@ -176,7 +179,7 @@ class _LeakyIntegrate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         states, state, leak = ctx.saved_tensors
         keep = 1 - leak
         g = torch.zeros_like(grad[:, 0])

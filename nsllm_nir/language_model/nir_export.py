@@ -30,6 +30,7 @@ def to_nir(model: nn.Module, path: Path | str, *, input_shape: tuple[int, ...] |
 
     Args:
         model: `NSLLMForCausalLM`, or any module of snnTorch neurons and torch layers.
+        path: of the file to write; its folder must exist.
         input_shape: of one step without batch, for such a module; needed unless its first layer with weights is Linear.
 
     Raises:

@@ -38,6 +38,7 @@ def lower(
     Args:
         source: file path (arrays load when their node is lowered), `nir.NIRGraph` or `Graph`.
         node: name of one subgraph to lower alone; the rest of the file is not loaded.
+        widths: bits of potentials and of comparisons.
         input_levels: largest input value per step; with ``node``, of the values that enter the subgraph.
 
     Raises:
@@ -99,8 +100,9 @@ def form(node: Node, where: str, shape: Shape, limit: int) -> Form:
 
 @dataclass(frozen=True)
 class _Wire:
-    """What a node reads: a signal in a shape. A Flatten gives the signal in front of it another shape, for its own
-    readers only.
+    """What a node reads: a signal in a shape.
+
+    A Flatten gives the signal in front of it another shape, for its own readers only.
 
     Raises:
         GraphError: more neurons than `MAX_NEURONS`.

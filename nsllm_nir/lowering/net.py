@@ -41,6 +41,7 @@ class Net:
 
     @property
     def edges(self) -> tuple[Edge, ...]:
+        """Pairs (source, reader) of dotted names."""
         return tuple((read.source, name) for name, found in self.reads.items() for read in found)
 
     @property
@@ -131,8 +132,9 @@ def _without_ports(ports: Mapping[str, Node | Graph], edges: list[Edge]) -> list
 
 
 def check_ports(graph: Graph, prefix: str) -> tuple[list[str], list[str]]:
-    """Names of the Input and Output nodes; raises GraphError for too few or too many, and for text where numbers
-    belong.
+    """Names of the Input and Output nodes.
+
+    Raises GraphError for too few or too many, and for text where numbers belong.
     """
     ports = {
         kind: [n for n, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind]

@@ -107,8 +107,9 @@ def _linear(node: Node, where: str, shape: Shape, limit: int) -> Form:
 
 
 def _wide(rest: Ints, bias: Ints, where: str, synapse: Callable[[str, Ints, Ints], Op]) -> list[Op]:
-    """Weights beyond 8 bits as a sum of shifted 7-bit digits; all digits of a weight have its sign, so intervals stay
-    tight.
+    """Weights beyond 8 bits as a sum of shifted 7-bit digits.
+
+    All digits of a weight have its sign, so intervals stay tight.
     """
     digits: list[Op] = []
     while rest.any():

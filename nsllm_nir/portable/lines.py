@@ -90,10 +90,12 @@ class Group:
 
     @property
     def size(self) -> int:
+        """Number of neurons."""
         return int(self.form.bias.size)
 
     @property
     def lines(self) -> Ints:
+        """Numbers of all its lines."""
         return self.first + np.arange(self.size)
 
 

@@ -36,6 +36,7 @@ def to_portable(program: Program, path: Path | str, *, max_weights: int = MAX_WE
 
     Args:
         program: one Input of binary spikes (levels 1).
+        path: of the file to write; its folder must exist.
         max_weights: limit of the dense weights in the file; 2**24 are 64 MiB and about 10 ms per step on one core.
         one_hot: at least one input neuron spikes in every step (token ids), so that constants need no bias and
             a silent input stays silent. False: any input; constants then start from the bias of the first Affine.

@@ -20,12 +20,7 @@ def analyse(ops: tuple[Op, ...], outputs: tuple[str, ...], widths: Widths) -> di
         GraphError: an operation refers to a missing signal, or its constants do not fit.
         IntegerOverflowError: a worst case exceeds ``widths``.
     """
-    by_name: dict[str, Op] = {}
-    for op in ops:
-        if op.name in by_name:
-            raise op.error("this name is used twice; names must be unique")
-        by_name[op.name] = op
-        _check_constants(op)
+    by_name = _named(ops)
     signals: dict[str, Signal] = {}
     for op in ops:
         for name in sources(op):
@@ -50,6 +45,17 @@ def analyse(ops: tuple[Op, ...], outputs: tuple[str, ...], widths: Widths) -> di
         if name not in signals:
             raise GraphError(f"output {name!r} is not a signal of the program")
     return signals
+
+
+def _named(ops: tuple[Op, ...]) -> dict[str, Op]:
+    """The operations by name, their constants checked."""
+    by_name: dict[str, Op] = {}
+    for op in ops:
+        if op.name in by_name:
+            raise op.error("this name is used twice; names must be unique")
+        by_name[op.name] = op
+        _check_constants(op)
+    return by_name
 
 
 def _check_constants(op: Op) -> None:

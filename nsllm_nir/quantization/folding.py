@@ -1,5 +1,6 @@
-"""Rewrites of a float graph that make it quantizable: inlining, folding of gains, synapses for spikes that lack
-weights.
+"""Rewrites of a float graph that make it quantizable.
+
+Inlining, folding of gains, synapses for spikes that lack weights.
 
 None of them changes what the graph computes; what no integer graph can hold is refused here.
 """
@@ -29,8 +30,9 @@ from nsllm_nir.quantization.loihi_formats import Formats
 
 
 def prepare(net: Net, formats: Formats) -> tuple[Net, frozenset[str]]:
-    """The graph with Scales folded, and the names of its unit synapses, which were added where spikes enter neurons
-    without weights.
+    """The graph with Scales folded, and the names of its unit synapses.
+
+    These were added where spikes enter neurons without weights.
 
     Raises:
         GraphError: something that integers cannot hold, or shapes that do not fit.
@@ -163,8 +165,9 @@ def _move_integrators(net: Net) -> Net:
 
 
 def _rewritten(net: Net, rewrite: Callable[[Net, str, str, Shape], Net | None]) -> Iterator[Net]:
-    """What ``rewrite`` makes of each LI node, the last one first, and of the only node that reads it and reads nothing
-    else, where it applies.
+    """What ``rewrite`` makes of each LI node, where it applies, the last one first.
+
+    It is given the only node that reads the LI node, if that reads nothing else.
     """
     for name, node, shape in reversed(shaped(net)):
         readers = [b for a, b in net.edges if a == name]
@@ -193,8 +196,9 @@ def _as_synapse(net: Net, name: str, reader: str, shape: Shape) -> Net | None:
 
 
 def _behind(net: Net, name: str, reader: str, shape: Shape) -> Net | None:
-    """The LI node ``name`` behind the weights of ``reader``; None if they do not commute, or nothing can take their
-    bias.
+    """The LI node ``name`` behind the weights of ``reader``.
+
+    None if they do not commute, or nothing can take their bias.
     """
     nodes = _nodes(net)
     li, weights, behind = nodes[name], nodes[reader], [b for a, b in net.edges if a == reader]
@@ -254,8 +258,9 @@ def emits(node: Node) -> bool:
 
 
 def _unit_synapses(net: Net) -> tuple[Net, frozenset[str]]:
-    """Unit Scales, to be quantized like weights, where spikes reach a neuron with memory, or a sum, without weights of
-    their own.
+    """Unit Scales where spikes reach a neuron with memory, or a sum, without weights.
+
+    They are quantized like weights.
     """
     nodes, edges = _nodes(net), list(net.edges)
     factor: dict[str, float | None] = {name: 1.0 for name, node in net.primitives() if emits(node)}

@@ -31,10 +31,12 @@ class Formats:
 
     @property
     def largest_weight(self) -> int:
+        """Largest magnitude of a weight."""
         return (1 << (self.weight_bits - 1)) - 1
 
     @property
     def largest_threshold(self) -> int:
+        """Largest threshold, before the shift by 6 bits."""
         return (1 << self.threshold_bits) - 1
 
     def decay(self, rate: Floats) -> Floats:

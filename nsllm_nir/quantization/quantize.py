@@ -70,8 +70,9 @@ class NodeError:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """Quantization error per spiking node. It says nothing about backends: their equivalence is exact and `verify`
-    checks it.
+    """Quantization error per spiking node.
+
+    It says nothing about backends: their equivalence is exact and `verify` checks it.
     """
 
     steps: int
@@ -79,6 +80,7 @@ class QuantizationReport:
 
     @property
     def differences(self) -> int:
+        """Cells in which the float and the integer graph differ."""
         return sum(node.differences for node in self.nodes)
 
     def to_json(self) -> dict[str, Any]:
@@ -114,8 +116,9 @@ def quantize(
     threshold_bits: int = 17,
     calibration: NDArray[np.integer] | None = None,
 ) -> tuple[Graph, Quantization]:
-    """An integer graph that `lower` accepts and that means the same network; subgraphs are inlined, neurons keep their
-    names.
+    """An integer graph that `lower` accepts and that means the same network.
+
+    Subgraphs are inlined, neurons keep their names.
 
     Args:
         source: file, `nir.NIRGraph` or `Graph`; one whose numbers integers hold (`is_integer`) is returned unchanged.
@@ -194,8 +197,9 @@ def compare(floats: Trace, integers: Trace) -> QuantizationReport:
 def _fitting(
     scales: Scales, factors: dict[Port, float]
 ) -> tuple[dict[Port, float], Program, Net, tuple[NodeScale, ...]]:
-    """The factors that fit, and what they build; where the worst case of the rounded weights leaves the widths, with
-    smaller scales, by tenths.
+    """The factors that fit, and what they build.
+
+    Where the worst case of the rounded weights leaves the widths, scales shrink by tenths.
     """
     for _ in range(SHRINKS):
         built, weights = scales.build(factors)
@@ -211,8 +215,9 @@ def _fitting(
 
 
 def _calibrate(net: Net, scales: Scales, inputs: NDArray[np.integer]) -> dict[Port, float]:
-    """The factor of each scale, one after the other, that leaves the fewest differing spikes; ties keep the data-free
-    scale.
+    """The factor of each scale that leaves the fewest differing spikes, one scale after the other.
+
+    Ties keep the data-free scale.
     """
     expected = float_reference.run_net(net, inputs)
     best: dict[Port, float] = {}

@@ -88,6 +88,7 @@ class Scales:
 
     @property
     def roots(self) -> tuple[Port, ...]:
+        """One port for each scale that may be chosen freely."""
         return tuple(self.lossless)
 
     def of(self, port: Port, factors: dict[Port, float] | None = None) -> float:
@@ -208,8 +209,9 @@ class Scales:
         )
 
     def _room(self, name: str, n: Neuron) -> float:
-        """What an integrator that only thresholds read must hold: one step beyond the threshold, for it may saturate
-        there as a spiking neuron does.
+        """What an integrator that only thresholds read must hold: one step beyond the threshold.
+
+        There it may saturate, as a spiking neuron does.
         """
         readers = [b for a, b in self.net.edges if a == name]
         alone = [self.shapes[b][0] for b in readers if sum(target == b for _, target in self.net.edges) == 1]
@@ -221,8 +223,9 @@ class Scales:
         return float((n.gain / n.syn).max()) * _largest(self.bounds[name, 0]) + _top(levels)
 
     def build(self, factors: dict[Port, float]) -> tuple[Net, tuple[NodeScale, ...]]:
-        """The integer graph, with each root's scale multiplied by its factor (1 where none is given), and how weights
-        were rounded.
+        """The integer graph, and how weights were rounded.
+
+        Each root's scale is multiplied by its factor (1 where none is given).
         """
         nodes: dict[str, Node] = {}
         report = []
@@ -273,8 +276,9 @@ def _soft(n: Neuron, ratio: float) -> list[Floats]:
 def _choose(
     cap: float, top: float, strict: list[Floats], soft: list[Floats], gains: list[Floats]
 ) -> tuple[float, bool]:
-    """Largest scale up to ``cap`` at which all numbers are integers, else all of ``strict``, else (near ``cap``) of
-    ``gains``, else ``cap``.
+    """Largest scale up to ``cap`` at which all numbers are integers.
+
+    Else all of ``strict``, else (near ``cap``) of ``gains``, else ``cap``.
 
     Returns also whether ``strict`` are integers there. top: the largest weight.
     """

@@ -39,8 +39,9 @@ def layers(report: Report) -> dict[str, list[str]]:
 
 
 def raster_figure(report: Report, nodes: dict[str, list[str]], title: str = "") -> Figure:
-    """One panel per entry: all its nodes stacked, a dot per spike (timesteps within the token), a cross per differing
-    cell.
+    """One panel per entry, all its nodes stacked.
+
+    A dot per spike (timesteps within the token), a cross per differing cell.
     """
     figure = Figure(figsize=(9, 4.2 * len(nodes) + 0.5), layout="constrained")
     panels = figure.subplots(len(nodes), 1, squeeze=False)[:, 0]

@@ -22,6 +22,7 @@ class Steps:
         self.status = self.console.status("") if self.console.is_terminal else None
 
     def __call__(self, message: str) -> None:
+        """End the step before, and say what starts now."""
         self._finish()
         self.message, self.start = message, time.perf_counter()
         if self.status:

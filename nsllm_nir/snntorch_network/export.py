@@ -63,7 +63,7 @@ def _silent_copy(model: nn.Module) -> nn.Module:
         if type(module) in (*STATES, snn.LeakyParallel):
             use_heaviside(module, name)
         if type(module) in STATES:
-            module.reset_mem()  # type: ignore[operator]
+            module.reset_mem()
     return own
 
 
@@ -80,8 +80,9 @@ def _own_instances(own: nn.Module) -> Iterator[None]:
 
 @dataclass
 class _Builder:
-    """Nodes and edges made so far; ``values``: the nodes whose sum each layer gives; ``binary``: layers that give
-    spikes.
+    """Nodes and edges made so far.
+
+    ``values``: the nodes whose sum each layer gives; ``binary``: layers that give spikes.
     """
 
     network: Network

@@ -92,8 +92,9 @@ def read_forward(model: nn.Module, input_shape: Shape) -> Network:
 
 
 def leaves(value: Any, *, trains: bool = False) -> Iterator[Any]:
-    """What a forward returned, out of its tuples, dictionaries and lists; ``trains``: a list of one symbol per step is
-    one value.
+    """What a forward returned, out of its tuples, dictionaries and lists.
+
+    ``trains``: a list of one symbol per step is one value.
     """
     if isinstance(value, dict):
         value = tuple(value.values())

@@ -31,8 +31,9 @@ PROBES = (-1.0, -1e-6, 0.0, 1e-6, 1.0)
 
 @dataclass(frozen=True)
 class Part:
-    """What a layer becomes: nodes, edges between them, the nodes that read its input, and the one that gives its
-    output.
+    """What a layer becomes.
+
+    Nodes, edges between them, the nodes that read its input, and the one that gives its output.
     """
 
     out: str
@@ -230,8 +231,9 @@ def _unit(tensor: torch.Tensor, shape: Shape, name: str, what: str) -> Floats:
 def _integrators(
     name: str, decay: Floats, gain: Floats, synapse: Floats | None, threshold: Floats | None
 ) -> tuple[dict[str, Node], list[tuple[str, str]], str]:
-    """Nodes from the input to the potential, or (``threshold``) to the spikes of a neuron that resets to zero; and the
-    first node's name.
+    """Nodes from the input to the potential, and the first node's name.
+
+    With ``threshold`` to the spikes of a neuron that resets to zero.
     """
     last, make = (f"{name}.membrane", _integrator) if threshold is None else (name, _resetting(threshold))
     if synapse is None:

@@ -129,17 +129,26 @@ class Tracer(fx.Tracer):
         self.input: fx.Node | None = None
 
     def proxy(self, node: fx.Node) -> _Symbol:
+        """A symbol of a node."""
         return _Symbol(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Layers stay whole."""
         return is_layer(m)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Attributes are read as they are, parameters included."""
         return attr_val
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        """Record a layer on a symbol; of a neuron, its spikes and states.
+
+        Raises:
+            GraphError: its input is no single value.
+            LossyConversionError: a layer without NIR form.
+        """
         if not is_layer(m) or (args and isinstance(args[0], torch.Tensor)):  # a tensor: a layer runs on its example
             return forward(*args, **kwargs)
         path, states = self.path_of_module(m), STATES.get(type(m))
@@ -162,6 +171,7 @@ class Tracer(fx.Tracer):
         return values if m.output or not m.init_hidden else values[0]
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **options: Any) -> Any:
+        """A symbol that knows an example of its value."""
         proxy = super().create_proxy(kind, target, args, kwargs, *rest, **options)
         if kind == "placeholder" and self.input is None:
             self.input = proxy.node

@@ -24,6 +24,7 @@ class Generation:
 
     @property
     def text(self) -> str:
+        """The tokens as text."""
         return decode(self.tokens)
 
 

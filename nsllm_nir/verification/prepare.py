@@ -24,8 +24,9 @@ from nsllm_nir.quantization.quantize import Quantization, QuantizationReport, co
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A program; if it came from a float graph, also that graph, inlined, in steps of `graph.DT`, and what `quantize`
-    did to it.
+    """A program, and where it comes from.
+
+    If it came from a float graph, also that graph, inlined, in steps of `graph.DT`, and what `quantize` did to it.
     """
 
     program: Program
@@ -54,8 +55,9 @@ def quantization_json(summary: Quantization | None, error: QuantizationReport | 
 
 
 def prepare(source: Source, dt: float = DT) -> Prepared:
-    """The program of ``source``; a graph whose numbers are no integers goes through `quantize` (8 bits, no calibration)
-    first.
+    """The program of ``source``.
+
+    A graph whose numbers are no integers goes through `quantize` (8 bits, no calibration) first.
 
     Args:
         source: NIR file, `nir.NIRGraph` or `Graph`; a `Program` or the result of an earlier call passes.

@@ -1,5 +1,6 @@
-"""What runs where: a small graph of every NIR node, in each of its forms, on every backend, compared with the
-reference.
+"""What runs where.
+
+A small graph of every NIR node, in each of its forms, on every backend, compared with the reference.
 
 ``python -m nsllm_nir.verification.support_matrix [PAGE.md]`` prints the table, or replaces the one between the markers
 of a page.
@@ -48,8 +49,10 @@ Writer = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Row:
-    """One form of a node. numbers: "as they are", "quantized", or "" where the graph itself is refused; refused:
-    {backend: reason}, "" where it is exact.
+    """One form of a node.
+
+    numbers: "as they are", "quantized", or "" where the graph itself is refused; refused: {backend: reason}, "" where
+    it is exact.
     """
 
     node: str
@@ -64,12 +67,14 @@ def weights(*shape: int, unit: float = 1.0) -> Floats:
 
 
 def linear(outputs: int, inputs: int, unit: float = 1.0) -> nir.Linear:
+    """Random integer weights times ``unit``."""
     return nir.Linear(weights(outputs, inputs, unit=unit))
 
 
 def conv2d(
     channels: int, outputs: int, unit: float = 1.0, *, stride: int = 1, padding: int = 0, dilation: int = 1
 ) -> nir.Conv2d:
+    """A 3x3 convolution of 7x7 images, random integer weights times ``unit``."""
     return nir.Conv2d(
         (7, 7), weights(outputs, channels, 3, 3, unit=unit), stride, padding, dilation, 1, unit * np.arange(outputs)
     )
@@ -129,7 +134,7 @@ def language_model(path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = NSLLMForCausalLM(NSLLMConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1))
-    to_nir(model.eval(), path)
+    to_nir(model.eval(), path)  # type: ignore[no-untyped-call] # of transformers
 
 
 UNIT = 1 / 97.3  # makes floats of integers
@@ -387,6 +392,7 @@ def replaced(page: str, table: str) -> str:
 
 
 def main() -> None:
+    """Print the table, or put it into the page that the first argument names."""
     table = markdown(matrix(name for name in exporters.names() if name != "reference"))
     if len(sys.argv) == 1:
         print(table)

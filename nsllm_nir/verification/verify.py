@@ -73,8 +73,9 @@ class Report:
         return bool(self.results) and all(result.exact for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: per backend and node the spikes and differences, and the first difference; apart from them, what
-        quantization changed.
+        """Plain data: per backend and node the spikes and differences, and the first difference.
+
+        Apart from them, what quantization changed.
         """
         return {
             "exact": self.exact,
@@ -104,8 +105,9 @@ class Report:
         return html_table(caption, ("backend", "version", "spikes", "differences", "result"), rows)
 
     def __str__(self) -> str:
-        """A line per backend: exact, first differing cell, or why it did not run; before them what quantization
-        changed.
+        """A line per backend: exact, first differing cell, or why it did not run.
+
+        Before them what quantization changed.
         """
         lines = []
         if self.quantization and self.quantization_error:
@@ -159,8 +161,9 @@ def input_spikes(program: Program, inputs: NDArray[np.integer] | list[int]) -> N
 def run(
     source: Source, inputs: NDArray[np.integer] | list[int], backend: str = "reference", *, dt: float = DT
 ) -> Trace:
-    """Spike counts of every node on one backend; arguments as in `verify`, which also reports what quantization of a
-    float graph changes.
+    """Spike counts of every node on one backend.
+
+    Arguments as in `verify`, which also reports what quantization of a float graph changes.
     """
     program = prepare(source, dt).program
     return exporters.load(backend).compile(program).run(input_spikes(program, inputs))

@@ -108,6 +108,7 @@ class ResidualBlock(nn.Module, ABC, Generic[Numbers]):
         """
 
     def __call__(self, h: Tensor, state: BlockState) -> Tensor:
+        """h: (B, N, C) residual potentials, and the block's state; returns what is added to h, (B, N, C)."""
         update: Tensor = super().__call__(h, state)
         return update
 
