@@ -56,9 +56,8 @@ class BackendResult:
 class Report:
     """Comparison of all backends; ``exact`` only if every one ran and agrees in every cell.
 
-    quantization, quantization_error: what was done to a float graph before, and the spikes that this changed on the
-        same inputs;
-    None for an integer graph. They say nothing about backends, which all run the integer graph.
+    ``quantization`` and ``quantization_error`` say what was done to a float graph before, and which spikes this changed
+    on the same inputs; None for an integer graph. They say nothing about backends, which all run the integer graph.
     """
 
     program: Program
