@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ PATCHES = Path(__file__).parent / "adding"
 PAGE = ROOT / "docs" / "adding.md"
 # Kind of change: the most files that it may touch.
 MOST = {"operation": 12, "node": 3, "backend": 2, "block": 3, "fpga-family": 3}
+TYPES = ("-m", "mypy", "nsllm_nir")
 CHECKS = "tests/test_registries.py"  # what reports a forgotten file where the type checker cannot
 
 
@@ -54,7 +56,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name and (source.exists() or source.is_symlink()):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, folder / name, follow_symlinks=False)
-    assert run(folder, "-m", "mypy", "nsllm_nir").returncode == 0
+    assert run(folder, *TYPES).returncode == 0
     return folder
 
 
@@ -64,6 +66,14 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def checked(folder: Path, *tests: str) -> tuple[subprocess.CompletedProcess[str], subprocess.CompletedProcess[str]]:
+    """What the type checker, and the tests of the registries and ``tests``, say of a copy; both run at once."""
+    with ThreadPoolExecutor(2) as pool:
+        types = pool.submit(run, folder, *TYPES)
+        done = pool.submit(run, folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS, *tests)
+        return types.result(), done.result()
 
 
 def copy_with(original: Path, folder: Path, kind: str, forgotten: str = "") -> Path:
@@ -79,10 +89,9 @@ def test_the_walk_through_works_and_touches_the_listed_files_only(kind: str, ori
     assert sorted(changed(kind)) == sorted(listed(kind))
     assert len(listed(kind)) <= MOST[kind]
     copy = copy_with(original, tmp_path / "copy", kind)
-    types = run(copy, "-m", "mypy", "nsllm_nir")
-    assert types.returncode == 0, types.stdout
     assert new_tests(kind), "the patch brings no test"
-    done = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS, *new_tests(kind))
+    types, done = checked(copy, *new_tests(kind))
+    assert types.returncode == 0, types.stdout
     assert done.returncode == 0, done.stdout
 
 
@@ -90,6 +99,6 @@ def test_the_walk_through_works_and_touches_the_listed_files_only(kind: str, ori
 def test_a_forgotten_file_is_reported(kind: str, name: str, original: Path, tmp_path: Path) -> None:
     """By the type checker, or by a test of the registries, which knows nothing of the new thing."""
     copy = copy_with(original, tmp_path / "copy", kind, forgotten=name)
-    if run(copy, "-m", "mypy", "nsllm_nir").returncode == 0:
-        done = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS)
-        assert done.returncode == 1, f"nobody reports that {name} was forgotten\n{done.stdout}"
+    types, done = checked(copy)
+    reported = types.returncode == 1 or done.returncode == 1  # other statuses: they did not run
+    assert reported, f"nobody reports that {name} was forgotten\n{types.stdout}\n{done.stdout}"
