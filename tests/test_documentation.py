@@ -273,11 +273,12 @@ def test_type_checkers_see_the_types(tmp_path: Path) -> None:
         "nsllm_nir.no_such_name",
     ]
     (tmp_path / "user.py").write_text("\n".join(lines) + "\n")
-    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
-    # In a process of its own, which finds the package in its working folder.
+    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path / "cache")]
+    # In a process of its own, which is told where the package is: an editable installation does not say it.
     command = [sys.executable, "-m", "mypy", *options, str(tmp_path / "user.py")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    report, status = done.stdout, done.returncode
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    report, status = done.stdout + done.stderr, done.returncode
     revealed = re.findall(r'Revealed type is "(.*)"', report)
     assert len(revealed) == len(nsllm_nir.__all__), report
     assert not [found for found in revealed if found == "Any"]
