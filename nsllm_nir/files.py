@@ -65,7 +65,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays as ``.npz``, as a whole or not at all."""
     with io.BytesIO() as buffer:
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type] # numpy's allow_pickle is no array
         write_bytes(path, buffer.getvalue())
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +144,7 @@ def _generate_everywhere(
     found = [_timed("torch", lambda: _hugging_face(model, prompt, new_tokens))]
     for name in generators():
         progress(f"generate with {name}")
-        found.append(_timed(name, lambda name=name: continuation(name, program, prompt, new_tokens)))  # type: ignore[misc]
+        found.append(_timed(name, partial(continuation, name, program, prompt, new_tokens)))
     return tuple(found)
 
 

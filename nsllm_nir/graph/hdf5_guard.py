@@ -194,7 +194,7 @@ class Sink(io.FileIO):
             self.error = self.error or error
             return size or 0
 
-    def close(self) -> OSError | None:  # type: ignore[override]
+    def close(self) -> OSError | None:  # type: ignore[override] # of io.FileIO, which returns None
         """Close the file; returns the first error."""
         super().close()
         return self.error

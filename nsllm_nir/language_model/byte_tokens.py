@@ -28,7 +28,9 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call] # of transformers
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False
+    )
 
 
 def dataset_text(name: str, column: str = "text") -> str:

@@ -36,7 +36,8 @@ def load_model(checkpoint: Path) -> NSLLMForCausalLM:
 
     from nsllm_nir.language_model.modeling import NSLLMForCausalLM
 
-    logging.disable_progress_bar()  # a bar for every file of a few kilobytes says nothing
+    # A bar for every file of a few kilobytes says nothing.
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call] # of transformers
 
     hub_name = not checkpoint.is_absolute() and len(checkpoint.parts) == 2 and not checkpoint.parent.exists()
     if not hub_name and not (checkpoint / "config.json").is_file():
@@ -49,7 +50,9 @@ def load_model(checkpoint: Path) -> NSLLMForCausalLM:
         kind = PretrainedConfig.get_config_dict(str(checkpoint))[0].get("model_type")
         if kind != "nsllm":
             raise InputError(f"{checkpoint} holds a model of type {kind!r}, an NSLLM model is needed")
-        return NSLLMForCausalLM.from_pretrained(str(checkpoint)).eval()
+        model: NSLLMForCausalLM = NSLLMForCausalLM.from_pretrained(str(checkpoint))
+        model.eval()  # type: ignore[no-untyped-call] # of transformers
+        return model
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise (
             error

@@ -10,7 +10,7 @@ from nsllm_nir.composites.registry import BLOCKS
 from nsllm_nir.errors import InputError
 
 
-class NSLLMConfig(PretrainedConfig):
+class NSLLMConfig(PretrainedConfig):  # type: ignore[no-untyped-call] # of transformers
     """Sizes and number formats of a spiking language model.
 
     Args:

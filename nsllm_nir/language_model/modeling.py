@@ -24,7 +24,7 @@ CACHE_NAME = next(name for name in CACHE_NAMES if name in CausalLMOutputWithPast
 NEUTRAL = ("inputs_embeds", "output_attentions", "output_hidden_states")
 
 
-class NSLLMBlock(GradientCheckpointingLayer):
+class NSLLMBlock(GradientCheckpointingLayer):  # type: ignore[no-untyped-call] # of transformers
     """One layer: ``h += block(h)`` for each of its blocks, in their order."""
 
     def __init__(self, config: NSLLMConfig, layer: int) -> None:
@@ -35,7 +35,7 @@ class NSLLMBlock(GradientCheckpointingLayer):
 
     def blocks(self) -> list[tuple[str, ResidualBlock[Any]]]:
         """The blocks and their names, in the order of the residual stream."""
-        return [(part, self.get_submodule(part)) for part in self.parts]  # type: ignore[misc]
+        return [(part, self.get_submodule(part)) for part in self.parts]  # type: ignore[misc] # torch says nn.Module
 
     def forward(self, h: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """h: (B, N, C) residual potentials; returns them and the next state (``state`` stays, for recomputation)."""
@@ -46,7 +46,7 @@ class NSLLMBlock(GradientCheckpointingLayer):
         return h, new
 
 
-class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
+class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call] # of transformers
     """Spiking language model: token ids (B, N) to logits (B, N, vocabulary).
 
     Count mode (default) carries integer spike counts, all tokens of a sequence at once; binary mode
@@ -81,7 +81,7 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
             frozen=config.frozen,
         )
         self.gradient_checkpointing = False
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call] # of transformers
 
     def _init_weights(self, module: nn.Module) -> None:
         """Modules initialise themselves at construction."""
@@ -119,7 +119,7 @@ class NSLLMForCausalLM(PreTrainedModel, GenerationMixin):
         weight = self.embedding.quantized(self.embedding.unit())
         return nn.functional.embedding(input_ids, weight.T)
 
-    def _prepare_cache_for_generation(  # type: ignore[override]
+    def _prepare_cache_for_generation(  # type: ignore[override] # what else transformers gives is not read
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
         """Give `generate` an empty cache unless the caller brings one.

@@ -33,7 +33,8 @@ class _StraightThroughRound(torch.autograd.Function):
 
 def round_straight_through(x: Tensor) -> Tensor:
     """floor(x + 1/2) elementwise; the gradient passes unchanged."""
-    return _StraightThroughRound.apply(x)
+    rounded: Tensor = _StraightThroughRound.apply(x)  # type: ignore[no-untyped-call] # of torch
+    return rounded
 
 
 class _SpikeCount(torch.autograd.Function):
@@ -71,7 +72,8 @@ def spike_count(v: Tensor, step: Tensor, levels: int, *, margin: float = 0.5, si
         margin: how far the window of the gradient reaches beyond [0, D], in steps.
         signed: counts of both signs (ternary coding).
     """
-    return _SpikeCount.apply(v, step, levels, margin, signed)
+    count: Tensor = _SpikeCount.apply(v, step, levels, margin, signed)  # type: ignore[no-untyped-call] # of torch
+    return count
 
 
 class SpikeCount(SpikingNeuron):  # type: ignore[misc] # snnTorch is untyped
@@ -157,9 +159,8 @@ class TokenShift(nn.Module):
         if previous is None:
             previous = torch.zeros_like(late[..., :1, :])
         shifted = torch.cat([previous, late[..., :-1, :]], dim=-2)
-        return torch.cat([shifted, spikes[..., self.delayed :]], dim=-1), late[
-            ..., -1:, :
-        ].detach().clone()  # a view would keep the whole sequence
+        last = late[..., -1:, :].detach().clone()  # a view would keep the whole sequence
+        return torch.cat([shifted, spikes[..., self.delayed :]], dim=-1), last
 
 
 class _LeakyIntegrate(torch.autograd.Function):
@@ -215,4 +216,8 @@ class LeakyIntegrator(nn.Module):
         """x: (B, N, k, C) integers, k groups that share the decays; state: (B, k, C); returns (B, N, k, C) integers."""
         if state is None:
             state = torch.zeros_like(x[:, 0])
-        return _LeakyIntegrate.apply(x, self.integer_shift().expand_as(x[0, 0]), state, self.fraction_bits)
+        shift = self.integer_shift().expand_as(x[0, 0])
+        states: Tensor = _LeakyIntegrate.apply(  # type: ignore[no-untyped-call] # of torch
+            x, shift, state, self.fraction_bits
+        )
+        return states

@@ -12,9 +12,9 @@ from nsllm_nir.composites.primitives import Composite, Projection, ResidualCompo
 from nsllm_nir.composites.registry import BLOCKS, VERSION, block_numbers, composite_op, is_version
 from nsllm_nir.errors import GraphError
 from nsllm_nir.graph import Graph, Node, as_graph, chain
-from nsllm_nir.language_model.blocks.base import load_layer
+from nsllm_nir.language_model.blocks.base import ResidualBlock, load_layer
 from nsllm_nir.language_model.configuration import NSLLMConfig
-from nsllm_nir.language_model.modeling import NSLLMForCausalLM
+from nsllm_nir.language_model.modeling import NSLLMBlock, NSLLMForCausalLM
 
 RESIDUAL = "_residual"  # ending of the node that adds a block to the residual stream
 Numbers = TypeVar("Numbers", bound=Composite)
@@ -44,9 +44,13 @@ def from_nir(source: Graph | nir.NIRGraph | str | Path) -> NSLLMForCausalLM:
     embedding, head = _projection(graph, "embedding"), _projection(graph, "head")
     _check_wiring(graph, names)
     config = _config(info, embedding, blocks, final)
-    model = NSLLMForCausalLM(config).eval()
+    model = NSLLMForCausalLM(config)
+    model.eval()  # type: ignore[no-untyped-call] # of transformers
     load_layer(model.embedding, embedding, "embedding", fraction)
-    modules = [block for layer in model.layers for _, block in layer.blocks()]
+    modules: list[ResidualBlock[Any]] = []
+    for layer in model.layers:
+        assert isinstance(layer, NSLLMBlock)
+        modules += [block for _, block in layer.blocks()]
     for module, (name, numbers) in zip(modules, blocks.items(), strict=True):
         module.load(numbers, name)
     model.final.load(final.input, "final")

@@ -61,11 +61,13 @@ def train(
     Raises:
         InputError: nothing to resume from, or a text shorter than a window.
     """
-    checkpoint = get_last_checkpoint(str(out)) if resume and out.is_dir() else None
+    checkpoint = None
+    if resume and out.is_dir():
+        checkpoint = get_last_checkpoint(str(out))  # type: ignore[no-untyped-call] # of transformers
     if resume and checkpoint is None:
         raise InputError(f"{out} holds no checkpoint to resume from; start without resuming")
     if plan.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call] # of transformers
     tokenizer = byte_tokenizer()
     tokens = torch.tensor(tokenizer(text, verbose=False).input_ids).numpy()
     training, held_out = split(tokens)
@@ -110,6 +112,7 @@ def train(
 def evaluate(model: PreTrainedModel, text: str, context: int) -> float:
     """Mean loss in nats per token over the first windows of the held-out tail of ``text``."""
     windows = Windows(split(torch.tensor(byte_tokenizer()(text, verbose=False).input_ids).numpy())[1], context)
-    model.eval()
-    losses = [model(input_ids=batch, labels=batch).loss.item() * len(batch) for batch in windows.windows.split(32)]
+    model.eval()  # type: ignore[no-untyped-call] # of transformers
+    batches = torch.split(windows.windows, 32)
+    losses: list[float] = [model(input_ids=batch, labels=batch).loss.item() * len(batch) for batch in batches]
     return sum(losses) / len(windows)

@@ -68,7 +68,7 @@ def _run(own: nn.Module, network: Network, spikes: NDArray[np.bool_]) -> dict[st
             recorded[layer.name] = []
             hooks.append(layer.module.register_forward_hook(_recorder(recorded[layer.name], layer.module)))
             if isinstance(layer.module, tuple(STATES)):
-                layer.module.reset_mem()  # type: ignore[operator]
+                layer.module.reset_mem()  # type: ignore[operator] # snnTorch is untyped
     x = torch.from_numpy(spikes.astype(np.float64))
     try:
         with torch.no_grad():

@@ -143,13 +143,13 @@ def use_heaviside(module: nn.Module, name: str) -> None:
     """
     probes = torch.tensor(PROBES, dtype=torch.float64)
     with torch.no_grad():
-        fired = module.spike_grad(probes).to(torch.float64)  # type: ignore[operator]
+        fired = module.spike_grad(probes).to(torch.float64)  # type: ignore[operator] # snnTorch is untyped
     if not torch.equal(fired, _heaviside(probes)):
         raise LossyConversionError(
             f"{name}: its spike_grad gives {fired.tolist()} at {PROBES}, not spikes; use one of snntorch.surrogate"
         )
     del module.spike_grad
-    module.spike_grad = _heaviside  # type: ignore[assignment]
+    module.spike_grad = _heaviside  # type: ignore[assignment] # snnTorch is untyped
 
 
 def _heaviside(potential: torch.Tensor) -> torch.Tensor:
@@ -216,7 +216,8 @@ def _values(tensor: torch.Tensor, shape: Shape, name: str, what: str) -> Floats:
     """A parameter, one value per neuron, as torch broadcasts it over a batch."""
     values = array(tensor, name, f"its {what}")
     try:
-        return np.broadcast_to(values, (1, *shape))[0].copy()
+        spread: Floats = np.broadcast_to(values, (1, *shape))[0].copy()
+        return spread
     except ValueError as error:
         raise LossyConversionError(
             f"{name}: its {what} of shape {values.shape} does not fit neurons of shape {shape}; give one per neuron"
@@ -273,7 +274,7 @@ def _resetting(threshold: Floats) -> Callable[[Floats, Floats, str], Node]:
 
 def _recurrent(module: nn.Module, where: str, shape: Shape) -> Node:
     """Synapses from the spikes of the step before: dense, a convolution, or one per neuron (V)."""
-    inner = module.recurrent
+    inner: Any = module.recurrent  # snnTorch is untyped
     if isinstance(inner, nn.Linear | nn.Conv2d):
         return weights(inner, where, shape)
-    return Node("Scale", {"scale": _values(inner.V, shape, where, "V")})  # type: ignore[union-attr, arg-type]
+    return Node("Scale", {"scale": _values(inner.V, shape, where, "V")})

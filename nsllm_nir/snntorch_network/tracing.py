@@ -65,8 +65,10 @@ class _Symbol(fx.Proxy):
     tracer: Tracer
 
     @property
-    def example(self) -> Any:
-        return self.node.meta["example"]
+    def example(self) -> torch.Tensor:
+        # Several outputs are a tuple: what this class asks it for, a tuple lacks as well, or has (its length).
+        example: torch.Tensor = self.node.meta["example"]
+        return example
 
     @property
     def shape(self) -> torch.Size:
@@ -96,7 +98,8 @@ class _Symbol(fx.Proxy):
     def __getitem__(self, index: Any) -> fx.Proxy:
         if self._is_whole_input() and (axis := time_axis_of(index)) is not None:
             raise TimeAxis(axis)
-        return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
+        item: fx.Proxy = self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
+        return item
 
     def __iter__(self) -> Iterator[fx.Proxy]:
         if self._is_whole_input():
@@ -203,7 +206,7 @@ class Tracer(fx.Tracer):
                 and time_axis_of(args[1]) == self.time_axis
             ):
                 return args[0].select(self.time_axis, 0)  # the number of steps is the forward's own
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+            return node.target(*args, **kwargs)  # type: ignore[operator] # a call's target is a function
 
     def _known(self, node: fx.Node) -> Any:
         return operator.attrgetter(str(node.target))(self.root) if node.op == "get_attr" else node.meta["example"]

@@ -66,18 +66,20 @@ class SpikingLinearAttention(ResidualBlock[AttentionNumbers]):
         k = self.key_spikes(*self.key(x))
         v = self.value_spikes(*self.value(x))
         read = self._read_vector if self.state_kind == "vector" else self._read_matrix
-        return self.out(read(r, k, v, state))[0]
+        update: Tensor = self.out(read(r, k, v, state))[0]
+        return update
 
     def _integrate(self, groups: Tensor, state: BlockState) -> Tensor:
         """groups: (B, N, k, C); the last group is the denominator's key spikes."""
-        states = self.integrator(groups, state.get("integrator"))
+        states: Tensor = self.integrator(groups, state.get("integrator"))
         state["integrator"] = states[:, -1].detach().clone()  # a view would keep the whole sequence
         return states
 
     def _read_vector(self, r: Tensor, k: Tensor, v: Tensor, state: BlockState) -> Tensor:
         states = self._integrate(torch.stack([self.key_value(k, v).sum(0), k[0]], dim=2), state)
         numerator, denominator = states.unbind(2)
-        return self.read_gate(r, self._count(numerator, denominator))
+        read: Tensor = self.read_gate(r, self._count(numerator, denominator))
+        return read
 
     def _read_matrix(self, r: Tensor, k: Tensor, v: Tensor, state: BlockState) -> Tensor:
         b, n, c = r.shape[1:]
@@ -97,7 +99,8 @@ class SpikingLinearAttention(ResidualBlock[AttentionNumbers]):
 
     def _count(self, numerator: Tensor, denominator: Tensor) -> Tensor:
         step = denominator + 2.0**self.fraction_bits if self.denominator else None
-        return self.read_spikes(numerator, 1.0, step)
+        count: Tensor = self.read_spikes(numerator, 1.0, step)
+        return count
 
     @torch.no_grad()
     def numbers(self) -> AttentionNumbers:

@@ -46,11 +46,12 @@ class BlockInput(nn.Module):
         """h: (B, N, C) residual potentials; returns spikes (T, B, N, C)."""
         if self.normalisation == "rms":
             h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-5)
+        step = None
         if self.normalisation == "pooled":
             pool = self.pool_spikes(h, self.unit).sum(0).sum(-1, keepdim=True)
             step = (self.spikes.integer_step(self.unit) + pool) * self.unit
-            return self.spikes(h, self.unit, step)
-        return self.spikes(h, self.unit)
+        spikes: Tensor = self.spikes(h, self.unit, step)
+        return spikes
 
     def numbers(self) -> BlockInputNumbers:
         """The integers that the forward pass uses.
@@ -116,6 +117,7 @@ class ResidualBlock(nn.Module, ABC, Generic[Numbers]):
 def shifted(shift: TokenShift, spikes: Tensor, state: BlockState) -> Tensor:
     """Token shift of spikes (T, B, N, C) whose last token stays in ``state["shift"]``, (B, T, 1, C/2)."""
     previous = state.get("shift")
+    out: Tensor
     out, last = shift(spikes, None if previous is None else previous.transpose(0, 1))
     state["shift"] = last.transpose(0, 1)
     return out

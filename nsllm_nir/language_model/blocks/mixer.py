@@ -36,7 +36,8 @@ class SpikingChannelMixer(ResidualBlock[MixerNumbers]):
     def forward(self, h: Tensor, state: BlockState) -> Tensor:
         """h: (B, N, C) to the residual update (B, N, C); entries of ``state`` are replaced."""
         x = shifted(self.shift, self.input(h), state)
-        return self.down(self.up_spikes(*self.up(x)))[0]
+        update: Tensor = self.down(self.up_spikes(*self.up(x)))[0]
+        return update
 
     @torch.no_grad()
     def numbers(self) -> MixerNumbers:
