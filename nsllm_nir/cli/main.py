@@ -59,10 +59,7 @@ def _stop(message: str) -> None:
 
 
 def with_options(message: str) -> str:
-    """A message of the library with the options of the command line.
-
-    The library names its arguments, in backquotes.
-    """
+    """A message of the library, its arguments (in backquotes) named as options of the command line."""
     return ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')}" if found[1] in ARGUMENTS else found[0], message)
 
 

@@ -71,6 +71,7 @@ class Projection:
     shift: Ints
 
     def op(self, name: str, source: str) -> Linear:
+        """The operation of these integers."""
         return Linear(name, source, self.weight, self.bias, self.shift)
 
 
@@ -166,7 +167,11 @@ def add_lines(
     signed: bool = False,
     step_signal: str = "",
 ) -> list[int]:
-    """``2 v - (2m - 1) step > 1/2`` for each line m, as name.lines; returns the sign of each line."""
+    """``2 v - (2m - 1) step > 1/2`` for each line m, as name.lines; returns the sign of each line.
+
+    Raises:
+        LossyConversionError: the largest line is beyond the 24 bits of a float32.
+    """
     size, odd = step.size, _odd(levels, signed)
     sign = [1] * levels + [-1] * (levels if signed else 0)
     nodes[name + ".expand"] = _expand(size, [2 * s for s in sign])
@@ -262,7 +267,7 @@ def add_write(nodes: Nodes, edges: Edges, name: str, source: str, projection: Pr
 
 
 def read_step(graph: Graph, name: str) -> tuple[Ints, int, bool]:
-    """Step, levels and signedness of a count."""
+    """Step (C,), levels and signedness of a count; raises KeyError where one of its nodes is missing."""
     threshold = read_array(graph, name + ".lines", "threshold")
     weight = read_array(graph, name + ".expand", "weight").reshape(-1)
     levels = int((weight > 0).sum())
@@ -319,6 +324,6 @@ def read_block_input(graph: Graph, prefix: str) -> BlockInputNumbers:
 
 
 def read_delay(graph: Graph) -> Ints:
-    """The delays of `add_shift`, in tokens."""
+    """The delays of `add_shift`, (C,) tokens; raises KeyError where they are missing."""
     delay: Ints = np.rint(read_array(graph, "shift", "delay")[0] / DT).astype(np.int32)
     return delay

@@ -89,7 +89,18 @@ def generators() -> list[str]:
 
 
 def run_demo(out: Path, checkpoint: Path | None, tokens: int, new_tokens: int, progress: Progress) -> Demo:
-    """Export, verify on every backend, generate on every engine; writes model.nir and the report to ``out``."""
+    """Export, verify on every backend, generate on every engine; writes model.nir and the report to ``out``.
+
+    Args:
+        out: folder, made if it is not there.
+        checkpoint: folder or hub name of a model; None: the one that comes with the package.
+        tokens: length of the held-out text that every backend is compared on.
+        new_tokens: how far every engine continues the prompt.
+        progress: called with one line before each step.
+
+    Raises:
+        InputError: a number below 1, no such checkpoint, or a checkpoint that cannot be loaded.
+    """
     from nsllm_nir.exporters import lava_constraints
     from nsllm_nir.language_model.nir_export import to_nir
 

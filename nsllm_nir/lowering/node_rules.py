@@ -121,7 +121,7 @@ def _wide(rest: Ints, bias: Ints, where: str, synapse: Callable[[str, Ints, Ints
 
 
 def gain_shift(node: Node) -> Ints | None:
-    """Shifts of a Scale whose gains are powers of two >= 1, else None."""
+    """Left shifts (neurons,) of a Scale whose gains are powers of two >= 1, else None."""
     gain = node.array("scale").reshape(-1).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = np.log2(gain)

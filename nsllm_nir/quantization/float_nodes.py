@@ -71,9 +71,8 @@ class Weighted:
 class Passing:
     """Adds and moves values without weights of its own: output and input have one scale.
 
-    cell: one step, of (node, dotted name, shape of the input). bounds: interval of the output in the long run, of
-        the same and
-    the interval of the input.
+    cell: one step, of (node, dotted name, shape of the input). bounds: interval of the output in the long
+    run, of the same and the interval of the input.
     """
 
     cell: Callable[[Node, str, Shape], Cell]
@@ -176,7 +175,7 @@ def _convolved(geometry: Geometry, weight: Floats, image: Floats) -> Floats:
 
 
 def steps_of(node: Node, where: str, shape: Shape) -> NDArray[np.int64]:
-    """Delays in steps, one per neuron; raises GraphError where they are no whole steps, or too many."""
+    """Delays in steps, of ``shape``; raises GraphError where they are no whole steps, or too many."""
     steps = rounded(values(node, "delay", shape) / DT).reshape(shape)
     if not np.isfinite(steps).all() or (steps != np.rint(steps)).any() or (steps < 0).any():
         raise GraphError(

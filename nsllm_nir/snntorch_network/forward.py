@@ -1,7 +1,6 @@
 """Reads the `forward` of a network of snnTorch neurons: which layer reads which, within one step of time.
 
-The forward is recorded with symbols in place of data (`snntorch_tracing`). A loop over steps is recorded step by step
-and
+The forward is recorded with symbols in place of data (`tracing`). A loop over steps is recorded step by step and
 accepted if all steps are the same.
 """
 
@@ -64,8 +63,7 @@ class Network:
     """Layers of one step in execution order, the layers whose values the forward returns, and how to call it.
 
     time_axis: axis of the input over which the forward loops; None if it takes one step's input. steps: recorded steps
-    per call, 1 without
-    a loop. states: for each state argument, the place of the new state among the returned values.
+    per call, 1 without a loop. states: for each state argument, the place of the new state among the returned values.
     """
 
     layers: tuple[Layer, ...]
@@ -140,7 +138,11 @@ class _Trace:
         self.returned = list(leaves(returned, trains=self.count > 1))
 
     def network(self) -> Network:
-        """The network of one step, after checking that all steps are that step."""
+        """The network of one step, after checking that all steps are that step.
+
+        Raises:
+            GraphError: steps that differ, or values that are no layers of a step.
+        """
         count = self.count
         if count == 1 and self.time_axis is not None:
             raise GraphError(f"{self.name} reads only one step of its input; {ONE_STEP}")

@@ -234,7 +234,7 @@ def _integrators(
 ) -> tuple[dict[str, Node], list[tuple[str, str]], str]:
     """Nodes from the input to the potential, and the first node's name.
 
-    With ``threshold`` to the spikes of a neuron that resets to zero.
+    With ``threshold`` they lead to the spikes of a neuron that resets to zero.
     """
     last, make = (f"{name}.membrane", _integrator) if threshold is None else (name, _resetting(threshold))
     if synapse is None:

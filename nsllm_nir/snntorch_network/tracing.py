@@ -250,7 +250,13 @@ def shape_of(node: Any) -> Shape:
 
 
 def record(model: nn.Module, tracer: Tracer) -> fx.Graph:
-    """The forward as a graph; arguments with a default value other than None keep it."""
+    """The forward as a graph; arguments with a default value other than None keep it.
+
+    Raises:
+        GraphError: a forward that cannot be read without data, or that was replaced on the instance.
+        NsllmNirError: what ``tracer`` refuses.
+        TimeAxis: the forward loops over an axis that ``tracer`` does not know yet.
+    """
     if "forward" in vars(model):
         raise GraphError(
             f"{type(model).__name__}.forward was replaced on the instance, where a copy would run the original; "

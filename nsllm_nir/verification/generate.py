@@ -29,17 +29,22 @@ class Generation:
 
 
 def continuation(backend: str, program: Program, prompt: NDArray[np.int64], new_tokens: int) -> list[int]:
-    """Greedy continuation of ``prompt`` on a backend.
+    """Greedy continuation of ``prompt``, token ids (tokens,), on a backend: ``new_tokens`` ids.
 
     Raises:
         BackendError: the backend cannot step token by token, or failed.
+        InputError: an empty prompt, or ids outside the vocabulary.
     """
     with exporters.load(backend).compile(program).open() as session:
         return generate(session, program, prompt.tolist(), new_tokens)
 
 
 def generate(session: exporters.Session, program: Program, prompt: list[int], new_tokens: int) -> list[int]:
-    """Greedy continuation from integer logits (ties: the lowest id); sampling happens outside the graph."""
+    """Greedy continuation from integer logits (ties: the lowest id); sampling happens outside the graph.
+
+    Raises:
+        InputError: an empty prompt, or ids outside the vocabulary.
+    """
     tokens = token_spikes(program, prompt)
     out: list[int] = []
     logits = np.zeros(0, np.int64)

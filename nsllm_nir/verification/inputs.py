@@ -33,8 +33,7 @@ class InputOptions:
     """What a graph is to read; None: not given.
 
     One source, prompt (text), tokens_file, text (corpus), input (file of spikes) or random (rate), and what belongs to
-    one of
-    them: tokens (of text), sample (of input), steps and seed (of random).
+    one of them: tokens (of text), sample (of input), steps and seed (of random).
 
     Raises:
         InputError: more than one source, an option that belongs to another source, or tokens or steps below 1.
@@ -69,7 +68,7 @@ class InputOptions:
 
 
 def encode(text: str) -> NDArray[np.int64]:
-    """Token ids of a byte-level model, the same as those of `text.byte_tokenizer`."""
+    """Token ids (bytes,) of a byte-level model, the same as those of `byte_tokenizer`."""
     return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
 
 

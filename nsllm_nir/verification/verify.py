@@ -135,7 +135,7 @@ def _verdict(result: BackendResult) -> str:
 
 
 def token_spikes(program: Program, tokens: NDArray[np.integer] | list[int]) -> NDArray[np.int64]:
-    """Token ids to input spikes of ``program``.
+    """Token ids (tokens,) to input spikes of ``program``, (tokens, vocabulary) of 0 and 1.
 
     Raises:
         InputError: ids outside the vocabulary, or no token at all.

@@ -75,6 +75,7 @@ class Operation(ABC):
         return GraphError(f"{self._title}: {message}")
 
     def overflow(self, message: str) -> IntegerOverflowError:
+        """The refusal of numbers that do not fit."""
         return IntegerOverflowError(f"{self._title}{message}")
 
     @property
