@@ -18,11 +18,12 @@ from nsllm_nir import at_time_step, lower, quantize, run, to_nir, verify
 from nsllm_nir.errors import GraphError, InputError, IntegerOverflowError
 from nsllm_nir.graph import DT, Graph, Node, from_nir_object, walk
 from nsllm_nir.graph.spike_files import read_spikes
-from nsllm_nir.program import Input, Program
+from nsllm_nir.program import Count, Input, Program
 from nsllm_nir.quantization import float_reference
 from nsllm_nir.report import plots
 from nsllm_nir.verification.inputs import InputOptions, choose
 from nsllm_nir.verification.prepare import prepare
+from nsllm_nir.verification.verify import input_spikes
 
 NODE = Input("input", 6)
 SPIKES = np.random.default_rng(3).random((3, 9, 6)) < 0.4  # samples, steps, neurons
@@ -654,3 +655,13 @@ def test_the_helpful_error_is_shown(
     edit_file(tmp_path / "m.nir", "head/bias", lambda bias: bias + (1 << 30))
     with pytest.raises(IntegerOverflowError, match="'head', neuron"):  # a file of this project is never quantized
         prepare(tmp_path / "m.nir")
+
+
+def test_spikes_keep_the_shape_of_an_image_in_python_too() -> None:
+    """(steps, *shape) is (steps, neurons); without a step, and of another size, it is refused as such."""
+    program = Program((Input("in", 12), Count("out", "in", np.ones(12, np.int32), 1)), ("out",))
+    spikes = np.random.default_rng(0).integers(0, 2, (5, 3, 2, 2))
+    assert np.array_equal(input_spikes(program, spikes), spikes.reshape(5, 12))
+    assert input_spikes(program, spikes[:0]).shape == (0, 12)
+    with pytest.raises(InputError, match=r"expects an array \(steps, 12\), got shape \(5, 6\)$"):
+        input_spikes(program, spikes[:, :, :, 0])

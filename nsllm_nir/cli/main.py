@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from dataclasses import fields
@@ -26,13 +27,12 @@ app = typer.Typer(
 )
 TORCH_PACKAGES = ("torch", "transformers", "snntorch", "tokenizers", "safetensors", "accelerate", "datasets")
 ARGUMENT = re.compile("`([a-z_]+)`")
-ARGUMENTS = {found.name for found in fields(InputOptions)} | {
+# Arguments of the library that are options of the same name.
+ARGUMENTS = {
     "dt",
-    "batch_size",
-    "context",
-    "learning_rate",
-    "new_tokens",
-    "save_steps",
+    *(found.name for found in fields(InputOptions)),
+    *inspect.signature(cli_models.train).parameters,
+    *inspect.signature(cli_graphs.generate).parameters,
 }
 MODEL_COMMANDS = (cli_models.train, cli_models.quantize, cli_models.export)
 GRAPH_COMMANDS = (cli_graphs.run, cli_graphs.verify, cli_graphs.generate, cli_graphs.build, cli_estimate.estimate)

@@ -30,6 +30,8 @@ HEADER = 16  # bytes in front of a collection of texts, and of each object in it
 SMALLEST_COLLECTION = 4096  # bytes
 MOST_CHILDREN = 32  # of a B-tree node, the default of HDF5, which NIR files never change
 NO_BLOCK = 1  # the end of a list of free blocks
+# What the library and its users raise on a damaged file; this project's own errors are among them.
+FAILURES = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 
 class Source(io.FileIO):

@@ -37,7 +37,10 @@ def _same(node: Node, where: str, shape: Shape) -> Shape:
 def _per_neuron(node: Node, where: str, shape: Shape) -> Shape:
     """A node whose parameters hold one value per neuron, or one for all of them."""
     for name, value in node.parameters.items():
-        if np.size(value) not in (1, math.prod(shape)):
+        if math.prod(np.shape(value)) not in (
+            1,
+            math.prod(shape),
+        ):  # the shape alone: arrays load when they are lowered
             raise GraphError(
                 f"{where}: its {name} has the shape {np.shape(value)}, its input {shape}; "
                 "give one value per neuron, or one for all"
@@ -177,7 +180,7 @@ def per_neuron(node: Node, shape: Shape) -> Node:
     """The node with one value per neuron of ``shape`` where a parameter holds one for all of them."""
     if NODE_KINDS[node.type].output_shape is not _per_neuron or math.prod(shape) == 1:
         return node
-    one = {name: np.asarray(value) for name, value in node.parameters.items() if np.size(value) == 1}
+    one = {name: np.asarray(value) for name, value in node.parameters.items() if math.prod(np.shape(value)) == 1}
     spread = {name: np.broadcast_to(value.reshape(()), shape) for name, value in one.items()}
     return replace(node, parameters={**node.parameters, **spread}) if spread else node
 

@@ -13,7 +13,7 @@ import nir
 import numpy as np
 
 from nsllm_nir.errors import GraphError
-from nsllm_nir.graph.hdf5_guard import Source, dataset, member, open_file
+from nsllm_nir.graph.hdf5_guard import FAILURES, Source, dataset, member, open_file
 from nsllm_nir.graph.nir_graph import Graph, LazyArray, Node
 from nsllm_nir.graph.node_kinds import known
 
@@ -72,16 +72,7 @@ def read(path: Path | str) -> Graph:
             if "node" not in source.file:
                 raise GraphError(f"{path} is an HDF5 file but not a NIR file (it has no group 'node')")
             graph = _Reader(path, source, source.size + EAGER).graph(member(source.file, "node"), "graph", 0)
-    except (
-        OSError,
-        RuntimeError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-    ) as error:
+    except FAILURES as error:
         if isinstance(error, GraphError):
             raise
         raise GraphError(

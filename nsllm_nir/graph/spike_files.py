@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nsllm_nir.errors import GraphError, InputError
+from nsllm_nir.errors import InputError
 from nsllm_nir.graph import hdf5_guard
 from nsllm_nir.graph.hdf5_guard import dataset, member
 from nsllm_nir.graph.nir_graph import DT
@@ -114,17 +114,7 @@ def _from_nir_data(path: Path, node: Input, sample: int | None, dt: float) -> ND
             return _read_data(source.file, node, sample, dt, str(path))
     except InputError:
         raise
-    except (
-        GraphError,
-        OSError,
-        RuntimeError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        MemoryError,
-    ) as error:
+    except hdf5_guard.FAILURES as error:
         raise InputError(
             f"{path} is not a readable NIR data file ({_line(error)}); input is an .npy or .npz array (steps, "
             "neurons), or what nir.write_data writes"

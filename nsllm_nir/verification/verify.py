@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -153,7 +154,7 @@ def input_spikes(program: Program, inputs: NDArray[np.integer] | list[int]) -> N
     """
     array = np.asarray(inputs)
     if array.ndim > 2:
-        array = array.reshape(len(array), -1)
+        array = array.reshape(len(array), math.prod(array.shape[1:]))  # -1 would not do for no step at all
     return token_spikes(program, array) if array.ndim == 1 else reference.check_inputs(program, array)
 
 
